@@ -1,0 +1,79 @@
+"""The seam between a platform and the bot.
+
+An adapter turns a platform's events into `IncomingMessage` and `CommandCall`, and offers each room as a `ReplyChannel`.
+To add a platform: implement `Adapter` and `ReplyChannel`, and add it to `tests/bot/adapters/test_contract.py`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from bot.types import IncomingMessage
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformLimits:
+    """What a platform allows. `measure` counts a text the way the platform does."""
+
+    max_text_length: int
+    edit_interval_s: float
+    typing_interval_s: float
+    max_file_bytes: int
+    measure: Callable[[str], int] = len
+
+
+class ReplyChannel(Protocol):
+    """Where a reply goes. Every method raises `RateLimited` or `DeliveryError`, never a library's own error."""
+
+    limits: PlatformLimits
+
+    async def show_typing(self) -> None:
+        """Show once that the bot is writing; it fades by itself after about `typing_interval_s`."""
+
+    async def send(self, text: str, *, reply_to: str | None = None) -> str:
+        """Send `text`, as a reply to the message with id `reply_to` where given, and return the new message's id."""
+
+    async def edit(self, message_id: str, text: str) -> None:
+        """Replace the text of a message that this channel sent."""
+
+
+class MessageHandler(Protocol):
+    """Who answers messages: `bot.chat.ChatService`."""
+
+    async def handle(self, message: IncomingMessage, channel: ReplyChannel) -> None:
+        """Answer `message` in `channel`, if it is meant for the bot. Never raises but for cancellation."""
+
+
+class AdapterState(StrEnum):
+    """How an adapter is doing."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    RECONNECTING = "reconnecting"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterStatus:
+    """An adapter's state for people: `detail` says why, and what to do."""
+
+    state: AdapterState
+    detail: str = ""
+
+
+class Adapter(Protocol):
+    """A platform bridge."""
+
+    name: str
+
+    @property
+    def status(self) -> AdapterStatus:
+        """How it is doing right now."""
+
+    async def run(self) -> None:
+        """Connect, serve and reconnect until cancelled; on cancellation finish cleanly.
+
+        Raises `PlatformFatal` where only an admin can help.
+        """

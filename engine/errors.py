@@ -1,0 +1,38 @@
+"""What can go wrong in the engine. Every message says what to do.
+
+EngineError
+├── ConfigurationError   the settings name something that cannot work
+├── WeightsError         weights are missing, damaged or cannot be fetched
+├── DeviceError          the device failed or has too little memory
+└── RequestError         this one request cannot be served
+    ├── PromptTooLong    even the last turn alone does not fit
+    └── EngineBusy       the queue is full
+"""
+
+
+class EngineError(Exception):
+    """Base of all errors that the engine raises on purpose. `str(error)` may be shown to an admin."""
+
+
+class ConfigurationError(EngineError):
+    """The settings name something that cannot work."""
+
+
+class WeightsError(EngineError):
+    """Weights are missing, damaged or cannot be fetched."""
+
+
+class DeviceError(EngineError):
+    """The device failed, or the model does not fit into its memory."""
+
+
+class RequestError(EngineError):
+    """This request cannot be served; others are not affected."""
+
+
+class PromptTooLong(RequestError):
+    """The persona's prompt and the last turn alone exceed the model's context."""
+
+
+class EngineBusy(RequestError):
+    """The queue is full."""

@@ -1,0 +1,42 @@
+"""What fusion gives to the decoder.
+
+Shapes: `k` prefix tokens, `d_lm` width of the language model, `n_i` image tokens, `n_t` text tokens, `n_r` persona tokens.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from engine.persona import Persona
+from engine.types import Image
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionMaps:
+    """How much each of the prefix tokens looked at each token of a stream; a missing stream has width 0.
+
+    `image: (k, n_i)`, `text: (k, n_t)`, `persona: (k, n_r)`; the three together sum to 1 in each row.
+    """
+
+    image: Tensor
+    text: Tensor
+    persona: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class FusedContext:
+    """One turn's fused context. `prefix: (k, d_lm)` on the decoder's device."""
+
+    prefix: Tensor
+    attention: AttentionMaps
+
+
+class TurnFuser(Protocol):
+    """Encodes and fuses one user turn. Called on the engine's thread only."""
+
+    num_prefix_tokens: int
+
+    def fuse(self, persona: Persona, text: str, images: tuple[Image, ...]) -> FusedContext | None:
+        """The fused context of a turn, or `None` where the turn goes without a prefix. Deterministic, and cached by
+        the digests of its inputs."""

@@ -1,0 +1,145 @@
+"""The persona schema: what an author may say about a character.
+
+Owns the shape of a persona, its facets (the sentences that the persona encoder reads) and its digest. Knows neither
+files nor prompts nor torch: `bot.personas.library` reads files, `bot.personas.prompt` writes prompts.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=20_000)]
+Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Identity(_Part):
+    """Who the character is."""
+
+    pronouns: Line | None = None
+    age: Line | int | None = None
+    species: Line | None = None
+    occupation: Line | None = None
+    home: Line | None = None
+
+
+class Voice(_Part):
+    """How the character talks."""
+
+    style: tuple[Line, ...] = ()
+    formality: Literal["casual", "neutral", "formal"] = "neutral"
+    length: Literal["short", "medium", "long"] = "medium"
+
+
+class Example(_Part):
+    """One exchange that shows the voice."""
+
+    user: Text
+    reply: Text
+
+
+class Lexicon(_Part):
+    """Words that decoding favours or avoids. `emoji_rate` is emoji per sentence, `None` leaves it to the model."""
+
+    preferred: tuple[Line, ...] = ()
+    banned: tuple[Line, ...] = ()
+    catchphrases: tuple[Line, ...] = ()
+    emoji_rate: float | None = Field(default=None, ge=0, le=5)
+
+
+class Sampling(_Part):
+    """Overrides of the configured sampling settings; `None` keeps the configured value."""
+
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0)
+    min_p: float | None = Field(default=None, ge=0, lt=1)
+    repetition_penalty: float | None = Field(default=None, ge=0.5, le=2)
+    max_new_tokens: int | None = Field(default=None, ge=1, le=8192)
+
+
+class LoreEntry(_Part):
+    """A piece of the character's world, told when one of `keys` occurs in the recent turns, or always."""
+
+    keys: tuple[Line, ...] = ()
+    content: Text
+    is_constant: bool = Field(default=False, alias="constant")
+
+
+class Triggers(_Part):
+    """When the character answers in a room with several people. In a direct chat it always answers."""
+
+    mention: bool = True
+    reply: bool = True
+    name: bool = True
+    words: tuple[Line, ...] = ()
+
+
+class Face(_Part):
+    """Name and avatar on one platform, where they differ."""
+
+    name: Line | None = None
+    avatar: Line | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """One sentence about the character, and the field it comes from."""
+
+    kind: str
+    text: str
+
+
+class Persona(_Part):
+    """A character as its author wrote it. `id` is the file's name without its ending."""
+
+    id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+    name: Line
+    summary: Line
+    language: Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] = "en"
+    avatar: Line | None = None
+    identity: Identity = Identity()
+    look: tuple[Line, ...] = ()
+    traits: tuple[Line, ...] = ()
+    background: Text | None = None
+    voice: Voice = Voice()
+    goals: tuple[Line, ...] = ()
+    boundaries: tuple[Line, ...] = ()
+    scenario: Text | None = None
+    greetings: Annotated[tuple[Text, ...], Field(min_length=1)]
+    examples: tuple[Example, ...] = ()
+    lexicon: Lexicon = Lexicon()
+    sampling: Sampling = Sampling()
+    lore: tuple[LoreEntry, ...] = ()
+    triggers: Triggers = Triggers()
+    platforms: dict[Literal["discord", "telegram", "web", "console"], Face] = {}
+    tags: tuple[Line, ...] = ()
+    creator: Line | None = None
+    version: Line = "1.0"
+    licence: Line | None = None
+    extensions: dict[str, Any] = {}
+
+    def facets(self) -> Iterator[Facet]:
+        """Every statement about the character as a sentence, in the order of the schema."""
+        yield Facet("name", f"My name is {self.name}.")
+        yield Facet("summary", self.summary)
+        for kind, value in self.identity.model_dump(exclude_none=True).items():
+            yield Facet(kind, f"My {kind} is {value}.")
+        yield from (Facet("look", line) for line in self.look)
+        yield from (Facet("traits", f"I am {line}.") for line in self.traits)
+        if self.background:
+            yield Facet("background", self.background)
+        yield from (Facet("voice", line) for line in self.voice.style)
+        yield from (Facet("goals", line) for line in self.goals)
+        yield from (Facet("examples", example.reply) for example in self.examples)
+        yield from (Facet("lore", entry.content) for entry in self.lore)
+
+    def digest(self) -> str:
+        """SHA-256 in hex of everything the author wrote."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()

@@ -1,0 +1,112 @@
+"""The engine's vocabulary: what is asked of it and what it answers.
+
+Owns plain values and the `ReplyEngine` seam. Knows no torch, no platform and no database, so that everything else
+may import it cheaply.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from engine.persona import Persona
+
+
+class Role(StrEnum):
+    """Who speaks in a turn."""
+
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+class FinishReason(StrEnum):
+    """Why a reply ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture that `bot.media` has already checked and normalised.
+
+    `digest` is the SHA-256 of `data` in hex; `data` is a complete JPEG or PNG file.
+    """
+
+    digest: str
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One speaker's contribution. It has no identity: ids belong to the store."""
+
+    role: Role
+    text: str
+    images: tuple[Image, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingSettings:
+    """How the next token is chosen. `seed=None` draws a fresh seed; any other value makes the reply repeatable."""
+
+    temperature: float = 0.8
+    top_p: float = 0.95
+    top_k: int = 50
+    min_p: float = 0.0
+    repetition_penalty: float = 1.15
+    max_new_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One reply to be made.
+
+    `turns` runs from the oldest to the one being answered, which is the user's. The engine drops whole turns from the
+    front where the model's context is too short; it never drops `system_prompt` or the last turn.
+    """
+
+    persona: Persona
+    system_prompt: str
+    turns: tuple[Turn, ...]
+    sampling: SamplingSettings = SamplingSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyStats:
+    """What a reply cost. Times in seconds from the moment the request was accepted."""
+
+    num_prompt_tokens: int
+    num_new_tokens: int
+    time_to_first_token_s: float
+    duration_s: float
+    num_dropped_turns: int = 0
+    has_fused_prefix: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyChunk:
+    """A piece of a reply: `text` continues what came before. The last chunk carries `finish_reason` and `stats`."""
+
+    text: str
+    finish_reason: FinishReason | None = None
+    stats: ReplyStats | None = None
+
+
+class ReplyEngine(Protocol):
+    """What the bot needs of an engine: local, remote or fake."""
+
+    async def start(self) -> None:
+        """Load what is needed. Raises `EngineError` with a remedy where that is impossible."""
+
+    def generate(self, request: GenerationRequest) -> AsyncIterator[ReplyChunk]:
+        """Stream one reply. Closing the iterator, or cancelling its task, stops the generation within one step.
+
+        Raises `EngineError` for a request that cannot be served; other requests go on.
+        """
+
+    async def aclose(self) -> None:
+        """End running replies and release the device. Safe to call twice."""
