@@ -1,6 +1,6 @@
 """What the engine is told at start. Filled from `commedia.toml` by `bot.app`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -25,4 +25,4 @@ class EngineConfig:
     num_threads: int | None = None
     max_context_tokens: int = 4096
     max_waiting: int = 64
-    sampling: SamplingSettings = SamplingSettings()
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)

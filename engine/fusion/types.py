@@ -1,6 +1,7 @@
 """What fusion gives to the decoder.
 
-Shapes: `k` prefix tokens, `d_lm` width of the language model, `n_i` image tokens, `n_t` text tokens, `n_r` persona tokens.
+Shapes: `k` prefix tokens, `d_lm` width of the language model, `n_i` image tokens, `n_t` text tokens,
+`n_r` persona tokens.
 """
 
 from dataclasses import dataclass
