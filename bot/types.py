@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 
 from engine.types import Role
 
@@ -110,3 +111,14 @@ class StoredTurn:
     created_at: datetime
     author: Author | None = None
     attachments: tuple[Attachment, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PersonaCard:
+    """What people see of a persona before they talk to it. `avatar` is a picture file."""
+
+    id: str
+    name: str
+    summary: str
+    language: str
+    avatar: Path | None = None

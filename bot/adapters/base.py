@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from bot.types import IncomingMessage
+from bot.types import IncomingMessage, PersonaCard, Room, StoredTurn
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,28 @@ class MessageHandler(Protocol):
 
     async def handle(self, message: IncomingMessage, channel: ReplyChannel) -> None:
         """Answer `message` in `channel`, if it is meant for the bot. Never raises but for cancellation."""
+
+
+class ConversationBrowser(Protocol):
+    """What a page shows beside the running conversation; `bot.chat.ChatService` has it. Raises `BotError`."""
+
+    def personas(self) -> tuple[PersonaCard, ...]:
+        """All personas that can be talked to, by name."""
+
+    async def chosen(self, room: Room) -> str:
+        """The id of the persona that answers in `room`."""
+
+    async def choose(self, room: Room, persona_id: str) -> None:
+        """Let another persona answer in `room`; its earlier conversation there goes on."""
+
+    async def history(self, room: Room, *, max_turns: int = 200) -> list[StoredTurn]:
+        """The conversation with the chosen persona, oldest first. A new one begins with the persona's greeting."""
+
+    async def start_over(self, room: Room) -> None:
+        """Forget the conversation with the chosen persona in `room`."""
+
+    async def picture(self, room: Room, digest: str) -> bytes:
+        """A picture that was shown in `room`; pictures of other rooms are refused."""
 
 
 class AdapterState(StrEnum):
