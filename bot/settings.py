@@ -1,0 +1,247 @@
+"""Settings: `commedia.toml`, with the environment and `.env` over it. Frozen once read.
+
+Owns every option, its default and its description. `reference()` writes them as a documented `commedia.toml`.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from bot.errors import SettingsError
+
+PREFIX = "COMMEDIA_"
+CONFIG_VARIABLE = "COMMEDIA_CONFIG"
+TOKEN_VARIABLES = {"DISCORD_TOKEN": ("discord", "token"), "TELEGRAM_TOKEN": ("telegram", "token")}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+class ChatSettings(_Section):
+    default_persona: str | None = None
+    """Id of the persona that answers where nobody chose one. Left out: the first by name."""
+    max_history_turns: int = Field(default=24, ge=2, le=1000)
+    """How many earlier turns the model may see; the engine drops older ones that do not fit."""
+    max_waiting_messages: int = Field(default=8, ge=1, le=1000)
+    """How many messages of one conversation may wait for their reply before more are refused."""
+
+
+class PictureSettings(_Section):
+    max_bytes: int = Field(default=20_000_000, ge=1_000)
+    """Largest picture file that is read, in bytes."""
+    max_pixels: int = Field(default=50_000_000, ge=1_000)
+    """Largest picture that is decoded, width times height."""
+    max_per_message: int = Field(default=4, ge=1, le=10)
+    """How many pictures of one message are looked at."""
+
+
+class EngineSettings(_Section):
+    backend: Literal["local", "echo"] = "local"
+    """`local` runs a model in this process; `echo` repeats what is said, to try platforms without a model."""
+    decoder: str = "smollm2-135m-instruct"
+    """The language model: a name of `commedia models list`, a folder, or a Hugging Face repository."""
+    fusion: Literal["coattention", "none"] = "coattention"
+    """How picture, text and persona are fused; `none` leaves only the prompt."""
+    fusion_weights: Path | None = None
+    """Folder with trained fusion weights. Left out: the ones shipped for the decoder, if there are any."""
+    device: str = "auto"
+    """`auto` takes CUDA, then MPS, then the CPU; or name one: `cpu`, `cuda`, `cuda:1`, `mps`."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the language model; `auto` fits the device."""
+    num_threads: int | None = Field(default=None, ge=1, le=256)
+    """CPU threads for the model. Left out: the physical cores, at most 8."""
+    max_context_tokens: int = Field(default=4096, ge=256)
+    """Longest prompt and reply together, in tokens; the model's own limit applies too."""
+    max_waiting: int = Field(default=64, ge=1)
+    """How many replies may wait for the model before more are refused."""
+
+
+class SamplingDefaults(_Section):
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    """0 always takes the likeliest token. A persona may override every option of this section."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    """Keep the likeliest tokens that together have this probability."""
+    top_k: int = Field(default=50, ge=0)
+    """Keep this many of the likeliest tokens; 0 keeps all."""
+    min_p: float = Field(default=0.0, ge=0, lt=1)
+    """Drop tokens less likely than this share of the likeliest one."""
+    repetition_penalty: float = Field(default=1.15, ge=0.5, le=2)
+    """Above 1 makes words that were just used less likely."""
+    max_new_tokens: int = Field(default=256, ge=1, le=8192)
+    """Longest reply, in tokens."""
+
+
+class DiscordSettings(_Section):
+    token: SecretStr | None = None
+    """The bot's token. Better kept in the environment or `.env`, as `DISCORD_TOKEN`."""
+    api_url: str | None = None
+    """Another HTTP API than Discord's own, for tests and proxies, such as `http://127.0.0.1:8080/api/v10`."""
+    gateway_url: str | None = None
+    """Another gateway than Discord's own, such as `ws://127.0.0.1:8080/gateway`."""
+
+
+class TelegramSettings(_Section):
+    token: SecretStr | None = None
+    """The bot's token. Better kept in the environment or `.env`, as `TELEGRAM_TOKEN`."""
+    api_url: str | None = None
+    """Another Bot API server than Telegram's own, such as `http://127.0.0.1:8081`."""
+    file_url: str | None = None
+    """Where that server's files are. Left out: the same as `api_url`."""
+
+
+class WebSettings(_Section):
+    enabled: bool = True
+    """Serve the local page."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Anyone who reaches it can talk to the bot: there are no accounts."""
+    port: int = Field(default=8765, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+
+
+class LogSettings(_Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """How much is logged, to the terminal and to `logs/commedia.log` in the home folder."""
+
+
+class Settings(_Section):
+    """Everything an admin can set."""
+
+    home: Path = Path("var")
+    """Folder for the database, attachments, weights and logs. Relative paths start where `commedia` is started."""
+    personas: tuple[Path, ...] = (Path("personas"),)
+    """Folders with personas; of two personas with one id, the one in the later folder counts."""
+    chat: ChatSettings = ChatSettings()
+    pictures: PictureSettings = PictureSettings()
+    engine: EngineSettings = EngineSettings()
+    sampling: SamplingDefaults = SamplingDefaults()
+    discord: DiscordSettings = DiscordSettings()
+    telegram: TelegramSettings = TelegramSettings()
+    web: WebSettings = WebSettings()
+    log: LogSettings = LogSettings()
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where weights are kept."""
+        return self.home / "cache"
+
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret value, for redaction."""
+        tokens = (self.discord.token, self.telegram.token)
+        return tuple(token.get_secret_value() for token in tokens if token is not None)
+
+
+def read_settings(path: Path | None = None, *, environment: Mapping[str, str] | None = None) -> Settings:
+    """Read `path` (default: `$COMMEDIA_CONFIG`, else `commedia.toml` if it is there), `.env` and the environment.
+
+    Raises `SettingsError` naming each wrong option, where it was set and what would be right.
+    """
+    if environment is None:
+        environment = {**{k: v for k, v in dotenv_values(".env").items() if v is not None}, **os.environ}
+    named = path or (Path(environment[CONFIG_VARIABLE]) if environment.get(CONFIG_VARIABLE) else None)
+    values = _read_toml(named) if named or Path("commedia.toml").is_file() else {}
+    sources: dict[tuple[str, ...], str] = {}
+    for variable, keys in _option_variables(environment).items():
+        _set(values, keys, environment[variable])
+        sources[keys] = variable
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        where = str(named or "commedia.toml")
+        raise SettingsError("\n".join(_explain(problem, sources, where) for problem in error.errors())) from None
+
+
+def reference() -> str:
+    """A `commedia.toml` that documents every option by its default."""
+    lines = ["# Every option of Commedia with its default. Copy what you change into commedia.toml.", ""]
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            variable = f"{PREFIX}{name.upper()}__…"
+            lines += [f"[{name}]  # in the environment: {variable}"]
+            for key, option in type(field.default).model_fields.items():
+                lines += _document(key, option)
+            lines.append("")
+        else:
+            lines += [*_document(name, field), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _read_toml(path: Path | None) -> dict[str, Any]:
+    path = path or Path("commedia.toml")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: no such file. Name an existing one, or leave it out.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: not valid TOML: {error}") from None
+
+
+def _option_variables(environment: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Which variables set which option; an empty variable sets nothing."""
+    found: dict[str, tuple[str, ...]] = {
+        variable: keys for variable, keys in TOKEN_VARIABLES.items() if environment.get(variable)
+    }
+    for variable, value in environment.items():
+        if variable.startswith(PREFIX) and variable not in (CONFIG_VARIABLE, "COMMEDIA_TEST_CACHE") and value:
+            found[variable] = tuple(variable.removeprefix(PREFIX).lower().split("__"))
+    return found
+
+
+def _set(values: dict[str, Any], keys: tuple[str, ...], text: str) -> None:
+    *path, last = keys
+    for key in path:
+        inner = values.setdefault(key, {})
+        if not isinstance(inner, dict):
+            return
+        values = inner
+    values[last] = text.split(os.pathsep) if keys == ("personas",) else text
+
+
+def _explain(problem: ErrorDetails, sources: Mapping[tuple[str, ...], str], where: str) -> str:
+    keys = tuple(str(part) for part in problem["loc"])
+    origin = where
+    for path, variable in sources.items():
+        shared = min(len(path), len(keys))
+        if path[:shared] == keys[:shared]:
+            origin, keys = f"{variable} (environment)", max(path, keys, key=len)
+    option = ".".join(keys)
+    if problem["type"] == "extra_forbidden":
+        close = get_close_matches(option, _option_names(), n=1)
+        hint = f" Did you mean {close[0]}?" if close else " `commedia settings` lists every option."
+        return f"{origin}: there is no option {option}.{hint}"
+    return f"{origin}: {option}: {problem['msg']}."
+
+
+def _option_names() -> list[str]:
+    names = []
+    for name, field in Settings.model_fields.items():
+        inner = type(field.default).model_fields if isinstance(field.default, BaseModel) else None
+        names += [f"{name}.{key}" for key in inner] if inner else [name]
+    return names
+
+
+def _document(key: str, field: FieldInfo) -> list[str]:
+    value = "is not set" if field.default is None else f"= {_toml(field.default)}"
+    return [f"# {field.description}", f"# {key} {value}"]
+
+
+def _toml(value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case tuple():
+            return f"[{', '.join(_toml(item) for item in value)}]"
+        case str() | Path():
+            return f'"{value}"'
+        case _:
+            return str(value)

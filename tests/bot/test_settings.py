@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from bot.errors import SettingsError
+from bot.settings import Settings, read_settings, reference
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_defaults_need_no_file() -> None:
+    assert read_settings(environment={}) == Settings()
+
+
+def test_the_environment_wins_over_the_file() -> None:
+    Path("commedia.toml").write_text('[web]\nport = 1\nhost = "::1"\n')
+    settings = read_settings(environment={"COMMEDIA_WEB__PORT": "2"})
+    assert (settings.web.port, settings.web.host) == (2, "::1")
+
+
+def test_the_process_environment_wins_over_dotenv(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("DISCORD_TOKEN=from-file\nTELEGRAM_TOKEN=from-file\n")
+    monkeypatch.setenv("DISCORD_TOKEN", "from-process")
+    monkeypatch.delenv("TELEGRAM_TOKEN", raising=False)
+    settings = read_settings()
+    assert sorted(settings.secrets()) == ["from-file", "from-process"]
+
+
+def test_an_empty_variable_sets_nothing() -> None:
+    assert read_settings(environment={"DISCORD_TOKEN": "", "COMMEDIA_WEB__PORT": ""}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("toml", "environment", "told"),
+    [
+        ("[web]\nprot = 1", {}, ["commedia.toml", "web.prot", "Did you mean web.port?"]),
+        ("colour = 1", {}, ["commedia.toml", "no option colour"]),
+        ("", {"COMMEDIA_TELEGRM__API_URL": "x"}, ["COMMEDIA_TELEGRM__API_URL", "Did you mean telegram.api_url?"]),
+        ("", {"COMMEDIA_WEB__PORT": "many"}, ["COMMEDIA_WEB__PORT", "web.port", "valid integer"]),
+        ("[web]\nport = 99999", {}, ["commedia.toml", "web.port", "65535"]),
+        ("", {"COMMEDIA_WEB": "yes"}, ["COMMEDIA_WEB"]),
+        ("web = 3", {"COMMEDIA_WEB__PORT": "1"}, ["web"]),
+        ("[web", {}, ["commedia.toml", "not valid TOML"]),
+    ],
+)
+def test_a_wrong_option_is_named_with_its_origin(toml: str, environment: dict[str, str], told: list[str]) -> None:
+    Path("commedia.toml").write_text(toml)
+    with pytest.raises(SettingsError) as caught:
+        read_settings(environment=environment)
+    assert all(part in str(caught.value) for part in told)
+
+
+def test_a_named_file_must_be_there() -> None:
+    with pytest.raises(SettingsError, match=r"other\.toml: no such file"):
+        read_settings(environment={"COMMEDIA_CONFIG": "other.toml"})
+
+
+def test_tokens_stay_out_of_errors_and_representations() -> None:
+    environment = {"DISCORD_TOKEN": "s3cret", "COMMEDIA_DISCORD__TOKN": "s3cret", "COMMEDIA_DISCORD": "s3cret"}
+    with pytest.raises(SettingsError) as caught:
+        read_settings(environment=environment)
+    assert "s3cret" not in str(caught.value)
+    assert "s3cret" not in repr(read_settings(environment={"DISCORD_TOKEN": "s3cret"}))
+
+
+def test_every_option_is_described() -> None:
+    for section in [Settings, *(type(f.default) for f in Settings.model_fields.values())]:
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            for name, field in section.model_fields.items():
+                assert field.description or isinstance(field.default, BaseModel), name
+
+
+def test_the_documented_file_is_up_to_date_and_valid() -> None:
+    documented = Path(__file__).parents[2] / "docs" / "commedia.toml"
+    assert documented.read_text(encoding="utf-8") == reference()
+
+
+def test_the_reference_reads_back_as_the_defaults() -> None:
+    lines = reference().splitlines()
+    options = [line.removeprefix("# ") if " = " in line else line for line in lines]
+    Path("commedia.toml").write_text("\n".join(options))
+    assert read_settings(environment={}) == Settings()
