@@ -133,6 +133,16 @@ class Settings(_Section):
         """Where weights are kept."""
         return self.home / "cache"
 
+    @property
+    def database_path(self) -> Path:
+        """Where conversations are kept."""
+        return self.home / "commedia.db"
+
+    def persona_folders(self) -> tuple[Path, ...]:
+        """The folders to read personas from: the ones that come with Commedia where none of the named is there."""
+        named = tuple(folder for folder in self.personas if folder.is_dir())
+        return named or (Path(__file__).parent.parent / "personas",)
+
     def secrets(self) -> tuple[str, ...]:
         """Every secret value, for redaction."""
         tokens = (self.discord.token, self.telegram.token)
