@@ -72,3 +72,16 @@ class CommandTable:
     def find(self, *path: str) -> Command | None:
         """The command at `path`, if there is one."""
         return self._by_path.get(path)
+
+    def match(self, text: str) -> tuple[Command, dict[str, str]] | None:
+        """The command that was typed as `/persona use Mina`, with its arguments; the last one takes the rest."""
+        if not text.startswith("/"):
+            return None
+        words = text[1:].split()
+        for length in (2, 1):
+            command = self.find(*(word.lower() for word in words[:length])) if len(words) >= length else None
+            if command:
+                names = [argument.name for argument in command.arguments]
+                values = " ".join(words[length:]).split(maxsplit=len(names) - 1) if names else []
+                return command, dict(zip(names, values, strict=False))
+        return None
