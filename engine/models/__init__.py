@@ -1,0 +1,1 @@
+"""Which weights the engine uses, from where they come, verified by digest and cached."""
