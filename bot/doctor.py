@@ -113,12 +113,14 @@ def check_engine(settings: Settings) -> list[Finding]:
         return [Finding(Level.HINT, "engine", "echo: it only repeats what is said.", 'Set engine.backend = "local".')]
     from engine.device import describe_device
     from engine.errors import EngineError
-    from engine.models.fetch import ModelStore
+    from engine.models.store import ModelStore
 
     findings = [
-        Finding(Level.OK, "weights", f"{status.name} is in the cache.")
+        Finding(Level.OK, "weights", f"{status.model.name} is in the cache.")
         if status.is_ready
-        else Finding(Level.HINT, "weights", f"{status.name} is not in the cache.", "`commedia models fetch` brings it.")
+        else Finding(
+            Level.HINT, "weights", f"{status.model.name} is not in the cache.", "`commedia models fetch` brings it."
+        )
         for status in ModelStore(settings.cache_dir).list()
     ]
     try:

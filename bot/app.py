@@ -1,0 +1,262 @@
+"""The composition root: settings → store → engine → chat → adapters, and back down in the opposite order.
+
+The only place that names implementations. Knows what is put together, not how any part works.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from bot.adapters.base import Adapter
+from bot.chat import ChatOptions, ChatService
+from bot.commands import CommandTable, build_commands
+from bot.errors import BotError, SettingsError
+from bot.media.pictures import PictureLimits
+from bot.personas.library import PersonaLibrary
+from bot.settings import Settings
+from bot.store.attachments import AttachmentStore
+from bot.store.database import Database
+from bot.store.repositories import Conversations, Rooms
+from engine.config import EngineConfig
+from engine.types import ReplyEngine, SamplingSettings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """Everything that runs, but for the adapters."""
+
+    settings: Settings
+    library: PersonaLibrary
+    chat: ChatService
+    commands: CommandTable
+
+
+@contextlib.asynccontextmanager
+async def open_application(settings: Settings, *, seed: int | None = None) -> AsyncIterator[Application]:
+    """Open the store, load personas and the model; close them in the end. `seed` makes every reply repeatable.
+
+    Raises `SettingsError`, `StoreError` or `EngineError`, each saying what to do.
+    """
+    prepare_home(settings.home)
+    library = PersonaLibrary(settings.persona_folders())
+    library.load()
+    for problem in library.problems:
+        logger.error("%s", problem)
+    async with contextlib.AsyncExitStack() as stack:
+        database = Database(settings.database_path)
+        stack.push_async_callback(database.aclose)
+        await database.upgrade()
+        engine = build_engine(settings)
+        stack.push_async_callback(engine.aclose)
+        await engine.start()
+        chat = ChatService(
+            engine,
+            library,
+            Conversations(database),
+            Rooms(database),
+            AttachmentStore(settings.home / "attachments", database),
+            options=chat_options(settings, seed=seed),
+        )
+        yield Application(settings=settings, library=library, chat=chat, commands=build_commands(chat))
+
+
+async def serve(settings: Settings) -> int:
+    """Run every platform until a signal, or until none is left. Returns the exit status."""
+    stop = asyncio.Event()
+    with _single_process(settings.home), _signals(stop):
+        async with open_application(settings) as application:
+            adapters = build_adapters(application)
+            if not adapters:
+                raise SettingsError("Nothing to serve: set web.enabled = true, DISCORD_TOKEN or TELEGRAM_TOKEN.")
+            return await _serve_all(application, adapters, stop)
+
+
+def prepare_home(home: Path) -> None:
+    """Make the home folder. Raises `SettingsError` where that is impossible."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"The home folder {home.absolute()} cannot be made: {error.strerror}. Name another one in COMMEDIA_HOME."
+        ) from None
+
+
+def build_engine(settings: Settings) -> ReplyEngine:
+    """The engine that `engine.backend` names. Imports torch only on the engine's own thread."""
+    if settings.engine.backend == "echo":
+        from engine.backends.echo import EchoEngine
+
+        return EchoEngine()
+    from engine.service import EngineService
+
+    return EngineService(engine_config(settings))
+
+
+def engine_config(settings: Settings) -> EngineConfig:
+    """What the engine needs to know of the settings."""
+    return EngineConfig(cache_dir=settings.cache_dir, sampling=sampling_defaults(settings), **dict(settings.engine))
+
+
+def sampling_defaults(settings: Settings, *, seed: int | None = None) -> SamplingSettings:
+    """The sampling settings that personas start from."""
+    return SamplingSettings(seed=seed, **dict(settings.sampling))
+
+
+def chat_options(settings: Settings, *, seed: int | None = None) -> ChatOptions:
+    """What the chat service needs to know of the settings."""
+    return ChatOptions(
+        default_persona=settings.chat.default_persona,
+        max_history_turns=settings.chat.max_history_turns,
+        max_waiting_messages=settings.chat.max_waiting_messages,
+        max_pictures=settings.pictures.max_per_message,
+        picture_limits=PictureLimits(max_bytes=settings.pictures.max_bytes, max_pixels=settings.pictures.max_pixels),
+        sampling=sampling_defaults(settings, seed=seed),
+    )
+
+
+def build_adapters(application: Application) -> list[Adapter]:
+    """An adapter for every platform that is switched on."""
+    settings, chat, commands = application.settings, application.chat, application.commands
+    adapters: list[Adapter] = []
+    if settings.web.enabled:
+        from bot.adapters.web import WebAdapter
+
+        adapters.append(
+            WebAdapter(
+                host=settings.web.host,
+                port=settings.web.port,
+                handler=chat,
+                browser=chat,
+                commands=commands,
+                storage_secret=_page_secret(settings.home),
+            )
+        )
+    if settings.discord.token is not None:
+        from bot.adapters.discord import DiscordAdapter
+
+        adapters.append(
+            DiscordAdapter(
+                settings.discord.token.get_secret_value(),
+                handler=chat,
+                commands=commands,
+                api_url=settings.discord.api_url,
+                gateway_url=settings.discord.gateway_url,
+            )
+        )
+    if settings.telegram.token is not None:
+        from bot.adapters.telegram import TelegramAdapter
+
+        adapters.append(
+            TelegramAdapter(
+                settings.telegram.token.get_secret_value(),
+                handler=chat,
+                commands=commands,
+                api_url=settings.telegram.api_url,
+                file_url=settings.telegram.file_url or settings.telegram.api_url,
+            )
+        )
+    return adapters
+
+
+async def _serve_all(application: Application, adapters: Sequence[Adapter], stop: asyncio.Event) -> int:
+    """Serve side by side; one that ends takes no other along."""
+    for line in _invitations(application.settings):
+        logger.info("%s", line)
+    background = asyncio.create_task(application.library.watch(), name="persona watch")
+    running = {asyncio.create_task(adapter.run(), name=adapter.name): adapter for adapter in adapters}
+    stopped = asyncio.create_task(stop.wait())
+    pending: set[asyncio.Task[object]] = {*running, stopped}
+    has_failed = False
+    try:
+        while len(pending) > 1 and not stopped.done():
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopped}:
+                has_failed |= _report_end(task)
+    finally:
+        await _cancel([background, stopped, *running])
+    logger.info("Stopped.")
+    return int(has_failed and not stop.is_set())
+
+
+def _report_end(task: asyncio.Task[object]) -> bool:
+    """Log how an adapter ended; whether it failed."""
+    error = task.exception()
+    if error is None:
+        logger.info("%s has ended.", task.get_name())
+    elif isinstance(error, BotError):
+        logger.error("%s is off: %s", task.get_name(), error)
+    else:
+        logger.error("%s is off: this is a bug in Commedia", task.get_name(), exc_info=error)
+    return error is not None
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[object]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _invitations(settings: Settings) -> Iterator[str]:
+    if settings.discord.token is None:
+        yield "To add Discord: put DISCORD_TOKEN=… into .env (docs/discord.md says where to get one)."
+    if settings.telegram.token is None:
+        yield "To add Telegram: put TELEGRAM_TOKEN=… into .env (@BotFather gives you one; docs/telegram.md)."
+
+
+@contextlib.contextmanager
+def _single_process(home: Path) -> Iterator[None]:
+    """Two processes on one home would answer every message twice."""
+    prepare_home(home)
+    lock = FileLock(home / "commedia.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise SettingsError(
+            f"Another `commedia run` already uses {home.absolute()}. Stop it, or name another folder in COMMEDIA_HOME."
+        ) from None
+    except OSError as error:
+        raise SettingsError(
+            f"The home folder {home.absolute()} cannot be written: {error.strerror}. Name another one in COMMEDIA_HOME."
+        ) from None
+    with lock:
+        yield
+    lock.release()
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM sets `stop`; a second Ctrl-C ends the process at once."""
+    loop = asyncio.get_running_loop()
+
+    def ask_to_stop() -> None:
+        logger.info("Stopping; press Ctrl-C again to stop at once.")
+        loop.remove_signal_handler(signal.SIGINT)
+        stop.set()
+
+    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, ask_to_stop)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(NotImplementedError):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+
+def _page_secret(home: Path) -> str:
+    """The key that signs the page's cookies, so that browsers keep their conversation across restarts."""
+    file = home / "page-secret"
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_urlsafe(32), encoding="ascii")
+    return file.read_text(encoding="ascii")

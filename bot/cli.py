@@ -1,0 +1,294 @@
+"""The `commedia` command.
+
+Owns arguments, what is printed, and exit statuses: 0 well, 1 failed with a message, 2 wrong usage. Knows no platform.
+"""
+
+import asyncio
+import getpass
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from bot.errors import BotError, PersonaError
+from bot.logs import configure_logging
+from bot.personas.library import PersonaLibrary
+from bot.personas.reading import InvalidPersona, PersonaProblem, read_persona
+from bot.personas.template import new_persona
+from bot.settings import Settings, read_settings, reference
+from bot.types import Room
+from engine.errors import EngineError
+
+if TYPE_CHECKING:
+    from engine.models.fetch import Progress as ModelProgress
+
+app = typer.Typer(
+    name="commedia",
+    help="Chatbots with multimodal personas on Discord, Telegram and a local page.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+persona_commands = typer.Typer(help="Look at personas, check them, start a new one.", no_args_is_help=True)
+model_commands = typer.Typer(help="Look at the weights, and bring them.", no_args_is_help=True)
+database_commands = typer.Typer(help="Look after the database.", no_args_is_help=True)
+app.add_typer(persona_commands, name="persona")
+app.add_typer(model_commands, name="models")
+app.add_typer(database_commands, name="db")
+
+output = Console(soft_wrap=True)
+errors = Console(stderr=True, soft_wrap=True)
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Settings to read instead of commedia.toml.")
+]
+
+
+def main() -> None:
+    """Run the command line; turn every expected error into a message and an exit status."""
+    try:
+        app()
+    except (BotError, EngineError) as error:
+        errors.print(f"[bold red]commedia:[/] {escape(str(error))}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@app.command()
+def run(config: ConfigOption = None) -> None:
+    """Serve the local page, and Discord and Telegram where their tokens are set."""
+    from bot.app import prepare_home, serve
+
+    settings = read_settings(config)
+    prepare_home(settings.home)
+    configure_logging(settings.log.level, folder=settings.home / "logs", secrets=settings.secrets())
+    _bring_weights(settings)
+    sys.exit(asyncio.run(serve(settings)))
+
+
+@app.command()
+def chat(
+    persona: Annotated[str | None, typer.Option(help="Id or name of the persona.")] = None,
+    message: Annotated[str | None, typer.Option(help="Say this, print the reply, and end.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="A picture to show; may be given several times.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Make the replies repeatable.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Talk to a persona in the terminal."""
+    settings = read_settings(config)
+    configure_logging("warning", secrets=settings.secrets())
+    _bring_weights(settings)
+    asyncio.run(_chat(settings, persona=persona, message=message, images=tuple(image or ()), seed=seed))
+
+
+async def _chat(
+    settings: Settings, *, persona: str | None, message: str | None, images: tuple[Path, ...], seed: int | None
+) -> None:
+    from bot.adapters.console import ConsoleAdapter, ask_once
+    from bot.app import open_application
+
+    async with open_application(settings, seed=seed) as application:
+        chosen = None if persona is None else application.library.find(persona)
+        if persona is not None and chosen is None:
+            names = ", ".join(found.id for found in application.library.all())
+            raise PersonaError(f"There is no persona {persona}. These exist: {names}.")
+        if message is None and not images:
+            room = Room(platform="console", chat_id=getpass.getuser())
+            if chosen is not None:
+                await application.chat.choose(room, chosen.id)
+            await ConsoleAdapter(
+                room=room, handler=application.chat, browser=application.chat, commands=application.commands
+            ).run()
+            return
+        # A single question gets a room of its own, so that its answer depends on nothing that was said before.
+        room = Room(platform="console", chat_id=f"once-{uuid4().hex}")
+        if chosen is not None:
+            await application.chat.choose(room, chosen.id)
+        try:
+            await ask_once(application.chat, room=room, text=message or "", image_paths=images)
+        finally:
+            await application.chat.start_over(room)
+
+
+@app.command()
+def doctor(config: ConfigOption = None) -> None:
+    """Say what is missing or wrong, and how to mend it."""
+    from bot.doctor import Level, examine
+
+    marks = {Level.OK: "[green]✓[/]", Level.HINT: "[yellow]•[/]", Level.PROBLEM: "[bold red]✗[/]"}
+
+    async def report(settings: Settings) -> bool:
+        is_well = True
+        async for finding in examine(settings):
+            is_well &= finding.level is not Level.PROBLEM
+            output.print(f"{marks[finding.level]} [bold]{finding.subject}[/]: {escape(finding.text)}")
+            if finding.remedy:
+                output.print(f"    {escape(finding.remedy)}")
+        return is_well
+
+    settings = read_settings(config)
+    configure_logging("error", secrets=settings.secrets())
+    sys.exit(0 if asyncio.run(report(settings)) else 1)
+
+
+@app.command()
+def settings() -> None:
+    """Print every option with its description and default, as a commedia.toml to start from."""
+    sys.stdout.write(reference())
+
+
+@persona_commands.command("list")
+def persona_list(config: ConfigOption = None) -> None:
+    """List the personas that can be talked to."""
+    library = PersonaLibrary(read_settings(config).persona_folders())
+    library.load()
+    table = Table("id", "name", "language", "summary", box=None, pad_edge=False)
+    for persona in library.all():
+        table.add_row(persona.id, persona.name, persona.language, persona.summary)
+    Console().print(table)
+    _print_problems(library.problems)
+
+
+@persona_commands.command("check")
+def persona_check(
+    files: Annotated[list[Path] | None, typer.Argument(help="Files to check; all personas if left out.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Check persona files; exit 1 where one is wrong, naming file, line and column."""
+    if not files:
+        folders = read_settings(config).persona_folders()
+        files = sorted(path for folder in folders for path in folder.glob("*.y*ml"))
+    has_problems = False
+    for path in files:
+        try:
+            persona = read_persona(path)
+        except InvalidPersona as error:
+            has_problems = True
+            _print_problems(error.problems)
+        else:
+            output.print(f"[green]✓[/] {escape(str(path))}: {escape(persona.name)}")
+    sys.exit(int(has_problems))
+
+
+@persona_commands.command("new")
+def persona_new(
+    name: Annotated[str, typer.Argument(help="The character's name.")], config: ConfigOption = None
+) -> None:
+    """Write a commented persona file to start from."""
+    path = new_persona(name, read_settings(config).personas[-1])
+    output.print(f"Wrote {escape(str(path))}. A running Commedia picks it up as you edit it.")
+
+
+@model_commands.command("list")
+def models_list(config: ConfigOption = None) -> None:
+    """List the weights that Commedia can bring by itself."""
+    from engine.models.store import ModelStore
+
+    table = Table("name", "what it is", "licence", "download", "here", box=None, pad_edge=False)
+    for status in ModelStore(read_settings(config).cache_dir).list():
+        model = status.model
+        is_here = "yes" if status.is_ready else "no"
+        table.add_row(model.name, model.about, model.licence, f"{model.num_bytes / 1e6:.0f} MB", is_here)
+    Console().print(table)
+
+
+@model_commands.command("fetch")
+def models_fetch(
+    names: Annotated[list[str] | None, typer.Argument(help="Which ones; all if left out.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Bring weights into the cache: verified, and resumed where an earlier try stopped."""
+    from engine.models.store import ModelStore
+
+    store = ModelStore(read_settings(config).cache_dir)
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    ) as bars:
+        for name in names or [status.model.name for status in store.list()]:
+            bar = bars.add_task(name, total=None)
+            folder = store.ensure(name, report=partial(_show_progress, bars, bar))
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            bars.update(bar, description=f"{name}: ready", completed=size, total=size)
+
+
+@database_commands.command("upgrade")
+def database_upgrade(config: ConfigOption = None) -> None:
+    """Bring the database to the newest schema; `commedia run` does it by itself."""
+    from bot.app import prepare_home
+    from bot.store.database import Database
+
+    settings = read_settings(config)
+    prepare_home(settings.home)
+
+    async def upgrade() -> str | None:
+        database = Database(settings.database_path)
+        try:
+            await database.upgrade()
+            return await database.revision()
+        finally:
+            await database.aclose()
+
+    output.print(f"{escape(str(settings.database_path))} is at revision {asyncio.run(upgrade())}.")
+
+
+def _show_progress(bars: Progress, bar: TaskID, progress: "ModelProgress") -> None:
+    bars.update(bar, description=f"{progress.name}: {progress.step}")
+    if progress.total:
+        bars.update(bar, completed=progress.done, total=progress.total)
+    if progress.note:
+        bars.console.print(f"{progress.name}: {progress.note}")
+
+
+def _bring_weights(settings: Settings) -> None:
+    """Fetch what is missing, in a process of its own: torch must stay in one thread, and its memory goes back."""
+    from engine.models.store import ModelStore
+
+    wanted = required_models(settings)
+    is_ready = {status.model.name: status.is_ready for status in ModelStore(settings.cache_dir).list()}
+    missing = [name for name in wanted if not is_ready[name]]
+    if missing:
+        errors.print(f"Bringing weights, once, into {escape(str(settings.cache_dir.absolute()))}:")
+        environment = {**os.environ, "COMMEDIA_HOME": str(settings.home)}
+        command = [sys.executable, "-m", "bot.cli", "models", "fetch", *missing]
+        if (status := subprocess.run(command, env=environment).returncode) != 0:  # noqa: S603
+            raise typer.Exit(status)
+
+
+def required_models(settings: Settings) -> list[str]:
+    """The catalogued models that these settings need."""
+    from engine.models.catalogue import CATALOGUE, is_catalogued
+
+    if settings.engine.backend != "local":
+        return []
+    is_default = is_catalogued(settings.engine.decoder)
+    needs_encoders = settings.engine.fusion != "none" and (is_default or settings.engine.fusion_weights is not None)
+    encoders = [model.name for model in CATALOGUE if model.part != "decoder"] if needs_encoders else []
+    return [settings.engine.decoder, *encoders] if is_default else encoders
+
+
+def _print_problems(problems: Iterable[PersonaProblem]) -> None:
+    for problem in problems:
+        errors.print(f"[bold red]✗[/] {escape(str(problem))}")
+
+
+if __name__ == "__main__":
+    main()

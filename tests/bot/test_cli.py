@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import pytest
+
+from bot import cli
+from bot.settings import read_settings, reference
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for variable in ("DISCORD_TOKEN", "TELEGRAM_TOKEN", "COMMEDIA_HOME", "COMMEDIA_CONFIG"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def commedia(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command line in this process and give its exit status."""
+    monkeypatch.setattr("sys.argv", ["commedia", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def test_a_wrong_setting_is_a_message_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("commedia.toml").write_text("[web]\nprot = 1\n")
+    assert commedia(monkeypatch, "persona", "list") == 1
+    assert "Did you mean web.port?" in capsys.readouterr().err
+
+
+def test_settings_prints_the_reference(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert commedia(monkeypatch, "settings") == 0
+    assert capsys.readouterr().out == reference()
+
+
+def test_a_new_persona_is_valid_and_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert commedia(monkeypatch, "persona", "new", "Captain Blue") == 0
+    assert commedia(monkeypatch, "persona", "check") == 0
+    assert commedia(monkeypatch, "persona", "list") == 0
+    assert "Captain Blue" in capsys.readouterr().out
+
+
+def test_a_broken_persona_fails_the_check_with_its_place(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("bad.yaml").write_text("name: Ann\nsumary: x\n")
+    assert commedia(monkeypatch, "persona", "check", "bad.yaml") == 1
+    assert "bad.yaml:2:1" in capsys.readouterr().err
+
+
+def test_the_database_is_upgraded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COMMEDIA_HOME", str(tmp_path / "home"))
+    assert commedia(monkeypatch, "db", "upgrade") == 0
+    assert (tmp_path / "home" / "commedia.db").is_file()
+
+
+def test_an_unwritable_home_is_a_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("file").write_text("")
+    monkeypatch.setenv("COMMEDIA_HOME", "file/home")
+    assert commedia(monkeypatch, "run") == 1
+    assert "COMMEDIA_HOME" in capsys.readouterr().err
+
+
+def test_only_the_weights_in_use_are_wanted() -> None:
+    def wanted(**options: str) -> list[str]:
+        environment = {f"COMMEDIA_ENGINE__{name.upper()}": value for name, value in options.items()}
+        return cli.required_models(read_settings(environment=environment))
+
+    assert len(wanted()) == 4
+    assert wanted(backend="echo") == []
+    assert wanted(fusion="none") == ["smollm2-135m-instruct"]
+    assert wanted(decoder="some/repository") == []
+    assert "smollm2-135m-instruct" not in wanted(decoder="some/repository", fusion_weights="folder")
+
+
+def test_an_unknown_persona_is_named_with_those_that_exist(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("personas").mkdir()
+    Path("personas/ann.yaml").write_text("name: Ann\nsummary: A test.\ngreetings: [Hello]\n")
+    monkeypatch.setenv("COMMEDIA_ENGINE__BACKEND", "echo")
+    assert commedia(monkeypatch, "chat", "--persona", "bob", "--message", "hi") == 1
+    error = capsys.readouterr().err
+    assert "bob" in error
+    assert "ann" in error
+
+
+def test_a_question_is_answered_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("personas").mkdir()
+    Path("personas/ann.yaml").write_text("name: Ann\nsummary: A test.\ngreetings: [Hello]\n")
+    monkeypatch.setenv("COMMEDIA_ENGINE__BACKEND", "echo")
+    assert commedia(monkeypatch, "chat", "--message", "good morning") == 0
+    assert capsys.readouterr().out.count("good morning") == 1
