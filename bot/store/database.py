@@ -1,29 +1,198 @@
-"""The SQLite file: opens it, migrates it, and says in plain words what is wrong with it.
+"""The SQLite file: opens it, migrates it, and orders those who write to it.
 
-Owns the engine, its pragmas and the order of writers. Knows no table's meaning: `bot.store.repositories` does.
+Owns the engine, its pragmas and its transactions. Knows no table's meaning: `bot.store.repositories` does.
 """
 
+import asyncio
+import errno
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, event, inspect
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+import migrations
+from bot.errors import StoreError
+from bot.store.remedies import DAMAGED, NEWER, store_errors
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Work = Callable[[AsyncConnection], Awaitable[T]]
+
+BUSY_TIMEOUT_S = 10
+NUM_CONNECTIONS = 5
+NO_TRANSACTION = ""
+PRAGMAS = (
+    f"busy_timeout = {BUSY_TIMEOUT_S * 1000}",
+    "journal_mode = WAL",
+    "synchronous = NORMAL",
+    # What is forgotten is overwritten, not only unlinked.
+    "secure_delete = ON",
+)
 
 
 class Database:
-    """One SQLite file that many conversations use at once."""
+    """One SQLite file that many conversations use at once. Raises `StoreError` where an admin can help."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._engine = _create_engine(path, foreign_keys=True)
+        self._writers = asyncio.Lock()
+        self._running: set[asyncio.Task[Any]] = set()
 
     async def upgrade(self) -> None:
-        """Bring the file to the newest schema. Raises `StoreError` with the remedy where it cannot be used."""
-        raise NotImplementedError
+        """Bring the file to the newest schema, all of it or nothing."""
+        with store_errors(self.path):
+            await asyncio.to_thread(_make_private_file, self.path)
+            # A migration may rebuild a table; with foreign keys on, dropping the old one would empty its children.
+            engine = _create_engine(self.path, foreign_keys=False)
+            try:
+                async with _writing(engine).begin() as connection:
+                    await connection.run_sync(_migrate, self.path)
+            finally:
+                await engine.dispose()
 
     async def revision(self) -> str | None:
         """The schema revision of the file, `None` where there is none yet. Never creates the file."""
-        raise NotImplementedError
+        if not await asyncio.to_thread(self.path.exists):
+            return None
+        with store_errors(self.path):
+            async with self._engine.connect() as connection:
+                return await connection.run_sync(_current_revision)
+
+    async def read(self, work: Work[T]) -> T:
+        """Run `work` in one transaction, on one snapshot of the data."""
+        return await self._finish(self._transact(self._engine, work))
+
+    async def write(self, work: Work[T]) -> T:
+        """Run `work` in one transaction, committed before this returns. Writers take turns, first come first served.
+
+        It runs to its end even where the caller is cancelled.
+        """
+        return await self._finish(self._write(work))
+
+    async def empty_log(self) -> None:
+        """Move what is in the write-ahead log into the file, so that nothing deleted stays readable in it.
+
+        Where another process is reading, its end is left to the next time.
+        """
+        async with self._writers:
+            with store_errors(self.path):
+                async with self._engine.execution_options(begin=NO_TRANSACTION).connect() as connection:
+                    await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     async def aclose(self) -> None:
-        """Close all connections. Safe to call twice."""
+        """Let running transactions end, and close all connections. Safe to call twice."""
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._engine.dispose()
+
+    async def _write(self, work: Work[T]) -> T:
+        # SQLite has one writer at a time. Waiting here is fair and needs no connection; other processes, such as
+        # `commedia chat` beside `commedia run`, are waited for by the busy timeout.
+        async with self._writers:
+            return await self._transact(_writing(self._engine), work)
+
+    async def _transact(self, engine: AsyncEngine, work: Work[T]) -> T:
+        with store_errors(self.path):
+            async with engine.begin() as connection:
+                return await work(connection)
+
+    async def _finish(self, transaction: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.create_task(transaction)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_log_failure)
+            raise
 
 
 def head_revision() -> str:
     """The newest schema revision that this Commedia knows."""
-    raise NotImplementedError
+    (revision,) = ScriptDirectory.from_config(alembic_config()).get_heads()
+    return revision
+
+
+def alembic_config() -> Config:
+    """Alembic's configuration, made from where `migrations` is installed."""
+    config = Config()
+    folder = str(Path(migrations.__file__).parent)
+    config.set_main_option("script_location", folder.replace("%", "%%"))
+    return config
+
+
+def _create_engine(path: Path, *, foreign_keys: bool) -> AsyncEngine:
+    engine = create_async_engine(
+        URL.create("sqlite+aiosqlite", database=str(path)),
+        # Without this the driver begins transactions by itself, and only at the first write.
+        connect_args={"isolation_level": None},
+        pool_size=NUM_CONNECTIONS,
+        max_overflow=0,
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
+        cursor = connection.cursor()
+        for pragma in (*PRAGMAS, f"foreign_keys = {'ON' if foreign_keys else 'OFF'}"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        statement = connection.get_execution_options().get("begin", "BEGIN")
+        if statement != NO_TRANSACTION:
+            connection.exec_driver_sql(statement)
+
+    return engine
+
+
+def _writing(engine: AsyncEngine) -> AsyncEngine:
+    """The same engine, its transactions taking the write lock at once: a reader that turns writer can deadlock."""
+    return engine.execution_options(begin="BEGIN IMMEDIATE")
+
+
+def _make_private_file(path: Path) -> None:
+    """Make the file where there is none: what people write is for this user's eyes only."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+
+
+def _current_revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _migrate(connection: Connection, path: Path) -> None:
+    _check_can_migrate(connection, path)
+    config = alembic_config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+    if broken:
+        raise StoreError(f"{path} was not migrated, because {len(broken)} of its rows point nowhere: put back a backup")
+
+
+def _check_can_migrate(connection: Connection, path: Path) -> None:
+    current = _current_revision(connection)
+    if current is None:
+        if inspect(connection).get_table_names():
+            raise StoreError(DAMAGED.format(path=path))
+        return
+    known = {script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
+    if current not in known:
+        raise StoreError(NEWER.format(path=path, revision=current))
+
+
+def _log_failure(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("a transaction failed after its caller had gone", exc_info=error)

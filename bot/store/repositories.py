@@ -1,10 +1,21 @@
 """What is remembered: turns by conversation, and the persona that a room chose.
 
-Owns every query. Knows neither platforms nor prompts.
+Owns every query. Knows neither platforms nor prompts, nor where an attachment's bytes are.
 """
 
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Row, ScalarSelect, delete, exists, func, select
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from bot.store.database import Database
-from bot.types import Attachment, ConversationKey, NewTurn, Room, StoredTurn
+from bot.store.tables import attachments, conversations, messages, rooms, turn_attachments, turns
+from bot.types import Attachment, Author, ConversationKey, NewTurn, Room, StoredTurn
+from engine.types import Role
 
 
 class Conversations:
@@ -14,28 +25,56 @@ class Conversations:
         self._database = database
 
     async def append(self, key: ConversationKey, turn: NewTurn) -> StoredTurn | None:
-        """Remember `turn`, committed before this returns; `None` where one of its messages was seen in that room."""
-        raise NotImplementedError
+        """Remember `turn`, committed before this returns; `None` where one of its messages was seen in that room.
+
+        A message stays seen after a reset. A cancelled caller does not stop it.
+        """
+        return await self._database.write(lambda connection: _append(connection, key, turn))
 
     async def recent(self, key: ConversationKey, *, max_turns: int) -> list[StoredTurn]:
         """The newest turns since the last reset, oldest first."""
-        raise NotImplementedError
+        return await self._database.read(lambda connection: _recent(connection, key, max_turns))
 
     async def reset(self, key: ConversationKey) -> int:
         """Delete the conversation's turns and say how many there were."""
-        raise NotImplementedError
+        num_turns = await self._database.write(lambda connection: _reset(connection, key))
+        if num_turns:
+            await self._database.empty_log()
+        return num_turns
 
     async def speaker(self, room: Room, message_id: str) -> str | None:
-        """The id of the persona that sent that message in `room`."""
-        raise NotImplementedError
+        """The id of the persona that sent that message in `room`, also where its turn is forgotten."""
+        query = (
+            select(messages.c.persona_id)
+            .where(messages.c.room_id == _room_id(room))
+            .where(messages.c.message_id == message_id)
+        )
+        return await self._database.read(lambda connection: connection.scalar(query))
 
     async def has_attachment(self, room: Room, digest: str) -> bool:
         """Whether a turn in `room` shows that picture."""
-        raise NotImplementedError
+        query = (
+            select(turn_attachments.c.digest)
+            .select_from(turn_attachments.join(turns).join(conversations))
+            .where(conversations.c.room_id == _room_id(room))
+            .where(turn_attachments.c.digest == digest)
+            .limit(1)
+        )
+        return await self._database.read(lambda connection: connection.scalar(query)) is not None
 
     async def attachments_of(self, room: Room, message_id: str) -> tuple[Attachment, ...]:
         """The pictures of the turn that came with that message in `room`."""
-        raise NotImplementedError
+        query = (
+            select(attachments)
+            .select_from(
+                attachments.join(turn_attachments).join(messages, messages.c.turn_id == turn_attachments.c.turn_id)
+            )
+            .where(messages.c.room_id == _room_id(room))
+            .where(messages.c.message_id == message_id)
+            .order_by(turn_attachments.c.position)
+        )
+        rows = await self._database.read(lambda connection: connection.execute(query))
+        return tuple(_attachment(row) for row in rows)
 
 
 class Rooms:
@@ -46,8 +85,179 @@ class Rooms:
 
     async def persona_id(self, room: Room) -> str | None:
         """The persona that was chosen in `room`, if any was."""
-        raise NotImplementedError
+        query = select(rooms.c.persona_id).where(rooms.c.id == _room_id(room))
+        return await self._database.read(lambda connection: connection.scalar(query))
 
     async def choose(self, room: Room, persona_id: str) -> None:
         """Let that persona answer in `room`."""
-        raise NotImplementedError
+        await self._database.write(lambda connection: _choose(connection, room, persona_id))
+
+
+async def _append(connection: AsyncConnection, key: ConversationKey, turn: NewTurn) -> StoredTurn | None:
+    room_id = await _ensure_room(connection, key.room)
+    message_ids = tuple(dict.fromkeys(turn.message_ids))
+    if await _was_seen(connection, room_id, message_ids):
+        return None
+    stored = await _insert_turn(connection, await _ensure_conversation(connection, room_id, key.persona_id), turn)
+    if message_ids:
+        speaker = key.persona_id if turn.role is Role.ASSISTANT else None
+        await connection.execute(
+            insert(messages),
+            [
+                {"room_id": room_id, "message_id": message_id, "turn_id": stored.id, "persona_id": speaker}
+                for message_id in message_ids
+            ],
+        )
+    if turn.attachments:
+        await _link_attachments(connection, stored.id, turn.attachments)
+    return stored
+
+
+async def _insert_turn(connection: AsyncConnection, conversation_id: int, turn: NewTurn) -> StoredTurn:
+    author = turn.author
+    if author is not None:
+        author = Author(author.platform, author.user_id, _well_formed(author.display_name), author.is_bot)
+    text = _well_formed(turn.text)
+    created_at = datetime.now(UTC)
+    values: dict[str, object] = {
+        "conversation_id": conversation_id,
+        "role": turn.role.value,
+        "text": text,
+        "created_at": created_at,
+    }
+    if author is not None:
+        values |= {
+            "author_platform": author.platform,
+            "author_user_id": author.user_id,
+            "author_display_name": author.display_name,
+            "author_is_bot": author.is_bot,
+        }
+    turn_id = (await connection.execute(insert(turns).values(values).returning(turns.c.id))).scalar_one()
+    return StoredTurn(turn_id, turn.role, text, created_at, author, turn.attachments)
+
+
+async def _link_attachments(connection: AsyncConnection, turn_id: int, shown: Sequence[Attachment]) -> None:
+    await connection.execute(
+        insert(attachments).on_conflict_do_nothing(),
+        [
+            {
+                "digest": attachment.digest,
+                "mime": attachment.mime,
+                "num_bytes": attachment.num_bytes,
+                "width": attachment.width,
+                "height": attachment.height,
+            }
+            for attachment in shown
+        ],
+    )
+    await connection.execute(
+        insert(turn_attachments),
+        [
+            {"turn_id": turn_id, "position": position, "digest": attachment.digest}
+            for position, attachment in enumerate(shown)
+        ],
+    )
+
+
+async def _recent(connection: AsyncConnection, key: ConversationKey, max_turns: int) -> list[StoredTurn]:
+    query = (
+        select(turns)
+        .where(turns.c.conversation_id == _conversation_id(key))
+        .order_by(turns.c.id.desc())
+        # A negative limit means "no limit" to SQLite.
+        .limit(max(max_turns, 0))
+    )
+    rows = (await connection.execute(query)).all()[::-1]
+    if not rows:
+        return []
+    shown = await _attachments_since(connection, key, rows[0].id)
+    return [_turn(row, tuple(shown[row.id])) for row in rows]
+
+
+async def _attachments_since(
+    connection: AsyncConnection, key: ConversationKey, turn_id: int
+) -> defaultdict[int, list[Attachment]]:
+    query = (
+        select(turn_attachments.c.turn_id, attachments)
+        .select_from(turn_attachments.join(attachments).join(turns))
+        .where(turns.c.conversation_id == _conversation_id(key))
+        .where(turns.c.id >= turn_id)
+        .order_by(turn_attachments.c.turn_id, turn_attachments.c.position)
+    )
+    by_turn: defaultdict[int, list[Attachment]] = defaultdict(list)
+    for row in await connection.execute(query):
+        by_turn[row.turn_id].append(_attachment(row))
+    return by_turn
+
+
+async def _reset(connection: AsyncConnection, key: ConversationKey) -> int:
+    of_conversation = turns.c.conversation_id == _conversation_id(key)
+    num_turns = await connection.scalar(select(func.count()).select_from(turns).where(of_conversation))
+    await connection.execute(delete(turns).where(of_conversation))
+    return num_turns or 0
+
+
+async def _choose(connection: AsyncConnection, room: Room, persona_id: str) -> None:
+    room_id = await _ensure_room(connection, room)
+    await connection.execute(rooms.update().where(rooms.c.id == room_id).values(persona_id=persona_id))
+
+
+async def _was_seen(connection: AsyncConnection, room_id: int, message_ids: Sequence[str]) -> bool:
+    seen = exists().where(messages.c.room_id == room_id).where(messages.c.message_id.in_(message_ids))
+    return bool(message_ids) and bool(await connection.scalar(select(seen)))
+
+
+async def _ensure_room(connection: AsyncConnection, room: Room) -> int:
+    values = {"platform": room.platform, "chat_id": room.chat_id, "thread_id": room.thread_id}
+    await connection.execute(insert(rooms).values(values).on_conflict_do_nothing())
+    room_id: int = (await connection.execute(select(_room_id(room)))).scalar_one()
+    return room_id
+
+
+async def _ensure_conversation(connection: AsyncConnection, room_id: int, persona_id: str) -> int:
+    values = {"room_id": room_id, "persona_id": persona_id}
+    await connection.execute(insert(conversations).values(values).on_conflict_do_nothing())
+    query = (
+        select(conversations.c.id)
+        .where(conversations.c.room_id == room_id)
+        .where(conversations.c.persona_id == persona_id)
+    )
+    conversation_id: int = (await connection.execute(query)).scalar_one()
+    return conversation_id
+
+
+def _room_id(room: Room) -> ScalarSelect[int]:
+    return (
+        select(rooms.c.id)
+        .where(rooms.c.platform == room.platform)
+        .where(rooms.c.chat_id == room.chat_id)
+        .where(rooms.c.thread_id.is_not_distinct_from(room.thread_id))
+        .correlate(None)
+        .scalar_subquery()
+    )
+
+
+def _conversation_id(key: ConversationKey) -> ScalarSelect[int]:
+    return (
+        select(conversations.c.id)
+        .where(conversations.c.room_id == _room_id(key.room))
+        .where(conversations.c.persona_id == key.persona_id)
+        .correlate(None)
+        .scalar_subquery()
+    )
+
+
+def _turn(row: Row[Any], shown: tuple[Attachment, ...]) -> StoredTurn:
+    author = None
+    if row.author_user_id is not None:
+        author = Author(row.author_platform, row.author_user_id, row.author_display_name, row.author_is_bot)
+    return StoredTurn(row.id, Role(row.role), row.text, row.created_at, author, shown)
+
+
+def _attachment(row: Row[Any]) -> Attachment:
+    return Attachment(row.digest, row.mime, row.num_bytes, row.width, row.height)
+
+
+def _well_formed(text: str) -> str:
+    """`text` with lone halves of surrogate pairs replaced: platforms let them through, UTF-8 cannot hold them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
