@@ -1,0 +1,129 @@
+"""What discord.py raises, told in the bot's own errors.
+
+Owns the meaning of status, error and close codes. Raises nothing itself.
+"""
+
+import aiohttp
+import discord
+
+from bot.errors import DeliveryError, RateLimited
+
+# What a request may raise: discord.py's own errors, the network's, and what a nonsensical answer makes of its parsers.
+REQUEST_ERRORS = (
+    discord.DiscordException,
+    aiohttp.ClientError,
+    OSError,
+    TimeoutError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+)
+_EXPECTED = (discord.DiscordException, aiohttp.ClientError, OSError, TimeoutError)
+
+DEFAULT_RETRY_AFTER_S = 5.0
+MAX_DETAIL_LENGTH = 200
+
+_REFUSED_CREDENTIALS = (
+    "Discord refuses the bot's token. In the developer portal (https://discord.com/developers/applications) open your "
+    "application, page “Bot”, press “Reset Token”, and set the new token as DISCORD_TOKEN."
+)
+_NO_MESSAGE_CONTENT = (
+    "Discord does not let the bot read messages. In the developer portal (https://discord.com/developers/applications) "
+    "open your application, page “Bot”, section “Privileged Gateway Intents”, switch on “Message Content Intent”, "
+    "save, and start again."
+)
+_TOO_MANY_SERVERS = (
+    "Discord demands sharding, which is not supported: the bot is in too many servers for one connection. "
+    "Let it leave some of them."
+)
+_OUTDATED = "Discord no longer understands this version of discord.py. Update discord.py and Commedia."
+
+_FATAL_CLOSE_CODES = {
+    4004: _REFUSED_CREDENTIALS,
+    4010: _OUTDATED,
+    4011: _TOO_MANY_SERVERS,
+    4012: _OUTDATED,
+    4013: _OUTDATED,
+    4014: _NO_MESSAGE_CONTENT,
+}
+_KNOWN_REFUSALS = {
+    10003: "the channel no longer exists",
+    10008: "the message no longer exists",
+    40005: "the file is too large for Discord",
+    50007: "this person accepts no direct messages from the bot",
+    50083: "the thread is archived",
+    160005: "the thread is locked",
+}
+
+
+def fatal_cause(error: BaseException) -> str | None:
+    """What an admin must do about `error`, if only an admin can help."""
+    if isinstance(error, discord.LoginFailure):
+        return _REFUSED_CREDENTIALS
+    if isinstance(error, discord.HTTPException) and error.status == 401:
+        return _REFUSED_CREDENTIALS
+    if isinstance(error, discord.PrivilegedIntentsRequired):
+        return _NO_MESSAGE_CONTENT
+    if isinstance(error, discord.ConnectionClosed):
+        return _FATAL_CLOSE_CODES.get(error.code)
+    return None
+
+
+def is_expected(error: BaseException) -> bool:
+    """Whether `error` is an everyday failure of network or platform, for which a log needs no traceback."""
+    return isinstance(_root(error), _EXPECTED)
+
+
+def describe(error: BaseException) -> str:
+    """`error` in one short line."""
+    root = _root(error)
+    if isinstance(root, TimeoutError):
+        return "Discord did not answer in time"
+    if isinstance(root, (OSError, aiohttp.ClientError)):
+        return _shorten(f"Discord cannot be reached ({root})")
+    if isinstance(root, discord.DiscordException):
+        return _shorten(str(root))
+    return _shorten(f"Discord sent something unexpected ({type(root).__name__}: {root})")
+
+
+def delivery_error(error: Exception, missing_permissions: tuple[str, ...] = ()) -> DeliveryError:
+    """The bot's own error for a request that failed with `error`."""
+    if isinstance(error, discord.RateLimited):
+        return RateLimited(error.retry_after)
+    if not isinstance(error, discord.HTTPException):
+        return DeliveryError(describe(error))
+    if error.status == 429:
+        return RateLimited(_retry_after(error))
+    if error.code in _KNOWN_REFUSALS:
+        return DeliveryError(f"Discord refuses: {_KNOWN_REFUSALS[error.code]}")
+    if isinstance(error, discord.Forbidden):
+        return DeliveryError(_permissions_text(missing_permissions))
+    return DeliveryError(_shorten(f"Discord refuses ({error.status}): {error.text or 'no reason given'}"))
+
+
+def _permissions_text(missing: tuple[str, ...]) -> str:
+    names = " and ".join(f"“{name}”" for name in missing) or "“View Channel” or “Send Messages”"
+    return f"Discord refuses: the bot lacks the permission {names} here. Grant it in the channel's settings."
+
+
+def _retry_after(error: discord.HTTPException) -> float:
+    for header in ("Retry-After", "X-RateLimit-Reset-After"):
+        try:
+            return max(0.0, float(error.response.headers[header]))
+        except (KeyError, ValueError):
+            continue
+    return DEFAULT_RETRY_AFTER_S
+
+
+def _root(error: BaseException) -> BaseException:
+    """discord.py stumbles over a refused first connection; the refusal itself is then the context of its error."""
+    context = error.__context__
+    is_stumble = isinstance(error, AttributeError) and isinstance(context, _EXPECTED)
+    return context if is_stumble and context is not None else error
+
+
+def _shorten(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_DETAIL_LENGTH else f"{line[: MAX_DETAIL_LENGTH - 1]}…"
