@@ -7,23 +7,37 @@ files nor prompts nor torch: `bot.personas.library` reads files, `bot.personas.p
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(text.split())
+
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=20_000)]
-Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+Line = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500), AfterValidator(_on_one_line)
+]
+# Discord's limit for the name of a webhook; Telegram's for a bot is 64, which its adapter cuts to.
+Name = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80), AfterValidator(_on_one_line)
+]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Names and aliases both validate, and aliases are written, so that a dump can be read back.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )
 
 
 class Identity(_Part):
     """Who the character is."""
 
     pronouns: Line | None = None
-    age: Line | int | None = None
+    age: Line | Annotated[int, Field(strict=True)] | None = None
     species: Line | None = None
     occupation: Line | None = None
     home: Line | None = None
@@ -45,23 +59,23 @@ class Example(_Part):
 
 
 class Lexicon(_Part):
-    """Words that decoding favours or avoids. `emoji_rate` is emoji per sentence, `None` leaves it to the model."""
+    """Words that decoding favours or avoids. `emoji_rate` is emoji per sentence; `None` leaves it to the model."""
 
     preferred: tuple[Line, ...] = ()
     banned: tuple[Line, ...] = ()
     catchphrases: tuple[Line, ...] = ()
-    emoji_rate: float | None = Field(default=None, ge=0, le=5)
+    emoji_rate: float | None = Field(default=None, ge=0, le=5, strict=True)
 
 
 class Sampling(_Part):
     """Overrides of the configured sampling settings; `None` keeps the configured value."""
 
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=0)
-    min_p: float | None = Field(default=None, ge=0, lt=1)
-    repetition_penalty: float | None = Field(default=None, ge=0.5, le=2)
-    max_new_tokens: int | None = Field(default=None, ge=1, le=8192)
+    temperature: float | None = Field(default=None, ge=0, le=2, strict=True)
+    top_p: float | None = Field(default=None, gt=0, le=1, strict=True)
+    top_k: int | None = Field(default=None, ge=0, strict=True)
+    min_p: float | None = Field(default=None, ge=0, lt=1, strict=True)
+    repetition_penalty: float | None = Field(default=None, ge=0.5, le=2, strict=True)
+    max_new_tokens: int | None = Field(default=None, ge=1, le=8192, strict=True)
 
 
 class LoreEntry(_Part):
@@ -70,6 +84,12 @@ class LoreEntry(_Part):
     keys: tuple[Line, ...] = ()
     content: Text
     is_constant: bool = Field(default=False, alias="constant")
+
+    @model_validator(mode="after")
+    def _can_be_told(self) -> Self:
+        if not self.keys and not self.is_constant:
+            raise ValueError("would never be told: give it `keys`, or `constant: true`")
+        return self
 
 
 class Triggers(_Part):
@@ -84,7 +104,7 @@ class Triggers(_Part):
 class Face(_Part):
     """Name and avatar on one platform, where they differ."""
 
-    name: Line | None = None
+    name: Name | None = None
     avatar: Line | None = None
 
 
@@ -100,7 +120,7 @@ class Persona(_Part):
     """A character as its author wrote it. `id` is the file's name without its ending."""
 
     id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
-    name: Line
+    name: Name
     summary: Line
     language: Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] = "en"
     avatar: Line | None = None
@@ -123,16 +143,16 @@ class Persona(_Part):
     creator: Line | None = None
     version: Line = "1.0"
     licence: Line | None = None
-    extensions: dict[str, Any] = {}
+    extensions: dict[str, JsonValue] = {}
 
     def facets(self) -> Iterator[Facet]:
         """Every statement about the character as a sentence, in the order of the schema."""
         yield Facet("name", f"My name is {self.name}.")
         yield Facet("summary", self.summary)
         for kind, value in self.identity.model_dump(exclude_none=True).items():
-            yield Facet(kind, f"My {kind} is {value}.")
+            yield Facet(kind, f"My {kind} is {str(value).rstrip('.')}.")
         yield from (Facet("look", line) for line in self.look)
-        yield from (Facet("traits", f"I am {line}.") for line in self.traits)
+        yield from (Facet("traits", f"I am {line.rstrip('.')}.") for line in self.traits)
         if self.background:
             yield Facet("background", self.background)
         yield from (Facet("voice", line) for line in self.voice.style)

@@ -1,15 +1,31 @@
 """One persona file in, one `Persona` out, or every problem in it with its line and column.
 
-Owns YAML, the limits on a file, and the wording of what is wrong for somebody who has never seen a stack trace. Knows
-no folder of personas (`bot.personas.library`) and no prompt.
+Owns the file: its name, its size, the avatars beside it. Leaves YAML to `bot.personas.document` and the wording of
+what is wrong to `bot.personas.mistakes`. Knows no folder of personas and no prompt.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import JsonValue, ValidationError
+
 from bot.errors import PersonaError
+from bot.personas.document import (
+    MAX_DOCUMENT_BYTES,
+    Document,
+    Location,
+    Mistake,
+    UnreadableDocument,
+    parse_document,
+)
+from bot.personas.mistakes import schema_mistakes
 from engine.persona import Persona
+
+PERSONA_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+AVATAR_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
+MAX_AVATAR_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +52,123 @@ class InvalidPersona(PersonaError):
 
 def read_persona(path: Path) -> Persona:
     """The persona in the file at `path`. Raises `InvalidPersona` with all problems."""
-    import yaml
+    try:
+        document = parse_document(_read_bytes(path))
+    except OSError as error:
+        raise _invalid(path, [Mistake(None, f"the file cannot be read: {error.strerror or error}")]) from None
+    except UnreadableDocument as error:
+        raise _invalid(path, [error.mistake]) from None
+    mistakes = [*document.mistakes, *_id_mistakes(path, document), *_avatar_mistakes(path.parent, document)]
+    document.values["id"] = path.stem if PERSONA_ID.fullmatch(path.stem) else "unnamed"
+    persona = _validated(document, mistakes)
+    if persona is None or mistakes:
+        raise _invalid(path, mistakes)
+    return persona
 
-    return Persona.model_validate({**yaml.safe_load(path.read_text(encoding="utf-8")), "id": path.stem})
+
+def resolve_avatar(folder: Path, avatar: str) -> Path:
+    """The picture file that `avatar` names beside a persona in `folder`. Raises `PersonaError` with what is wrong."""
+    if "://" in avatar:
+        raise PersonaError("an avatar is a file beside the persona, not a web address; download it first")
+    if not avatar.isprintable():
+        raise PersonaError("an avatar's name must not contain control characters")
+    try:
+        path, home = (folder / avatar).resolve(), folder.resolve()
+        if not path.is_relative_to(home):
+            raise PersonaError(f"the avatar `{avatar}` lies outside the persona's folder; move it beside the persona")
+        if not path.is_file():
+            raise PersonaError(f"avatar file not found: there is no `{avatar}` in the persona's folder")
+        if path.suffix.lower() not in AVATAR_SUFFIXES:
+            raise PersonaError(f"an avatar must be one of {', '.join(AVATAR_SUFFIXES)}")
+        if path.stat().st_size > MAX_AVATAR_BYTES:
+            raise PersonaError(
+                f"the avatar `{avatar}` is larger than {MAX_AVATAR_BYTES // 1024 // 1024} MiB; shrink it"
+            )
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that go round in a circle
+        raise PersonaError(f"the avatar `{avatar}` cannot be read: {error}") from None
+    return path
+
+
+def _read_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_DOCUMENT_BYTES + 1)
+
+
+def _id_mistakes(path: Path, document: Document) -> Iterator[Mistake]:
+    if not PERSONA_ID.fullmatch(path.stem):
+        yield Mistake(
+            None,
+            f"the file's name becomes the persona's id: rename `{path.stem}` to at most 64 of a-z, 0-9, `-` and `_`, "
+            "beginning with a letter or digit",
+        )
+    elif document.values.get("id", path.stem) != path.stem:
+        yield Mistake(
+            document.key_places[("id",)],
+            f"the id is the file's name, `{path.stem}`: remove this line or rename the file",
+        )
+
+
+def _avatar_mistakes(folder: Path, document: Document) -> Iterator[Mistake]:
+    platforms = document.values.get("platforms")
+    locations: list[Location] = [("avatar",)]
+    if isinstance(platforms, dict):
+        locations += [("platforms", platform, "avatar") for platform in platforms]
+    for location in locations:
+        avatar = _value_at(document.values, location)
+        if isinstance(avatar, str) and avatar.strip():
+            try:
+                resolve_avatar(folder, avatar.strip())
+            except PersonaError as error:
+                yield Mistake(document.places[location], str(error))
+
+
+def _validated(document: Document, mistakes: list[Mistake]) -> Persona | None:
+    """The persona, or `None` and why in `mistakes`.
+
+    YAML takes `1.0`, `no` or `12:30` for numbers and truth values; where the schema wants a text, the author's spelling
+    is the right one.
+    """
+    while True:
+        try:
+            return Persona.model_validate(document.values)
+        except ValidationError as error:
+            respelled = _mistaken_for_values(error, document)
+            if not respelled:
+                mistakes.extend(schema_mistakes(error, document))
+                return None
+        for location in respelled:
+            _place_value(document.values, location, document.spellings.pop(location))
+
+
+def _mistaken_for_values(error: ValidationError, document: Document) -> set[Location]:
+    """Where a text is wanted and YAML made something else of what the author wrote."""
+    wanted = [details["loc"] for details in error.errors(include_url=False) if details["type"] == "string_type"]
+    # Below a union the last step names the branch.
+    return {place for location in wanted for place in (location, location[:-1]) if place in document.spellings}
+
+
+def _value_at(values: JsonValue, location: Location) -> JsonValue:
+    for step in location:
+        if isinstance(values, dict) and isinstance(step, str):
+            values = values.get(step)
+        elif isinstance(values, list) and isinstance(step, int):
+            values = values[step]
+        else:
+            return None
+    return values
+
+
+def _place_value(values: dict[str, JsonValue], location: Location, text: str) -> None:
+    parent, step = _value_at(values, location[:-1]), location[-1]
+    if isinstance(parent, dict):
+        parent[str(step)] = text
+    elif isinstance(parent, list):
+        parent[int(step)] = text
+
+
+def _invalid(path: Path, mistakes: list[Mistake]) -> InvalidPersona:
+    problems = []
+    for mistake in sorted(mistakes, key=lambda mistake: mistake.place or (0, 0)):
+        line, column = mistake.place or (None, None)
+        problems.append(PersonaProblem(path, line, column, mistake.message))
+    return InvalidPersona(problems)
