@@ -1,0 +1,457 @@
+"""The straight line: a message comes in, a persona's reply goes out, and both are remembered.
+
+Owns the order of the steps, who waits for whom, and what people are told when a step fails. Knows neither platforms
+nor SQL nor torch: the engine, the store and the personas are handed in.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from bot.access import is_meant_for
+from bot.adapters.base import ReplyChannel
+from bot.errors import BotError, DeliveryError, MediaError, PersonaError, StoreError
+from bot.media.pictures import PictureLimits, PictureReader
+from bot.personas.prompt import build_request, fill_macros, speaker_label
+from bot.queues import KeyedLocks, KeyedQueues
+from bot.replies import Pacing, ReplyStream, send_text
+from bot.types import (
+    Attachment,
+    ChatKind,
+    ConversationKey,
+    IncomingFile,
+    IncomingMessage,
+    NewTurn,
+    PersonaCard,
+    Room,
+    StoredTurn,
+)
+from engine.errors import EngineBusy, EngineError, PromptTooLong
+from engine.persona import Persona
+from engine.types import Image, ReplyEngine, Role, SamplingSettings, Turn
+
+logger = logging.getLogger(__name__)
+
+NO_PERSONA = "There is no persona here to talk to yet. Whoever runs me can add one with “commedia persona new”."
+BROKEN = "Something went wrong on my side. It is in my log; please try again, or tell whoever runs me."
+NOT_KEPT = "My memory has a problem, so I could not keep this. Please tell whoever runs me: my log says what to do."
+NOT_GENERATED = "I could not think of an answer: my engine has a problem. Please try again in a moment."
+TOO_BUSY = "Too many people are talking to me right now. Please try again in a minute."
+TOO_LONG = "That is more than I can read at once. Please send a shorter message."
+
+MAX_QUOTE_LENGTH = 300
+
+
+class PersonaSource(Protocol):
+    """The personas that can be talked to: `bot.personas.library.PersonaLibrary`."""
+
+    def all(self) -> tuple[Persona, ...]:
+        """All personas, by name."""
+
+    def get(self, persona_id: str) -> Persona:
+        """The persona with this id. Raises `PersonaError`."""
+
+    def find(self, text: str) -> Persona | None:
+        """The persona that somebody means by `text`."""
+
+    def card(self, persona: Persona) -> PersonaCard:
+        """What people see of `persona`."""
+
+
+class ConversationStore(Protocol):
+    """What was said: `bot.store.repositories.Conversations`. Raises `StoreError`."""
+
+    async def append(self, key: ConversationKey, turn: NewTurn) -> StoredTurn | None:
+        """Remember `turn`, for good when this returns; `None` where one of its messages was seen already."""
+
+    async def recent(self, key: ConversationKey, *, max_turns: int) -> list[StoredTurn]:
+        """The newest turns since the last reset, oldest first."""
+
+    async def reset(self, key: ConversationKey) -> int:
+        """Forget the conversation, and say how many turns it had."""
+
+    async def speaker(self, room: Room, message_id: str) -> str | None:
+        """The id of the persona that sent that message."""
+
+    async def has_attachment(self, room: Room, digest: str) -> bool:
+        """Whether that picture was shown in `room`."""
+
+    async def attachments_of(self, room: Room, message_id: str) -> tuple[Attachment, ...]:
+        """The pictures that came with that message."""
+
+
+class RoomStore(Protocol):
+    """Which persona a room chose: `bot.store.repositories.Rooms`. Raises `StoreError`."""
+
+    async def persona_id(self, room: Room) -> str | None:
+        """The persona that was chosen, if any was."""
+
+    async def choose(self, room: Room, persona_id: str) -> None:
+        """Let that persona answer in `room`."""
+
+
+class PictureStore(Protocol):
+    """Stored pictures: `bot.store.attachments.AttachmentStore`. Raises `StoreError`."""
+
+    async def put(self, data: bytes, *, mime: str, width: int, height: int) -> Attachment:
+        """Keep a picture."""
+
+    async def read(self, digest: str) -> bytes:
+        """A picture that was kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatOptions:
+    """How the bot converses. `default_persona=None` is the first by name."""
+
+    default_persona: str | None = None
+    max_history_turns: int = 24
+    max_history_pictures: int = 8
+    max_waiting: int = 8
+    pictures: PictureLimits = field(default_factory=PictureLimits)
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    pacing: Pacing = field(default_factory=Pacing)
+
+
+class _QueueFull(BotError):
+    """More messages wait in one conversation than may."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """A message that is to be answered by `persona`. `turn=None` is a call without words: it is greeted."""
+
+    key: ConversationKey
+    persona: Persona
+    message: IncomingMessage
+    turn: StoredTurn | None
+    notices: tuple[str, ...] = ()
+
+    @property
+    def reply_to(self) -> str | None:
+        return self.message.message_id if self.message.kind is ChatKind.GROUP else None
+
+
+class ChatService:
+    """Answers messages, and shows conversations: a `MessageHandler` and a `ConversationBrowser`.
+
+    A message is remembered as soon as it has arrived, in the order of arrival in its room; then it waits for its turn
+    in its conversation. So a crash loses no message, and one slow reply delays only its own conversation.
+    """
+
+    def __init__(
+        self,
+        engine: ReplyEngine,
+        library: PersonaSource,
+        conversations: ConversationStore,
+        rooms: RoomStore,
+        attachments: PictureStore,
+        *,
+        options: ChatOptions | None = None,
+    ) -> None:
+        self._engine = engine
+        self._library = library
+        self._conversations = conversations
+        self._rooms = rooms
+        self._attachments = attachments
+        self._options = options or ChatOptions()
+        self._pictures = PictureReader(self._options.pictures)
+        self._arrivals: KeyedLocks[Room] = KeyedLocks()
+        self._replies: KeyedQueues[ConversationKey] = KeyedQueues(max_inside=self._options.max_waiting)
+
+    # --- answering
+
+    async def handle(self, message: IncomingMessage, channel: ReplyChannel) -> None:
+        """Answer `message` in `channel`, if it is meant for the bot. Never raises but for cancellation."""
+        try:
+            async with self._arrivals.hold(message.room):
+                accepted = await self._accept(message, channel)
+            # No await in between: messages join their conversation's queue in the order of arrival.
+            if accepted is not None:
+                await self._replies.run(accepted.key, partial(self._answer, accepted, channel))
+        except (BotError, EngineError) as error:
+            _log_expected(error, message)
+            await self._tell(channel, _explain(error), message)
+        except Exception:
+            logger.exception("message %s in %s could not be answered", message.message_id, message.room)
+            await self._tell(channel, BROKEN, message)
+
+    async def _tell(self, channel: ReplyChannel, text: str, message: IncomingMessage) -> None:
+        reply_to = message.message_id if message.kind is ChatKind.GROUP else None
+        try:
+            await send_text(channel, text, reply_to=reply_to, pacing=self._options.pacing)
+        except Exception:
+            logger.exception("nobody in %s could be told: %s", message.room, text)
+
+    async def _accept(self, message: IncomingMessage, channel: ReplyChannel) -> _Accepted | None:
+        """Decide who answers, and remember the message. `None` where nobody answers, or it was answered before."""
+        addressee = await self._addressee(message)
+        if addressee is None:
+            return None
+        persona, notices = addressee
+        key = ConversationKey(message.room, persona.id)
+        if self._replies.is_full(key):
+            raise _QueueFull(
+                f"{self._options.max_waiting} messages wait for {persona.name} already. "
+                "Please wait for the answers, then send it again."
+            )
+        if notices:
+            await self._rooms.choose(message.room, persona.id)
+        pictures, refusals = await self._pictures_for(message, channel)
+        text = await self._text_with_quote(key, message)
+        if not text and not pictures:
+            if refusals:
+                raise MediaError("\n".join(refusals))
+            return _Accepted(key, persona, message, None, notices)
+        turn = NewTurn(Role.USER, text, message.author, (message.message_id,), pictures)
+        stored = await self._conversations.append(key, turn)
+        if stored is None:
+            return None
+        return _Accepted(key, persona, message, stored, (*notices, *refusals))
+
+    async def _answer(self, accepted: _Accepted, channel: ReplyChannel) -> None:
+        for notice in accepted.notices:
+            await self._tell(channel, notice, accepted.message)
+        if accepted.turn is None:
+            await self._greet(accepted, channel)
+            return
+        turns = await self._turns(accepted, accepted.turn)
+        is_group = accepted.message.kind is ChatKind.GROUP
+        request = build_request(
+            accepted.persona,
+            turns,
+            sampling=self._options.sampling,
+            user_name=accepted.message.author.display_name,
+            is_group=is_group,
+        )
+        stream = ReplyStream(channel, reply_to=accepted.reply_to, pacing=self._options.pacing)
+        try:
+            await stream.deliver(self._engine.generate(request))
+        finally:
+            # Also what was broken off: people have seen it. Shielded, for the cancellation may come twice.
+            await asyncio.shield(self._remember(accepted.key, stream.text_to_remember, stream.message_ids))
+
+    async def _greet(self, accepted: _Accepted, channel: ReplyChannel) -> None:
+        text = _greeting(accepted.persona, accepted.message.author.display_name)
+        message_ids = await send_text(channel, text, reply_to=accepted.reply_to, pacing=self._options.pacing)
+        await self._remember(accepted.key, text, message_ids)
+
+    async def _remember(self, key: ConversationKey, text: str, message_ids: tuple[str, ...]) -> None:
+        if text:
+            await self._conversations.append(key, NewTurn(Role.ASSISTANT, text, None, message_ids))
+
+    # --- who answers
+
+    async def _addressee(self, message: IncomingMessage) -> tuple[Persona, tuple[str, ...]] | None:
+        """The persona that answers `message`, and what people should know about the choice."""
+        if message.author.is_bot:
+            return None
+        replied_to = message.reply_to
+        is_reply = replied_to is not None and replied_to.is_from_bot
+        if replied_to is not None and is_reply:
+            speaker = self._persona(await self._conversations.speaker(message.room, replied_to.message_id))
+            if speaker is not None:
+                if is_meant_for(message, speaker, is_reply_to_persona=True):
+                    return speaker, ()
+                is_reply = False
+        persona, notices = await self._current(message.room)
+        if persona is None:
+            if message.kind is ChatKind.DIRECT or message.mentions_bot or is_reply:
+                raise PersonaError(NO_PERSONA)
+            return None
+        return (persona, notices) if is_meant_for(message, persona, is_reply_to_persona=is_reply) else None
+
+    async def _current(self, room: Room) -> tuple[Persona | None, tuple[str, ...]]:
+        """The persona that answers in `room`, and a notice where it had to be another than the chosen one."""
+        chosen_id = await self._rooms.persona_id(room)
+        chosen, default = self._persona(chosen_id), self._default()
+        if chosen is not None or chosen_id is None or default is None:
+            return chosen or default, ()
+        return default, (f"“{chosen_id}” is not here any more: {default.name} answers from now on.",)
+
+    def _persona(self, persona_id: str | None) -> Persona | None:
+        if persona_id is None:
+            return None
+        try:
+            return self._library.get(persona_id)
+        except PersonaError:
+            return None
+
+    def _default(self) -> Persona | None:
+        named = self._persona(self._options.default_persona)
+        return named or next(iter(self._library.all()), None)
+
+    # --- what is said
+
+    async def _pictures_for(
+        self, message: IncomingMessage, channel: ReplyChannel
+    ) -> tuple[tuple[Attachment, ...], list[str]]:
+        """The pictures of `message`, or of the message that it replies to, and why others were refused.
+
+        Raises `MediaError` where all of its own files are refused: its words would be about something unseen.
+        """
+        replied_to = message.reply_to
+        if message.files:
+            pictures, refusals = await self._load(message.files, channel)
+            if not pictures:
+                raise MediaError("\n".join(refusals))
+            return pictures, refusals
+        if replied_to is None:
+            return (), []
+        known = await self._conversations.attachments_of(message.room, replied_to.message_id)
+        if known or not replied_to.files:
+            return known[: self._options.pictures.max_pictures], []
+        return await self._load(replied_to.files, channel)
+
+    async def _load(
+        self, files: Sequence[IncomingFile], channel: ReplyChannel
+    ) -> tuple[tuple[Attachment, ...], list[str]]:
+        max_pictures = self._options.pictures.max_pictures
+        with contextlib.suppress(DeliveryError):
+            await channel.show_typing()
+        loaded = await asyncio.gather(*(self._load_one(file) for file in files[:max_pictures]))
+        pictures = tuple(found for found in loaded if isinstance(found, Attachment))
+        refusals = [str(found) for found in loaded if isinstance(found, MediaError)]
+        if len(files) > max_pictures:
+            refusals.append(
+                f"I look at {max_pictures} pictures at a time, and left out the last {len(files) - max_pictures}."
+            )
+        return pictures, refusals
+
+    async def _load_one(self, file: IncomingFile) -> Attachment | MediaError:
+        try:
+            picture = await self._pictures.read(file)
+        except MediaError as refusal:
+            return refusal
+        return await self._attachments.put(picture.data, mime=picture.mime, width=picture.width, height=picture.height)
+
+    async def _text_with_quote(self, key: ConversationKey, message: IncomingMessage) -> str:
+        """What was said, after the words it replies to where the persona does not remember them."""
+        text, replied_to = message.text.strip(), message.reply_to
+        quoted = " ".join(replied_to.text.split()) if replied_to else ""
+        if replied_to is None or not quoted or await self._remembers(key, quoted):
+            return text
+        if len(quoted) > MAX_QUOTE_LENGTH:
+            quoted = f"{quoted[:MAX_QUOTE_LENGTH]}…"
+        return f"(replying to {speaker_label(replied_to.author.display_name)}: “{quoted}”) {text}".rstrip()
+
+    async def _remembers(self, key: ConversationKey, words: str) -> bool:
+        turns = await self._conversations.recent(key, max_turns=self._options.max_history_turns)
+        return any(words in " ".join(turn.text.split()) for turn in turns)
+
+    async def _turns(self, accepted: _Accepted, current: StoredTurn) -> list[Turn]:
+        """The conversation as the engine takes it; the last turn is the one to answer.
+
+        Later messages wait for their own replies; replies that came after this message answer earlier ones.
+        """
+        recent = await self._conversations.recent(accepted.key, max_turns=self._options.max_history_turns)
+        earlier = [turn for turn in recent if turn.id < current.id or turn.role is Role.ASSISTANT]
+        turns: list[Turn] = []
+        room_left = self._options.max_history_pictures
+        for stored in reversed([*earlier, current]):
+            images = await self._images(stored.attachments[:room_left], is_needed=stored is current)
+            room_left -= len(images)
+            turns.append(Turn(stored.role, _spoken(stored, accepted.message.kind), images))
+        return turns[::-1]
+
+    async def _images(self, attachments: Sequence[Attachment], *, is_needed: bool) -> tuple[Image, ...]:
+        images: list[Image] = []
+        for attachment in attachments:
+            try:
+                images.append(Image(attachment.digest, await self._attachments.read(attachment.digest)))
+            except StoreError as error:
+                if is_needed:
+                    raise
+                logger.warning("an earlier picture is left out of the conversation: %s", error)
+        return tuple(images)
+
+    # --- showing conversations
+
+    def personas(self) -> tuple[PersonaCard, ...]:
+        """All personas that can be talked to, by name."""
+        return tuple(self._library.card(persona) for persona in self._library.all())
+
+    def find_persona(self, text: str) -> Persona:
+        """The persona that somebody means by an id, a name or its beginning. Raises `PersonaError`."""
+        persona = self._library.find(text.strip())
+        if persona is None:
+            names = ", ".join(persona.name for persona in self._library.all())
+            raise PersonaError(
+                f"Nobody here is called “{speaker_label(text)}”. You can talk to: {names}." if names else NO_PERSONA
+            )
+        return persona
+
+    async def chosen(self, room: Room) -> str:
+        """The id of the persona that answers in `room`. Raises `PersonaError` where there is none at all."""
+        persona, _ = await self._current(room)
+        if persona is None:
+            raise PersonaError(NO_PERSONA)
+        return persona.id
+
+    async def choose(self, room: Room, persona_id: str) -> None:
+        """Let another persona answer in `room`; its earlier conversation there goes on."""
+        await self._rooms.choose(room, self._library.get(persona_id).id)
+
+    async def history(self, room: Room, *, max_turns: int = 200) -> list[StoredTurn]:
+        """The conversation with the chosen persona, oldest first. A new one begins with the persona's greeting."""
+        await self.greet_once(room)
+        return await self._conversations.recent(await self._key(room), max_turns=max_turns)
+
+    async def greet_once(self, room: Room, *, user_name: str | None = None) -> str | None:
+        """Begin the conversation with the chosen persona's greeting; `None` where it has begun before."""
+        async with self._arrivals.hold(room):
+            key = await self._key(room)
+            if await self._conversations.recent(key, max_turns=1):
+                return None
+            text = _greeting(self._library.get(key.persona_id), user_name)
+            await self._remember(key, text, ())
+            return text
+
+    async def start_over(self, room: Room) -> None:
+        """Forget the conversation with the chosen persona in `room`, and stop what it was about to say."""
+        async with self._arrivals.hold(room):
+            key = await self._key(room)
+            await self._replies.empty(key)
+            await self._conversations.reset(key)
+
+    async def picture(self, room: Room, digest: str) -> bytes:
+        """A picture that was shown in `room`; pictures of other rooms are refused."""
+        if not await self._conversations.has_attachment(room, digest):
+            raise MediaError("There is no such picture in this conversation.")
+        return await self._attachments.read(digest)
+
+    async def _key(self, room: Room) -> ConversationKey:
+        return ConversationKey(room, await self.chosen(room))
+
+
+def _greeting(persona: Persona, user_name: str | None) -> str:
+    return fill_macros(persona.greetings[0], persona, user_name)
+
+
+def _spoken(turn: StoredTurn, kind: ChatKind) -> str:
+    if kind is ChatKind.GROUP and turn.role is Role.USER and turn.author is not None:
+        return f"{speaker_label(turn.author.display_name)}: {turn.text}".rstrip()
+    return turn.text
+
+
+def _explain(error: BotError | EngineError) -> str:
+    """What people are told. Errors for admins stay in the log."""
+    if isinstance(error, (MediaError, PersonaError, _QueueFull)):
+        return str(error)
+    if isinstance(error, StoreError):
+        return NOT_KEPT
+    if isinstance(error, PromptTooLong):
+        return TOO_LONG
+    if isinstance(error, EngineBusy):
+        return TOO_BUSY
+    return NOT_GENERATED if isinstance(error, EngineError) else BROKEN
+
+
+def _log_expected(error: BotError | EngineError, message: IncomingMessage) -> None:
+    is_senders_matter = isinstance(error, (MediaError, _QueueFull, EngineBusy, PromptTooLong))
+    level = logging.INFO if is_senders_matter else logging.ERROR
+    logger.log(level, "message %s in %s: %s", message.message_id, message.room, error)

@@ -1,0 +1,61 @@
+"""The rehearsal backend: repeats the last turn word by word, for trying adapters and personas without weights.
+
+Owns nothing but its pace. Knows no model and no torch; the same request always gets the same words.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+
+from engine.errors import EngineError, RequestError
+from engine.types import FinishReason, GenerationRequest, ReplyChunk, ReplyStats
+
+_WORDS = re.compile(r"\s*\S+")
+
+
+class EchoEngine:
+    """A `ReplyEngine` that says what it heard, with its persona's name and the number of pictures."""
+
+    def __init__(self, *, seconds_per_word: float = 0.0) -> None:
+        self._seconds_per_word = seconds_per_word
+        self._is_closed = False
+
+    async def start(self) -> None:
+        """Nothing to load."""
+        self._is_closed = False
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[ReplyChunk]:
+        """Stream the echo, one word a chunk, at most `max_new_tokens` words."""
+        if not request.turns:
+            raise RequestError("there is no turn to answer; send at least one")
+        started = time.perf_counter()
+        words = _WORDS.findall(echo_of(request))
+        said = words[: request.sampling.max_new_tokens]
+        first_at = started
+        for index, word in enumerate(said):
+            await asyncio.sleep(self._seconds_per_word)
+            if self._is_closed:
+                raise EngineError("the engine was closed while it answered; start it again")
+            first_at = time.perf_counter() if index == 0 else first_at
+            yield ReplyChunk(word)
+        stats = ReplyStats(
+            num_prompt_tokens=sum(len(turn.text.split()) for turn in request.turns),
+            num_new_tokens=len(said),
+            time_to_first_token_s=first_at - started,
+            duration_s=time.perf_counter() - started,
+        )
+        reason = FinishReason.STOP if len(said) == len(words) else FinishReason.LENGTH
+        yield ReplyChunk("", reason, stats)
+
+    async def aclose(self) -> None:
+        """End running replies."""
+        self._is_closed = True
+
+
+def echo_of(request: GenerationRequest) -> str:
+    """What the echo of `request` says in full."""
+    turn = request.turns[-1]
+    num_pictures = len(turn.images)
+    seen = f" ({num_pictures} picture{'' if num_pictures == 1 else 's'})" if num_pictures else ""
+    return f"{request.persona.name} heard{seen}: {turn.text}"
