@@ -111,8 +111,9 @@ class ChatOptions:
     default_persona: str | None = None
     max_history_turns: int = 24
     max_history_pictures: int = 8
-    max_waiting: int = 8
-    pictures: PictureLimits = field(default_factory=PictureLimits)
+    max_waiting_messages: int = 8
+    max_pictures: int = 4
+    picture_limits: PictureLimits = field(default_factory=PictureLimits)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     pacing: Pacing = field(default_factory=Pacing)
 
@@ -159,9 +160,9 @@ class ChatService:
         self._rooms = rooms
         self._attachments = attachments
         self._options = options or ChatOptions()
-        self._pictures = PictureReader(self._options.pictures)
+        self._pictures = PictureReader(self._options.picture_limits)
         self._arrivals: KeyedLocks[Room] = KeyedLocks()
-        self._replies: KeyedQueues[ConversationKey] = KeyedQueues(max_inside=self._options.max_waiting)
+        self._replies: KeyedQueues[ConversationKey] = KeyedQueues(max_inside=self._options.max_waiting_messages)
 
     # --- answering
 
@@ -196,7 +197,7 @@ class ChatService:
         key = ConversationKey(message.room, persona.id)
         if self._replies.is_full(key):
             raise _QueueFull(
-                f"{self._options.max_waiting} messages wait for {persona.name} already. "
+                f"{self._options.max_waiting_messages} messages wait for {persona.name} already. "
                 "Please wait for the answers, then send it again."
             )
         if notices:
@@ -304,13 +305,13 @@ class ChatService:
             return (), []
         known = await self._conversations.attachments_of(message.room, replied_to.message_id)
         if known or not replied_to.files:
-            return known[: self._options.pictures.max_pictures], []
+            return known[: self._options.max_pictures], []
         return await self._load(replied_to.files, channel)
 
     async def _load(
         self, files: Sequence[IncomingFile], channel: ReplyChannel
     ) -> tuple[tuple[Attachment, ...], list[str]]:
-        max_pictures = self._options.pictures.max_pictures
+        max_pictures = self._options.max_pictures
         with contextlib.suppress(DeliveryError):
             await channel.show_typing()
         loaded = await asyncio.gather(*(self._load_one(file) for file in files[:max_pictures]))
@@ -380,9 +381,8 @@ class ChatService:
         persona = self._library.find(text.strip())
         if persona is None:
             names = ", ".join(persona.name for persona in self._library.all())
-            raise PersonaError(
-                f"Nobody here is called “{speaker_label(text)}”. You can talk to: {names}." if names else NO_PERSONA
-            )
+            known = f"I do not know who “{speaker_label(text)}” is. You can talk to: {names}."
+            raise PersonaError(known if names else NO_PERSONA)
         return persona
 
     async def chosen(self, room: Room) -> str:

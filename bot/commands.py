@@ -1,12 +1,23 @@
 """One table of commands. Adapters render it natively: slash commands, a BotFather menu, buttons on the page.
 
 Owns names, descriptions and what a command does. Knows no platform: it gets a `CommandCall`, gives a `CommandReply`.
+Of the chat it knows `CommandedChat` alone. To add a command, write it in `_ChatCommands` and name it in `build_commands`.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from bot.types import Author, ChatKind, Room
+from bot.personas.prompt import fill_macros
+from bot.types import Author, ChatKind, PersonaCard, Room
+from engine.persona import Persona
+
+MAX_SUGGESTIONS = 25  # as many as Discord shows
+
+HELP = """Write to me, with or without pictures, and I answer in character.
+In a group, mention me, reply to me or call me by name. Reply to a message with a picture to ask about it.
+
+{commands}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +96,121 @@ class CommandTable:
                 values = " ".join(words[length:]).split(maxsplit=len(names) - 1) if names else []
                 return command, dict(zip(names, values, strict=False))
         return None
+
+
+class CommandedChat(Protocol):
+    """What the commands need of `bot.chat.ChatService`. Raises `BotError`."""
+
+    def personas(self) -> tuple[PersonaCard, ...]:
+        """All personas, by name."""
+
+    def find_persona(self, text: str) -> Persona:
+        """The persona that somebody means. Raises `PersonaError`."""
+
+    async def chosen(self, room: Room) -> str:
+        """The id of the persona that answers in `room`."""
+
+    async def choose(self, room: Room, persona_id: str) -> None:
+        """Let another persona answer in `room`."""
+
+    async def greet_once(self, room: Room, *, user_name: str | None = None) -> str | None:
+        """The greeting, where the conversation with the chosen persona is new."""
+
+    async def start_over(self, room: Room) -> None:
+        """Forget the conversation with the chosen persona."""
+
+
+def build_commands(chat: CommandedChat) -> CommandTable:
+    """The table of all commands, in the order of menus."""
+    commands = _ChatCommands(chat)
+    persona = Argument("name", "Who it is about", suggest=commands.suggest)
+    maybe_persona = Argument("name", "Who it is about", is_required=False, suggest=commands.suggest)
+    table = CommandTable(
+        (
+            Command(("start",), "Meet the persona that answers here", commands.start),
+            Command(("help",), "How to talk to me", commands.help),
+            Command(("persona", "list"), "Who you can talk to", commands.list),
+            Command(("persona", "use"), "Talk to another persona", commands.use, (persona,)),
+            Command(("persona", "show"), "Get to know a persona", commands.show, (maybe_persona,)),
+            Command(("reset",), "Forget our conversation and start over", commands.reset),
+        )
+    )
+    commands.table = table
+    return table
+
+
+class _ChatCommands:
+    table: CommandTable
+
+    def __init__(self, chat: CommandedChat) -> None:
+        self._chat = chat
+
+    async def start(self, call: CommandCall) -> CommandReply:
+        name = self._chat.find_persona(await self._chat.chosen(call.room)).name
+        greeting = await self._chat.greet_once(call.room, user_name=_user_name(call))
+        return CommandReply(greeting or f"{name} is here, and remembers you. Just go on, or see /help.")
+
+    async def help(self, _call: CommandCall) -> CommandReply:
+        lines = [f"/{' '.join(command.path)} – {command.description}" for command in self.table]
+        return CommandReply(HELP.format(commands="\n".join(lines)), is_private=True)
+
+    async def list(self, call: CommandCall) -> CommandReply:
+        chosen = await self._chat.chosen(call.room)
+        cards = self._chat.personas()
+        lines = [f"{'▶' if card.id == chosen else '•'} {card.name}: {card.summary}" for card in cards]
+        return CommandReply(
+            "\n".join(lines),
+            is_private=True,
+            choices=tuple(_choice(card) for card in cards),
+            choice_path=("persona", "use"),
+            choice_argument="name",
+        )
+
+    async def use(self, call: CommandCall) -> CommandReply:
+        name = call.arguments.get("name", "")
+        if not name.strip():
+            return await self.list(call)
+        persona = self._chat.find_persona(name)
+        await self._chat.choose(call.room, persona.id)
+        greeting = await self._chat.greet_once(call.room, user_name=_user_name(call))
+        return CommandReply(greeting or f"{persona.name} is back, and your conversation goes on.")
+
+    async def show(self, call: CommandCall) -> CommandReply:
+        name = call.arguments.get("name", "").strip()
+        persona = self._chat.find_persona(name or await self._chat.chosen(call.room))
+        return CommandReply(describe(persona), is_private=True)
+
+    async def reset(self, call: CommandCall) -> CommandReply:
+        persona = self._chat.find_persona(await self._chat.chosen(call.room))
+        await self._chat.start_over(call.room)
+        greeting = await self._chat.greet_once(call.room, user_name=_user_name(call))
+        return CommandReply(f"{persona.name} has forgotten our conversation.\n\n{greeting or ''}".rstrip())
+
+    async def suggest(self, _call: CommandCall, typed: str) -> tuple[Choice, ...]:
+        wanted = typed.strip().casefold()
+        cards = self._chat.personas()
+        starting = [card for card in cards if card.name.casefold().startswith(wanted) or card.id.startswith(wanted)]
+        inside = [card for card in cards if wanted in card.name.casefold() and card not in starting]
+        return tuple(_choice(card) for card in [*starting, *inside][:MAX_SUGGESTIONS])
+
+
+def describe(persona: Persona) -> str:
+    """What people may know about `persona` before they talk to it."""
+    identity = persona.identity.model_dump(exclude_none=True)
+    facts = [f"{kind.capitalize()}: {value}" for kind, value in identity.items()]
+    if persona.look:
+        facts.append(f"Look: {'; '.join(persona.look)}")
+    if persona.traits:
+        facts.append(f"Traits: {', '.join(persona.traits)}")
+    origin = ", ".join(part for part in (persona.creator and f"by {persona.creator}", persona.licence) if part)
+    lines = [f"{persona.name}: {persona.summary}", "", *facts, f"Language: {persona.language}", origin]
+    return fill_macros("\n".join(lines).strip(), persona)
+
+
+def _choice(card: PersonaCard) -> Choice:
+    return Choice(card.name, card.id)
+
+
+def _user_name(call: CommandCall) -> str | None:
+    # A greeting in a group is for everybody.
+    return call.author.display_name if call.kind is ChatKind.DIRECT else None

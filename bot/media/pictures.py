@@ -52,7 +52,6 @@ class PictureLimits:
     max_bytes: int = 20 * 1024 * 1024
     max_pixels: int = 50_000_000
     max_side: int = 1024
-    max_pictures: int = 4
     download_timeout_s: float = 60.0
 
 

@@ -1,0 +1,174 @@
+"""A platform in memory: an adapter and its channels, held to the same contract as the real ones.
+
+`FakeChannel` records what people see; `FakeAdapter` turns what a test says into events, one task a message.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from bot.adapters.base import AdapterState, AdapterStatus, MessageHandler, PlatformLimits
+from bot.commands import CommandCall, CommandReply, CommandTable
+from bot.errors import BotError, MediaError
+from bot.types import Author, ChatKind, IncomingFile, IncomingMessage, RepliedMessage, Room
+
+BOT = Author("fake", "bot", "Bot", is_bot=True)
+ANN = Author("fake", "ann", "Ann")
+
+
+@dataclass
+class SentMessage:
+    """A message that the bot sent: `texts` is what it showed, the newest last."""
+
+    id: str
+    texts: list[str]
+    reply_to: str | None
+    times: list[float]
+
+    @property
+    def text(self) -> str:
+        """What it shows now."""
+        return self.texts[-1]
+
+
+@dataclass
+class FakeChannel:
+    """A `ReplyChannel`. `failures` are raised by the next calls of `send` and `edit`, `None` lets one pass."""
+
+    limits: PlatformLimits = PlatformLimits(2000, 0.01, 0.05, 10 * 2**20)
+    sent: list[SentMessage] = field(default_factory=list)
+    failures: list[BotError | None] = field(default_factory=list)
+    num_typing: int = 0
+    delay_s: float = 0.0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    new_id: Callable[[], str] = field(default_factory=lambda: map("sent-{}".format, itertools.count(1)).__next__)
+
+    @property
+    def texts(self) -> list[str]:
+        """What the messages show now."""
+        return [message.text for message in self.sent]
+
+    async def show_typing(self) -> None:
+        self.num_typing += 1
+
+    async def send(self, text: str, *, reply_to: str | None = None) -> str:
+        await self._work(text)
+        message = SentMessage(self.new_id(), [text], reply_to, [asyncio.get_running_loop().time()])
+        self.sent.append(message)
+        self.changed.set()
+        return message.id
+
+    async def edit(self, message_id: str, text: str) -> None:
+        await self._work(text)
+        message = next(message for message in self.sent if message.id == message_id)
+        message.texts.append(text)
+        message.times.append(asyncio.get_running_loop().time())
+        self.changed.set()
+
+    async def _work(self, text: str) -> None:
+        assert text.strip(), "a platform refuses empty messages"
+        assert self.limits.measure(text) <= self.limits.max_text_length, "a platform refuses long messages"
+        await asyncio.sleep(self.delay_s)
+        if self.failures and (failure := self.failures.pop(0)) is not None:
+            raise failure
+
+    async def wait_until(self, is_reached: Callable[[], bool], *, timeout_s: float = 5.0) -> None:
+        """Wait for something to be shown."""
+        async with asyncio.timeout(timeout_s):
+            while not is_reached():
+                self.changed.clear()
+                await self.changed.wait()
+
+
+def a_file(data: bytes, *, name: str = "picture.png", mime: str | None = "image/png") -> IncomingFile:
+    """A file on the fake platform. Like the real ones, it stops a download at the limit."""
+
+    async def read(max_bytes: int) -> bytes:
+        if len(data) > max_bytes:
+            raise MediaError(f"{name} is too large")
+        return data
+
+    return IncomingFile(name, mime, len(data), read)
+
+
+class FakeAdapter:
+    """An `Adapter`. Start `run` as a task, then let people `say` something."""
+
+    name = "fake"
+
+    def __init__(self, handler: MessageHandler, commands: CommandTable) -> None:
+        self._handler = handler
+        self._commands = commands
+        self._status = AdapterStatus(AdapterState.STARTING)
+        self._said: asyncio.Queue[tuple[IncomingMessage, FakeChannel]] = asyncio.Queue()
+        self._channels: dict[Room, FakeChannel] = {}
+        self._messages: dict[str, IncomingMessage] = {}
+        self._new_id = map("said-{}".format, itertools.count(1)).__next__
+        self.is_running = asyncio.Event()
+
+    @property
+    def status(self) -> AdapterStatus:
+        return self._status
+
+    async def run(self) -> None:
+        self._status = AdapterStatus(AdapterState.RUNNING)
+        self.is_running.set()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while True:
+                    message, channel = await self._said.get()
+                    tasks.create_task(self._handle(message, channel))
+        finally:
+            self._status = AdapterStatus(AdapterState.STOPPED)
+
+    async def _handle(self, message: IncomingMessage, channel: FakeChannel) -> None:
+        try:
+            await self._handler.handle(message, channel)
+        except Exception:
+            logging.getLogger(__name__).exception("the handler broke its promise")
+
+    def channel(self, chat_id: str = "1") -> FakeChannel:
+        """The channel of a chat."""
+        return self._channels.setdefault(Room("fake", chat_id), FakeChannel())
+
+    def say(
+        self,
+        text: str,
+        *,
+        picture: bytes | None = None,
+        reply_to: str | None = None,
+        chat_id: str = "1",
+        is_group: bool = False,
+        mentions_bot: bool = False,
+    ) -> str:
+        """Let Ann say something, and return her message's id."""
+        message = IncomingMessage(
+            room=Room("fake", chat_id),
+            kind=ChatKind.GROUP if is_group else ChatKind.DIRECT,
+            message_id=self._new_id(),
+            author=ANN,
+            text=text,
+            files=() if picture is None else (a_file(picture),),
+            reply_to=self._replied(reply_to, chat_id) if reply_to else None,
+            mentions_bot=mentions_bot,
+        )
+        self._messages[message.message_id] = message
+        self._said.put_nowait((message, self.channel(chat_id)))
+        return message.message_id
+
+    def _replied(self, message_id: str, chat_id: str) -> RepliedMessage:
+        if earlier := self._messages.get(message_id):
+            return RepliedMessage(message_id, earlier.author, earlier.text, earlier.files)
+        text = next(sent.text for sent in self.channel(chat_id).sent if sent.id == message_id)
+        return RepliedMessage(message_id, BOT, text, is_from_bot=True)
+
+    async def use_command(self, path: tuple[str, ...], arguments: Mapping[str, str]) -> CommandReply:
+        """Let Ann use a command in chat 1."""
+        command = self._commands.find(*path)
+        assert command is not None
+        try:
+            return await command.run(CommandCall(Room("fake", "1"), ChatKind.DIRECT, ANN, arguments))
+        except BotError as error:
+            return CommandReply(str(error))
