@@ -1,0 +1,1 @@
+"""The language model: its checkpoint, its prompt and its steps. Knows neither requests nor scheduling."""

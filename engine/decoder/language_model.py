@@ -1,0 +1,310 @@
+"""The pretrained causal language model, or vision-language model, behind one small interface.
+
+Owns loading, prefill and single decode steps over a KV cache. Knows neither requests nor scheduling nor how prefixes
+are made. Shapes: `b` batch, `n` tokens, `k` prefix tokens, `d_lm` width, `v` vocabulary.
+"""
+
+import inspect
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image as PillowImage
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    DynamicCache,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers.utils import logging as transformers_logging
+
+from engine.config import EngineConfig
+from engine.decoder.checkpoint import Checkpoint, open_checkpoint
+from engine.decoder.prompt import PromptWriter, TokenPieces
+from engine.device import choose_device, choose_dtype, free_bytes
+from engine.errors import ConfigurationError, DeviceError, WeightsError
+from engine.models.fetch import Report
+from engine.models.store import ModelStore
+from engine.types import Image, Turn
+
+# Room for activations and KV beside the weights, as a share of the weights.
+WORKING_SHARE = 0.15
+END_OF_TURN_TEXTS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>")
+
+
+@dataclass(slots=True)
+class DecoderState:
+    """One running generation's memory: its KV cache, and what some vision-language models keep beside it."""
+
+    cache: DynamicCache
+    rope_deltas: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt ready for prefill. Prefix `i`, `(k, d_lm)`, lies between `pieces[i]` and `pieces[i + 1]`.
+
+    `pictures` holds a processor's tensors beside the token ids; then there is one piece and no prefix.
+    """
+
+    pieces: tuple[tuple[int, ...], ...]
+    prefixes: tuple[Tensor, ...] = ()
+    pictures: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def num_tokens(self) -> int:
+        """Positions that the prompt takes."""
+        return sum(map(len, self.pieces)) + sum(len(prefix) for prefix in self.prefixes)
+
+
+class LanguageModel:
+    """A backbone with its tokenizer. `name` is what the configuration calls it."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str,
+        processor: ProcessorMixin | None = None,
+        max_context_tokens: int = 4096,
+    ) -> None:
+        self.model: Any = model.train(False).requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.processor: Any = processor
+        self.name = name
+        self.prompts = PromptWriter(tokenizer, name=name, processor=processor)
+        text_config = model.config.get_text_config(decoder=True)
+        self.hidden_size = int(text_config.hidden_size)
+        self.vocab_size = int(text_config.vocab_size)
+        own_limit = getattr(text_config, "max_position_embeddings", None)
+        self.max_context_tokens = min(max_context_tokens, own_limit or max_context_tokens)
+        self.end_token_ids = _end_token_ids(model, tokenizer)
+        self._keeps_last = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    @classmethod
+    def load(cls, config: EngineConfig, *, models: ModelStore, report: Report | None = None) -> "LanguageModel":
+        """The decoder that `config` names, on its device. Raises `EngineError` with a remedy."""
+        device = choose_device(config.device)
+        dtype = choose_dtype(config.dtype, device)
+        checkpoint = open_checkpoint(config, models, report)
+        _require_memory(checkpoint, device, dtype)
+        with _clear_errors(checkpoint):
+            model_config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+            is_vision = _is_vision(model_config)
+            model = _load_model(checkpoint.folder, dtype, is_vision=is_vision)
+            processor = _load_processor(checkpoint.folder) if is_vision else None
+            tokenizer = processor.tokenizer if processor is not None else _load_tokenizer(checkpoint.folder)
+            return cls(
+                model.to(device=device),  # type: ignore[call-arg]
+                tokenizer,
+                name=checkpoint.name,
+                processor=processor,
+                max_context_tokens=config.max_context_tokens,
+            )
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        device: torch.device = self.model.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The format of its weights."""
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether it sees pictures by tokens of its own."""
+        return self.processor is not None
+
+    @property
+    def takes_prefix(self) -> bool:
+        """Whether a fused prefix can enter: a backbone that already sees pictures goes without."""
+        return self.processor is None
+
+    @property
+    def is_cache_plain(self) -> bool:
+        """Whether the KV cache holds every position, so that a part of it can be used again."""
+        return not self.takes_pictures and all(
+            type(layer).__name__ == "DynamicLayer" for layer in self.new_state().cache.layers
+        )
+
+    def new_state(self) -> DecoderState:
+        """An empty memory for one generation."""
+        return DecoderState(DynamicCache(config=self.model.config))
+
+    def embed(self, token_ids: Sequence[int] | Tensor) -> Tensor:
+        """Input embeddings `(n, d_lm)` of token ids `(n,)`."""
+        ids = torch.as_tensor(token_ids, dtype=torch.long, device=self.device)
+        embeddings: Tensor = self.model.get_input_embeddings()(ids)
+        return embeddings
+
+    def encode(self, prompt: TokenPieces, prefixes: Sequence[Tensor] = ()) -> EncodedPrompt:
+        """A text prompt with its prefixes, ready for prefill."""
+        return EncodedPrompt(prompt.pieces, tuple(prefixes))
+
+    def encode_with_pictures(self, system_prompt: str, turns: Sequence[Turn]) -> EncodedPrompt:
+        """A vision-language prompt: the processor turns each picture into the model's own tokens."""
+        text = self.prompts.render(system_prompt, turns)
+        pictures = [_open(image) for turn in turns for image in turn.images]
+        inputs = self.processor(text=[text], images=pictures or None, return_tensors="pt", add_special_tokens=False)
+        ids = tuple(inputs.pop("input_ids")[0].tolist())
+        inputs.pop("attention_mask", None)
+        return EncodedPrompt((ids,), pictures=dict(inputs))
+
+    @torch.inference_mode()
+    def prefill(self, prompt: EncodedPrompt, state: DecoderState) -> Tensor:
+        """Read the prompt beyond what `state` already holds; the next token's logits `(v,)` in float32.
+
+        Without a prefix in what is read, the backbone gets plain token ids, as if there were no fusion.
+        """
+        if prompt.pictures:
+            return self._forward(state, input_ids=self._ids(prompt.pieces[0]), **self._on_device(prompt.pictures))
+        num_cached = state.cache.get_seq_length()
+        last = prompt.pieces[-1]
+        if prompt.num_tokens - num_cached <= len(last):
+            unread = last[len(last) - (prompt.num_tokens - num_cached) :]
+            return self._forward(state, input_ids=self._ids(unread))
+        return self._forward(state, inputs_embeds=self._embedded(prompt)[:, num_cached:])
+
+    @torch.inference_mode()
+    def decode(self, token_id: int, state: DecoderState) -> Tensor:
+        """Read one more token; the next one's logits `(v,)` in float32."""
+        return self._forward(state, input_ids=self._ids((token_id,)))
+
+    def _embedded(self, prompt: EncodedPrompt) -> Tensor:
+        """All pieces and prefixes in order, `(1, n, d_lm)`."""
+        parts = [self.embed(prompt.pieces[0])]
+        for prefix, piece in zip(prompt.prefixes, prompt.pieces[1:], strict=True):
+            parts += [prefix.to(self.device, parts[0].dtype), self.embed(piece)]
+        return torch.cat(parts).unsqueeze(0)
+
+    def _forward(self, state: DecoderState, **inputs: object) -> Tensor:
+        if self._keeps_last:
+            inputs["logits_to_keep"] = 1
+        with _own_rope_deltas(self.model, state):
+            output = self.model(**inputs, past_key_values=state.cache, use_cache=True)
+        logits: Tensor = output.logits[0, -1].float()
+        return logits
+
+    def _ids(self, token_ids: Sequence[int]) -> Tensor:
+        return torch.tensor([token_ids], dtype=torch.long, device=self.device)
+
+    def _on_device(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            name: tensor.to(self.device, self.dtype) if tensor.is_floating_point() else tensor.to(self.device)
+            for name, tensor in tensors.items()
+        }
+
+
+@contextmanager
+def _own_rope_deltas(model: PreTrainedModel, state: DecoderState) -> Iterator[None]:
+    """Qwen-VL's kin keep the offset of their picture positions on the module: give each generation its own."""
+    owner: Any = next(
+        (module for module in (model, getattr(model, "model", None)) if hasattr(module, "rope_deltas")), None
+    )
+    if owner is None:
+        yield
+        return
+    owner.rope_deltas = state.rope_deltas
+    yield
+    state.rope_deltas = owner.rope_deltas
+
+
+@contextmanager
+def _clear_errors(checkpoint: Checkpoint) -> Iterator[None]:
+    """What goes wrong inside transformers while loading, as an error that says what to do."""
+    name = checkpoint.name
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(_too_large(name)) from error
+    except (ImportError, ModuleNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigurationError(f"{name} needs a Python package that is not installed: {reason}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise ConfigurationError(
+            f"{name} cannot be used as a chat model: {reason}. Choose a causal or vision-language model that "
+            "transformers knows without code of its own (docs/models.md names some)"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise WeightsError(f"the files of {name} are damaged or incomplete ({reason}): fetch them again") from error
+    except Exception as error:
+        # safetensors raises a class of its own that derives from Exception alone.
+        if type(error).__module__.startswith("safetensors"):
+            raise WeightsError(
+                f"the files of {name} are damaged ({error}): delete them, and fetch them again"
+            ) from error
+        raise
+
+
+def _load_model(folder: Path, dtype: torch.dtype, *, is_vision: bool) -> PreTrainedModel:
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    auto_class = AutoModelForImageTextToText if is_vision else AutoModelForCausalLM
+    model: PreTrainedModel = auto_class.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, local_files_only=True
+    )
+    return model
+
+
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return tokenizer
+
+
+def _load_processor(folder: Path) -> Any:  # noqa: ANN401 - what a processor has differs from model to model
+    return AutoProcessor.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
+
+
+def _is_vision(config: PreTrainedConfig) -> bool:
+    return type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and getattr(config, "vision_config", None) is not None
+
+
+def _require_memory(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+    needed = int(checkpoint.num_bytes(dtype.itemsize) * (1 + WORKING_SHARE))
+    free = free_bytes(device)
+    if free is not None and needed > free:
+        raise DeviceError(
+            f"{_too_large(checkpoint.name)} It needs about {needed / 1e9:.1f} GB in "
+            f"{str(dtype).removeprefix('torch.')}, and {free / 1e9:.1f} GB are free on {device}"
+        )
+
+
+def _too_large(name: str) -> str:
+    return (
+        f"{name} does not fit into memory: name a smaller model as engine.decoder (docs/models.md lists some by size; "
+        '"smollm2-135m-instruct" runs anywhere), set engine.dtype = "bfloat16", or end other programs on the device.'
+    )
+
+
+def _end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Every token that ends a reply: what the model's authors say, and the usual marks at the end of a turn."""
+    generation_config: GenerationConfig | None = model.generation_config
+    configured = generation_config.eos_token_id if generation_config is not None else None
+    ids = {configured} if isinstance(configured, int) else set(configured or ())
+    ids.add(tokenizer.eos_token_id)
+    vocabulary = tokenizer.get_added_vocab()
+    ids.update(vocabulary[text] for text in END_OF_TURN_TEXTS if text in vocabulary)
+    return frozenset(int(token_id) for token_id in ids if token_id is not None)
+
+
+def _open(image: Image) -> PillowImage.Image:
+    return PillowImage.open(io.BytesIO(image.data)).convert("RGB")

@@ -1,0 +1,169 @@
+"""Writes a conversation as the token ids that the backbone was trained to see.
+
+Owns the chat template, the places of fused prefixes and what is dropped where the context is too short. Knows neither
+tensors nor the model. The order is system prompt, history, this turn's prefix, this turn's words, so that whatever came
+earlier stays as it was.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
+from engine.errors import ConfigurationError, PromptTooLong
+from engine.types import Role, Turn
+
+# Private-use characters: hardly anybody types them, and they are taken out of what people send.
+PLACE = "\ue0c0\ue0de\ue0c0"
+PLACE_CHARACTERS = str.maketrans("", "", "\ue0c0\ue0de")
+OPENING = "Hello."
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPieces:
+    """A prompt cut where prefixes go: that of turn `places[i]` lies between `pieces[i]` and `pieces[i + 1]`."""
+
+    pieces: tuple[tuple[int, ...], ...]
+    places: tuple[int, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens without the prefixes."""
+        return sum(map(len, self.pieces))
+
+
+@dataclass(frozen=True, slots=True)
+class _Spoken:
+    """A message on its way into the template."""
+
+    role: str
+    text: str
+    num_pictures: int = 0
+
+
+class PromptWriter:
+    """Renders conversations with one tokenizer's chat template, whatever that template can do."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, *, name: str, processor: ProcessorMixin | None = None
+    ) -> None:
+        """`processor` is a vision-language model's: its template leaves room for the pictures of each turn."""
+        self._tokenizer = tokenizer
+        self._template: Any = tokenizer if processor is None else processor
+        self._takes_pictures = processor is not None
+        if not self._template.chat_template:
+            raise ConfigurationError(
+                f"{name} has no chat template, so it was not trained to talk: choose its instruction-tuned version "
+                '(names often end in "-Instruct", "-it" or "-chat")'
+            )
+        self._special_texts = _special_texts(tokenizer)
+        user, assistant = _Spoken("user", "u"), _Spoken("assistant", "a")
+        if self._try(user) is None:
+            raise ConfigurationError(f"the chat template of {name} cannot be used: it fails on a single user message")
+        self._has_system_role = "Zx7" in (self._try(_Spoken("system", "Zx7"), user) or "")
+        self._is_strict = self._try(assistant, user) is None or self._try(user, user) is None
+
+    def write(self, system_prompt: str, turns: Sequence[Turn], *, places: Collection[int] = ()) -> TokenPieces:
+        """The prompt that asks for the reply to the last turn, cut before the words of the turns in `places`."""
+        text = self.render(system_prompt, turns, places=places)
+        return TokenPieces(tuple(self.tokenise(piece) for piece in text.split(PLACE)), tuple(sorted(places)))
+
+    def render(self, system_prompt: str, turns: Sequence[Turn], *, places: Collection[int] = ()) -> str:
+        """The prompt as text, up to where the reply begins."""
+        spoken = [self._spoken(turn, is_place=index in places) for index, turn in enumerate(turns)]
+        if self._is_strict:
+            spoken = _alternating(spoken)
+        if system := self._clean(system_prompt):
+            spoken = [_Spoken("system", system), *spoken] if self._has_system_role else _with_preface(spoken, system)
+        return self._render(spoken)
+
+    def tokenise(self, text: str) -> tuple[int, ...]:
+        """Token ids of rendered text, in which the template has already put all special tokens."""
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _spoken(self, turn: Turn, *, is_place: bool) -> _Spoken:
+        text = self._clean(turn.text)
+        return _Spoken(turn.role.value, PLACE + text if is_place else text, len(turn.images))
+
+    def _clean(self, text: str) -> str:
+        """What people wrote, with no mark and no special token of ours in it: nobody may write in another's name."""
+        text = text.translate(PLACE_CHARACTERS).strip()
+        for special in self._special_texts:
+            if special in text:
+                text = text.replace(special, f"{special[0]} {special[1:]}")
+        return text
+
+    def _render(self, spoken: Sequence[_Spoken]) -> str:
+        messages = [self._message(one) for one in spoken]
+        # Models that can think aloud are asked not to: the room waits for words.
+        rendered = self._template.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False, enable_thinking=False
+        )
+        return str(rendered)
+
+    def _message(self, spoken: _Spoken) -> dict[str, Any]:
+        """Templates of vision-language models take a list of parts, others a plain text."""
+        if not self._takes_pictures:
+            return {"role": spoken.role, "content": spoken.text}
+        parts: list[dict[str, str]] = [{"type": "image"}] * spoken.num_pictures
+        return {"role": spoken.role, "content": [*parts, {"type": "text", "text": spoken.text}]}
+
+    def _try(self, *spoken: _Spoken) -> str | None:
+        try:
+            return self._render(spoken)
+        except (TemplateError, ValueError, TypeError, LookupError):
+            return None
+
+
+def num_turns_to_drop(turns: Sequence[Turn], num_tokens_without: Callable[[int], int], *, max_tokens: int) -> int:
+    """The least number of oldest turns to leave out so that the rest fits; what is left begins with a user's turn.
+
+    `num_tokens_without(n)` is the prompt's length without the first `n` turns. Raises `PromptTooLong` if even the last
+    turn alone does not fit.
+    """
+    if num_tokens_without(0) <= max_tokens:
+        return 0
+    starts = [index for index, turn in enumerate(turns) if index and turn.role is Role.USER]
+    low, high = 0, len(starts)
+    while low < high:
+        middle = (low + high) // 2
+        if num_tokens_without(starts[middle]) <= max_tokens:
+            high = middle
+        else:
+            low = middle + 1
+    if low == len(starts):
+        needed = num_tokens_without(starts[-1] if starts else 0)
+        raise PromptTooLong(
+            f"the persona's prompt and this message take {needed} tokens, and there is room for {max_tokens}: shorten "
+            "the message or the persona, or raise engine.max_context_tokens"
+        )
+    return starts[low]
+
+
+def _alternating(spoken: Sequence[_Spoken]) -> list[_Spoken]:
+    """For strict templates: begin with the user, and join neighbours of one role."""
+    joined = [_Spoken(Role.USER.value, OPENING)] if spoken and spoken[0].role == Role.ASSISTANT else []
+    for one in spoken:
+        if joined and joined[-1].role == one.role:
+            before = joined.pop()
+            one = _Spoken(one.role, f"{before.text}\n\n{one.text}", before.num_pictures + one.num_pictures)
+        joined.append(one)
+    return joined
+
+
+def _with_preface(spoken: Sequence[_Spoken], system: str) -> list[_Spoken]:
+    """For templates without a system role: the system prompt opens the first user turn."""
+    first = next((index for index, one in enumerate(spoken) if one.role == Role.USER), None)
+    if first is None:
+        return [_Spoken(Role.USER.value, system), *spoken]
+    opened = replace(spoken[first], text=f"{system}\n\n{spoken[first].text}")
+    return [*spoken[:first], opened, *spoken[first + 1 :]]
+
+
+def _special_texts(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Texts that would become control tokens, the longest first."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    texts = {text for text in {*added, *tokenizer.all_special_tokens} if len(text) > 1}
+    return tuple(sorted(texts, key=lambda text: (-len(text), text)))
