@@ -18,7 +18,7 @@ from engine.persona import Persona
 from engine.types import GenerationRequest, SamplingSettings, Turn
 
 # Examples beyond this are left to the persona encoder. A Chinese character costs about as many tokens as three letters.
-MAX_EXAMPLE_CHARACTERS = 480
+MAX_EXAMPLE_CHARACTERS = 250
 NUM_TURNS_SEARCHED_FOR_LORE = 4
 MAX_LABEL_CHARACTERS = 40
 
