@@ -58,6 +58,9 @@ class TelegramClient(Bot):
         )
         self._downloads = httpx.AsyncClient(timeout=httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S))
 
+    def __repr__(self) -> str:
+        return "TelegramClient()"  # the library's shows the token
+
     async def shutdown(self) -> None:
         """Close every connection. Safe to call twice."""
         await super().shutdown()

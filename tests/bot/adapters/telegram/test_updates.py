@@ -1,0 +1,47 @@
+"""The ledger of updates: nothing lost, nothing twice."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.adapters.telegram.updates import UpdateLedger
+
+
+def updates(*numbers: int) -> list[dict[str, int]]:
+    return [{"update_id": number} for number in numbers]
+
+
+def test_only_what_was_handed_over_may_be_forgotten() -> None:
+    ledger = UpdateLedger()
+    assert ledger.offset == 0
+    ledger.new_ones(updates(7, 8, 9))
+    assert ledger.offset == 7
+    ledger.handed_over(8)
+    assert (ledger.offset, ledger.has_waiting) == (7, True)
+    ledger.handed_over(7)
+    assert ledger.offset == 9
+    ledger.handed_over(9)
+    assert (ledger.offset, ledger.has_waiting) == (10, False)
+
+
+def test_repeated_updates_are_not_new() -> None:
+    ledger = UpdateLedger()
+    ledger.new_ones(updates(7, 8))
+    assert ledger.new_ones(updates(7, 8, 9)) == updates(9)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), max_size=60))
+def test_a_server_that_repeats_delivers_each_update_once(steps: list[tuple[bool, int]]) -> None:
+    ledger, queue, next_id, seen, waiting = UpdateLedger(), [], 1, [], []
+    for is_arrival, pick in steps:
+        if is_arrival:
+            queue.append(next_id)
+            next_id += 1
+        elif waiting:
+            ledger.handed_over(waiting.pop(pick % len(waiting)))
+        forgotten = [number for number in queue if number < ledger.offset]
+        assert not set(forgotten) & set(waiting)
+        queue = [number for number in queue if number >= ledger.offset]
+        fresh = [raw["update_id"] for raw in ledger.new_ones(updates(*queue))]
+        seen += fresh
+        waiting += fresh
+    assert seen == list(range(1, next_id))

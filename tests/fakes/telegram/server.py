@@ -1,0 +1,545 @@
+"""A Bot API server on a loopback socket, for the real client library.
+
+First-class and small: it keeps Telegram's own rules (long polling with offsets, UTF-16 lengths, one poller per token,
+refusals with the server's texts) and shows tests all that the bot did. Written from the Bot API's public description.
+
+    async with FakeTelegram() as fake:
+        ada = fake.add_user("Ada")
+        chat = fake.private_chat(ada)
+        ...  # start a bot with token=fake.token and api_url=fake.url
+        fake.say(chat, ada, "Hello", photo=jpeg)
+        reply = await fake.wait_for(lambda: fake.sent and fake.sent[-1])
+"""
+
+import asyncio
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from aiohttp import web
+
+from tests.fakes.telegram.state import (
+    Button,
+    Chat,
+    ChatAction,
+    Json,
+    SentMessage,
+    User,
+    Version,
+    World,
+    utf16_length,
+)
+
+T = TypeVar("T")
+
+MAX_TEXT_LENGTH = 4096
+MAX_DOWNLOAD_BYTES = 20 * 1024 * 1024
+GENERAL_TOPIC = 1
+_CHUNK_BYTES = 64 * 1024
+_KINDS = {
+    "message",
+    "edited_message",
+    "channel_post",
+    "edited_channel_post",
+    "callback_query",
+    "my_chat_member",
+    "poll",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What a method answers instead of doing its work. `is_dropped` cuts the connection; a fault of only a delay
+    does its work afterwards."""
+
+    status: int | None = None
+    body: Json | str | None = None
+    delay_s: float = 0.0
+    is_dropped: bool = False
+
+
+class _Refusal(Exception):
+    def __init__(self, status: int, description: str, parameters: Json | None = None) -> None:
+        super().__init__(description)
+        self.status = status
+        self.description = description
+        self.parameters = parameters or {}
+
+    def response(self) -> web.Response:
+        body: Json = {"ok": False, "error_code": self.status, "description": self.description}
+        return web.json_response(
+            body | ({"parameters": self.parameters} if self.parameters else {}), status=self.status
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request that the bot made."""
+
+    method: str
+    parameters: Json
+    at: float
+
+
+class FakeTelegram:
+    """One bot's Telegram. Everything that people do is a method; everything that the bot did is a list."""
+
+    def __init__(
+        self, *, token: str = "123456:TEST-token_of-the-loopback-bot-0000", username: str = "commedia_bot"
+    ) -> None:
+        self.token = token
+        self.url = ""
+        self.bot = User(int(token.partition(":")[0]), "Commedia", username, is_bot=True)
+        self.world = World()
+        self.calls: list[Call] = []
+        self.sent: list[SentMessage] = []
+        self.chat_actions: list[ChatAction] = []
+        self.my_commands: list[Json] = []
+        self.answered_callbacks: list[str] = []
+        self.has_webhook = False
+        self.is_token_valid = True
+        self._updates: dict[int, Json] = {}
+        self._update_ids = count(500)
+        self._callback_ids = count(1)
+        self._album_ids = count(1)
+        self._faults: defaultdict[str, list[Fault]] = defaultdict(list)
+        self._changed = asyncio.Condition()
+        self._poller = 0
+        self._closing = False
+        self._background: set[asyncio.Task[None]] = set()
+        self._runner: web.AppRunner | None = None
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(client_max_size=64 * 1024 * 1024)
+        app.router.add_route("*", "/bot{token}/{method}", self._serve_method)
+        app.router.add_get("/file/bot{token}/{path:.+}", self._serve_file)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing = True
+        await self._notify()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    # What people do
+
+    def add_user(self, name: str, *, username: str | None = None, is_bot: bool = False) -> User:
+        """A person, or another bot."""
+        return self.world.add_user(name, username=username, is_bot=is_bot)
+
+    def private_chat(self, user: User) -> Chat:
+        """The chat of `user` with the bot; its id is the user's."""
+        return self.world.chats.get(user.id) or self.world.add_chat("private", user.first_name, chat_id=user.id)
+
+    def add_group(self, title: str, *, type_: str = "supergroup", is_forum: bool = False) -> Chat:
+        """A group, or a channel with `type_="channel"`."""
+        return self.world.add_chat(type_, title, is_forum=is_forum)
+
+    def add_topic(self, group: Chat, name: str) -> int:
+        """A topic of a forum; its thread id is that of the message that created it."""
+        message = self.world.new_message(group, None, {"forum_topic_created": {"name": name, "icon_color": 0}})
+        group.topics[message["message_id"]] = name
+        return int(message["message_id"])
+
+    def say(
+        self,
+        chat: Chat,
+        user: User | None,
+        text: str = "",
+        *,
+        photo: bytes | None = None,
+        document: tuple[str, str | None, bytes] | None = None,
+        sticker: bytes | None = None,
+        reply_to: int | None = None,
+        thread_id: int | None = None,
+        album: Sequence[bytes] = (),
+        claimed_size: int | None = None,
+        extra: Json | None = None,
+    ) -> Json:
+        """Somebody writes; the message, or an album's first, as JSON. `extra` fields are added to it as they are."""
+        world, common = self.world, dict(extra or {})
+        if reply_to is not None:
+            common["reply_to_message"] = self._quoted(chat, reply_to)
+        elif thread_id is not None:
+            creation = {"forum_topic_created": {"name": chat.topics[thread_id], "icon_color": 0}}
+            common["reply_to_message"] = self._quoted(chat, thread_id) | creation
+        if album:
+            return self._say_album(chat, user, text, album, common, thread_id)
+        has_media = photo is not None or document is not None or sticker is not None
+        common |= world.text_fields(text, as_caption=has_media)
+        if photo is not None:
+            common |= world.photo_fields(photo, claimed_size=claimed_size)
+        if document is not None:
+            common |= world.document_fields(*document, claimed_size=claimed_size)
+        if sticker is not None:
+            common |= world.sticker_fields(sticker)
+        message = world.new_message(chat, user, common, thread_id=thread_id)
+        self.inject({"channel_post" if chat.type == "channel" else "message": message})
+        return message
+
+    def edit(self, chat: Chat, message: Json, text: str) -> None:
+        """Somebody edits what they wrote."""
+        edited = message | {"text": text, "edit_date": int(time.time())}
+        self.inject({"edited_message": edited})
+
+    def press(self, button: Button, user: User) -> str:
+        """Somebody presses a button; the callback query's id."""
+        query_id = str(next(self._callback_ids))
+        message = self.world.messages[button.message.chat.id, button.message.message_id]
+        self.inject(
+            {
+                "callback_query": {
+                    "id": query_id,
+                    "from": user.json(),
+                    "message": message,
+                    "chat_instance": str(button.message.chat.id),
+                    "data": button.data,
+                }
+            }
+        )
+        return query_id
+
+    def inject(self, fields: Json, *, update_id: int | None = None) -> int:
+        """Deliver an update with these fields, whatever they are; its id."""
+        number = next(self._update_ids) if update_id is None else update_id
+        self._updates[number] = {"update_id": number} | fields
+        self._notify_soon()
+        return number
+
+    def poison(self) -> int:
+        """An update that client libraries cannot parse: a callback query without `chat_instance`."""
+        return self.inject({"callback_query": {"id": "1", "from": self.bot.json(), "data": "x"}})
+
+    def move(self, group: Chat) -> Chat:
+        """The group becomes a supergroup: its old id is refused from now on, with the new one named."""
+        moved = self.world.add_chat("supergroup", group.title)
+        group.moved_to = moved.id
+        return moved
+
+    # What goes wrong
+
+    def fail(
+        self,
+        method: str,
+        *,
+        status: int | None = None,
+        body: Json | str | None = None,
+        delay_s: float = 0.0,
+        is_dropped: bool = False,
+        times: int = 1,
+    ) -> None:
+        """The next `times` calls of `method` (`file` for downloads) go wrong."""
+        self._faults[method] += [Fault(status, body, delay_s, is_dropped)] * times
+        self._notify_soon()  # a waiting poll ends, so that what goes wrong with polling shows at once
+
+    def flood(self, method: str, *, retry_after: int, times: int = 1) -> None:
+        """The next calls of `method` are answered 429."""
+        description = f"Too Many Requests: retry after {retry_after}"
+        body = {"ok": False, "error_code": 429, "description": description, "parameters": {"retry_after": retry_after}}
+        self.fail(method, status=429, body=body, times=times)
+
+    def revoke_token(self) -> None:
+        """Every request is answered 401 from now on."""
+        self.is_token_valid = False
+        self._notify_soon()
+
+    # What tests see
+
+    @property
+    def pending_update_ids(self) -> list[int]:
+        """Updates that the bot has not acknowledged."""
+        return sorted(self._updates)
+
+    def sent_to(self, chat: Chat) -> list[SentMessage]:
+        """The bot's messages in `chat`."""
+        return [message for message in self.sent if message.chat is chat]
+
+    def num_calls(self, method: str) -> int:
+        """How often the bot called `method`."""
+        return sum(call.method == method for call in self.calls)
+
+    async def wait_for(self, predicate: Callable[[], T], timeout_s: float = 5.0) -> T:
+        """The first true result of `predicate`, asked anew after everything that happens. Raises `TimeoutError`."""
+        async with asyncio.timeout(timeout_s), self._changed:
+            while not (result := predicate()):
+                await self._changed.wait()
+            return result
+
+    # The server
+
+    async def _serve_method(self, request: web.Request) -> web.StreamResponse:
+        token, method = request.match_info["token"], request.match_info["method"]
+        parameters = await _read_parameters(request)
+        self.calls.append(Call(method, parameters, time.monotonic()))
+        await self._notify()
+        try:
+            self._check_token(token)
+            if (answer := await self._fault(method, request)) is not None:
+                return answer
+            result = await self._call(method, parameters)
+        except _Refusal as refusal:
+            return refusal.response()
+        finally:
+            await self._notify()
+        return web.json_response({"ok": True, "result": result})
+
+    async def _serve_file(self, request: web.Request) -> web.StreamResponse:
+        self.calls.append(Call("file", {"path": request.match_info["path"]}, time.monotonic()))
+        try:
+            self._check_token(request.match_info["token"])
+        except _Refusal as refusal:
+            return refusal.response()
+        if (answer := await self._fault("file", request)) is not None:
+            return answer
+        file = next((each for each in self.world.files.values() if each.path == request.match_info["path"]), None)
+        if file is None:
+            return web.Response(status=404)
+        response = web.StreamResponse()  # chunked, like a server that does not say how much will come
+        await response.prepare(request)
+        for start in range(0, len(file.data), _CHUNK_BYTES):
+            await response.write(file.data[start : start + _CHUNK_BYTES])
+        await response.write_eof()
+        return response
+
+    def _check_token(self, token: str) -> None:
+        if ":" not in token:
+            raise _Refusal(404, "Not Found")
+        if token != self.token or not self.is_token_valid:
+            raise _Refusal(401, "Unauthorized")
+
+    async def _fault(self, method: str, request: web.Request) -> web.Response | None:
+        if not self._faults[method]:
+            return None
+        fault = self._faults[method].pop(0)
+        await asyncio.sleep(fault.delay_s)
+        if fault.is_dropped:
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response()
+        if fault.status is None and fault.body is None:
+            return None
+        text = fault.body if isinstance(fault.body, str) else json.dumps(fault.body or {})
+        return web.Response(status=fault.status or 200, text=text, content_type="application/json")
+
+    async def _call(self, method: str, parameters: Json) -> Any:
+        if method == "getUpdates":
+            return await self._get_updates(parameters)
+        answer = _METHODS.get(method)
+        if answer is None:
+            raise _Refusal(404, "Not Found: method not found")
+        return answer(self, parameters)
+
+    async def _get_updates(self, parameters: Json) -> list[Json]:
+        """Long polling. A second poller ends the first, as Telegram does."""
+        if self.has_webhook:
+            raise _Refusal(409, "Conflict: can't use getUpdates method while webhook is active")
+        for number in [number for number in self._updates if number < int(parameters.get("offset", 0))]:
+            del self._updates[number]
+        self._forget_unwanted(parameters.get("allowed_updates") or ())
+        self._poller += 1
+        me, deadline = self._poller, time.monotonic() + float(parameters.get("timeout", 0))
+        await self._notify()
+        while not self._updates and not self._closing and (left_s := deadline - time.monotonic()) > 0:
+            await self._wait_for_change(left_s)
+            self._forget_unwanted(parameters.get("allowed_updates") or ())
+            if me != self._poller:
+                raise _Refusal(409, "Conflict: terminated by other getUpdates request")
+            if not self.is_token_valid:
+                raise _Refusal(401, "Unauthorized")
+            if self._faults["getUpdates"]:
+                return []
+        return [update for _, update in sorted(self._updates.items())][: int(parameters.get("limit", 100))]
+
+    def _forget_unwanted(self, allowed: Sequence[str]) -> None:
+        """Kinds of updates that the bot did not ask for are not kept for it."""
+        unwanted = _KINDS - set(allowed) if allowed else set()
+        for number in [number for number, update in self._updates.items() if unwanted & update.keys()]:
+            del self._updates[number]
+
+    async def _wait_for_change(self, timeout_s: float) -> None:
+        async with self._changed:
+            try:
+                await asyncio.wait_for(self._changed.wait(), timeout_s)
+            except TimeoutError:
+                return
+
+    def _notify_soon(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._notify())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    # The methods
+
+    def _get_me(self, _: Json) -> Json:
+        return self.bot.json() | {"can_join_groups": True, "can_read_all_group_messages": False}
+
+    def _delete_webhook(self, _: Json) -> bool:
+        self.has_webhook = False
+        return True
+
+    def _set_my_commands(self, parameters: Json) -> bool:
+        for command in parameters["commands"]:
+            name, description = command["command"], command["description"]
+            if not (name.isascii() and name.replace("_", "a").isalnum() and name == name.lower() and len(name) <= 32):
+                raise _Refusal(400, "Bad Request: BOT_COMMAND_INVALID")
+            if not 1 <= len(description) <= 256:
+                raise _Refusal(400, "Bad Request: BOT_COMMAND_DESCRIPTION_INVALID")
+        self.my_commands = parameters["commands"]
+        return True
+
+    def _send_chat_action(self, parameters: Json) -> bool:
+        chat = self._chat(parameters)
+        thread_id = parameters.get("message_thread_id")
+        self.chat_actions.append(ChatAction(chat.id, thread_id, parameters["action"], time.monotonic()))
+        return True
+
+    def _send_message(self, parameters: Json) -> Json:
+        chat, text = self._chat(parameters), _checked_text(parameters)
+        thread_id = parameters.get("message_thread_id")
+        if thread_id is not None and thread_id not in chat.topics:
+            raise _Refusal(400, "Bad Request: message thread not found")
+        reply_to = self._reply_target(chat, parameters)
+        fields: Json = self.world.text_fields(text)
+        if reply_to is not None:
+            fields["reply_to_message"] = self._quoted(chat, reply_to)
+        message = self.world.new_message(chat, self.bot, fields, thread_id=thread_id)
+        versions = [Version(text, time.monotonic())]
+        sent = SentMessage(message["message_id"], chat, thread_id, reply_to, parameters, versions)
+        sent.buttons = _buttons(parameters, sent)
+        self.sent.append(sent)
+        return message
+
+    def _edit_message_text(self, parameters: Json) -> Json:
+        chat, text = self._chat(parameters), _checked_text(parameters)
+        number = int(parameters["message_id"])
+        sent = next((each for each in self.sent if each.chat is chat and each.message_id == number), None)
+        if sent is None:
+            raise _Refusal(400, "Bad Request: message to edit not found")
+        if sent.text == text:
+            raise _Refusal(
+                400,
+                "Bad Request: message is not modified: specified new message content and reply markup are exactly "
+                "the same as a current content and reply markup of the message",
+            )
+        sent.versions.append(Version(text, time.monotonic()))
+        message = self.world.messages[chat.id, number]
+        message |= self.world.text_fields(text) | {"edit_date": int(time.time())}
+        return message
+
+    def _answer_callback_query(self, parameters: Json) -> bool:
+        self.answered_callbacks.append(parameters["callback_query_id"])
+        return True
+
+    def _get_file(self, parameters: Json) -> Json:
+        file = self.world.files.get(parameters["file_id"])
+        if file is None:
+            raise _Refusal(400, "Bad Request: wrong file_id or the file is temporarily unavailable")
+        if file.claimed_size > MAX_DOWNLOAD_BYTES:
+            raise _Refusal(400, "Bad Request: file is too big")
+        return {
+            "file_id": file.file_id,
+            "file_unique_id": f"u-{file.file_id}",
+            "file_size": file.claimed_size,
+            "file_path": file.path,
+        }
+
+    def _chat(self, parameters: Json) -> Chat:
+        chat = self.world.chats.get(int(parameters["chat_id"]))
+        if chat is None:
+            raise _Refusal(400, "Bad Request: chat not found")
+        if chat.is_blocked:
+            raise _Refusal(403, "Forbidden: bot was blocked by the user")
+        if chat.moved_to is not None:
+            description = "Bad Request: group chat was upgraded to a supergroup chat"
+            raise _Refusal(400, description, {"migrate_to_chat_id": chat.moved_to})
+        return chat
+
+    def _reply_target(self, chat: Chat, parameters: Json) -> int | None:
+        reply = parameters.get("reply_parameters")
+        if reply is None:
+            return None
+        if (chat.id, reply["message_id"]) in self.world.messages:
+            return int(reply["message_id"])
+        if reply.get("allow_sending_without_reply"):
+            return None
+        raise _Refusal(400, "Bad Request: message to be replied not found")
+
+    def _quoted(self, chat: Chat, message_id: int) -> Json:
+        message = self.world.messages[chat.id, message_id]
+        return {name: value for name, value in message.items() if name != "reply_to_message"}
+
+    def _say_album(
+        self, chat: Chat, user: User | None, text: str, album: Sequence[bytes], common: Json, thread_id: int | None
+    ) -> Json:
+        group_id = f"album-{next(self._album_ids)}"
+        messages = []
+        for number, picture in enumerate(album):
+            caption = self.world.text_fields(text if number == 0 else "", as_caption=True)
+            fields = common | self.world.photo_fields(picture) | caption | {"media_group_id": group_id}
+            messages.append(self.world.new_message(chat, user, fields, thread_id=thread_id))
+            self.inject({"message": messages[-1]})
+        return messages[0]
+
+
+_METHODS: dict[str, Callable[[FakeTelegram, Json], Any]] = {
+    "getMe": FakeTelegram._get_me,
+    "deleteWebhook": FakeTelegram._delete_webhook,
+    "setMyCommands": FakeTelegram._set_my_commands,
+    "sendChatAction": FakeTelegram._send_chat_action,
+    "sendMessage": FakeTelegram._send_message,
+    "editMessageText": FakeTelegram._edit_message_text,
+    "answerCallbackQuery": FakeTelegram._answer_callback_query,
+    "getFile": FakeTelegram._get_file,
+}
+
+
+async def _read_parameters(request: web.Request) -> Json:
+    """A request's parameters: form fields that hold JSON where they are no text."""
+    if request.content_type == "application/json":
+        return dict(await request.json())
+    fields = {**request.query, **await request.post()}
+    texts = {"text", "callback_query_id", "file_id", "action"}
+    return {name: value if name in texts else _decoded(value) for name, value in fields.items()}
+
+
+def _decoded(value: Any) -> Any:
+    try:
+        return json.loads(value)
+    except (TypeError, ValueError):
+        return value
+
+
+def _checked_text(parameters: Json) -> str:
+    text = str(parameters.get("text", ""))
+    if not text.strip():
+        raise _Refusal(400, "Bad Request: message text is empty")
+    if utf16_length(text) > MAX_TEXT_LENGTH:
+        raise _Refusal(400, "Bad Request: message is too long")
+    return text
+
+
+def _buttons(parameters: Json, message: SentMessage) -> list[Button]:
+    markup = parameters.get("reply_markup") or {}
+    found = [button for row in markup.get("inline_keyboard", ()) for button in row]
+    for button in found:
+        if not 1 <= len(button["callback_data"].encode()) <= 64:
+            raise _Refusal(400, "Bad Request: BUTTON_DATA_INVALID")
+        if not button["text"]:
+            raise _Refusal(400, "Bad Request: text buttons are unallowed in the inline keyboard")
+    return [Button(button["text"], button["callback_data"], message) for button in found]
