@@ -1,0 +1,254 @@
+"""The web adapter: one server in the bot's own event loop, which serves the page, pictures and what the page sends.
+
+Knows HTTP. What a browser's conversation is, `session` knows; how it looks, `page` knows.
+"""
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
+from nicegui import ui
+from starlette.middleware.sessions import SessionMiddleware
+
+from bot.adapters.base import AdapterState, AdapterStatus, ConversationBrowser, MessageHandler
+from bot.adapters.web.channel import MAX_FILE_BYTES
+from bot.adapters.web.guard import Guard
+from bot.adapters.web.page import FAVICON, add_page
+from bot.adapters.web.pictures import drawn_face, picture_type
+from bot.adapters.web.session import Session, Sessions, Upload
+from bot.commands import CommandTable
+from bot.errors import BotError, MediaError, PlatformFatal
+
+STATIC = Path(__file__).parent / "static"
+COOKIE = "commedia_session"
+COOKIE_AGE_S = 365 * 24 * 3600
+MAX_NAME_LENGTH = 120
+CLOSING_TIMEOUT_S = 5.0
+MAX_MESSAGE_BYTES = 2**20
+PRIVATE = {"Cache-Control": "private, max-age=3600", "Content-Security-Policy": "sandbox; default-src 'none'"}
+DRAWN = {
+    "Cache-Control": "private, max-age=60",
+    "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'",
+}
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the signals to whoever runs the event loop, and says when it serves."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._on_started()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class WebAdapter:
+    """The local page as an adapter. One a process: the page library keeps its routes for the whole process."""
+
+    name = "web"
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        handler: MessageHandler,
+        browser: ConversationBrowser,
+        commands: CommandTable,
+        storage_secret: str,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._browser = browser
+        self._sessions = Sessions(handler, browser=browser, commands=commands)
+        self._status = AdapterStatus(AdapterState.STARTING)
+        self._url: str | None = None
+        self.app = self._build_app(storage_secret)
+
+    @property
+    def status(self) -> AdapterStatus:
+        """How it is doing right now."""
+        return self._status
+
+    @property
+    def url(self) -> str | None:
+        """Where the page is, once it is served."""
+        return self._url
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises `PlatformFatal` where the address cannot be had."""
+        try:
+            listener = await self._listen()
+        except PlatformFatal as error:
+            self._status = AdapterStatus(AdapterState.FAILED, str(error))
+            raise
+        config = uvicorn.Config(
+            self.app,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=1,
+        )
+        server = _Server(config, on_started=lambda: self._say_running(listener))
+        serving = asyncio.create_task(server.serve(sockets=[listener]), name="web server")
+        try:
+            await asyncio.shield(serving)
+            raise PlatformFatal("the local page's server ended by itself; the log says why")
+        finally:
+            await self._sessions.aclose()
+            server.should_exit = True
+            await asyncio.wait([serving], timeout=CLOSING_TIMEOUT_S)
+            listener.close()
+            self._url = None
+            self._status = AdapterStatus(AdapterState.STOPPED)
+
+    def _say_running(self, listener: socket.socket) -> None:
+        self._url = self._url_of(listener)
+        self._status = AdapterStatus(AdapterState.RUNNING, self._url)
+
+    async def _listen(self) -> socket.socket:
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            family, _, _, _, address = found[0]
+            listener = socket.create_server(address[:2], family=family)
+        except (OSError, OverflowError) as error:
+            raise PlatformFatal(
+                f"the local page cannot be served at {self._host}:{self._port} ({error}): "
+                "set web.port to a free port, or to 0 for any, and web.host to an address of this machine"
+            ) from None
+        listener.setblocking(False)
+        return listener
+
+    def _url_of(self, listener: socket.socket) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._host, self._host)  # noqa: S104 - compared, not bound
+        host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        return f"http://{host}:{listener.getsockname()[1]}"
+
+    # What is served
+
+    def _build_app(self, storage_secret: str) -> FastAPI:
+        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        app.add_middleware(
+            SessionMiddleware, secret_key=storage_secret, session_cookie=COOKIE, max_age=COOKIE_AGE_S, same_site="lax"
+        )
+        app.add_middleware(Guard, host=self._host)
+        app.mount("/static", StaticFiles(directory=STATIC))
+        app.add_api_route("/avatar/{persona_id}", self._avatar)
+        app.add_api_route("/picture/{digest}", self._picture)
+        app.add_api_route("/sent/{upload_id}", self._sent)
+        app.add_api_route("/upload", self._upload, methods=["POST"])
+        app.add_api_route("/upload/{upload_id}", self._remove_upload, methods=["DELETE"])
+        app.add_api_route("/say", self._say, methods=["POST"])
+        add_page(self._sessions, self._browser)
+        ui.run_with(
+            app,
+            title="Commedia",
+            favicon=FAVICON,
+            dark=None,
+            language="en-US",
+            tailwind=False,
+            # Text is escaped or rendered on the server: no need to poll bindings.
+            binding_refresh_interval=None,
+            gzip_middleware_factory=None,
+            show_welcome_message=False,
+        )
+        return app
+
+    async def _avatar(self, persona_id: str) -> Response:
+        card = next((card for card in self._browser.personas() if card.id == persona_id), None)
+        if card is None:
+            raise HTTPException(404, "there is no such persona")
+        if card.avatar:
+            data = await asyncio.to_thread(_read_or_nothing, card.avatar)
+            if mime := picture_type(data):
+                return Response(data, media_type=mime, headers=DRAWN)
+        return Response(drawn_face(card), media_type="image/svg+xml", headers=DRAWN)
+
+    async def _picture(self, request: Request, digest: str) -> Response:
+        try:
+            data = await self._browser.picture(self._session(request).room, digest)
+        except BotError:
+            raise HTTPException(404, "there is no such picture here") from None
+        return Response(data, media_type=picture_type(data) or "application/octet-stream", headers=PRIVATE)
+
+    async def _sent(self, request: Request, upload_id: str) -> Response:
+        upload = self._session(request).upload(upload_id)
+        mime = picture_type(upload.data) if upload else None
+        if upload is None or mime is None:
+            raise HTTPException(404, "there is no such picture here")
+        return Response(upload.data, media_type=mime, headers=PRIVATE)
+
+    async def _upload(self, request: Request, name: str = "") -> Response:
+        session = self._session(request)
+        upload_name = name.strip()[:MAX_NAME_LENGTH] or "The file"
+        try:
+            data = await _body_of(request, max_bytes=MAX_FILE_BYTES, what=upload_name)
+            upload_id = session.add_upload(Upload(upload_name, request.headers.get("content-type"), data))
+        except MediaError as error:
+            return JSONResponse({"error": str(error)}, status_code=413)
+        return JSONResponse({"id": upload_id})
+
+    async def _remove_upload(self, request: Request, upload_id: str) -> Response:
+        self._session(request).remove_upload(upload_id)
+        return Response(status_code=204)
+
+    async def _say(self, request: Request) -> Response:
+        session = self._session(request)
+        try:
+            body = await _body_of(request, max_bytes=MAX_MESSAGE_BYTES, what="this message")
+            text, upload_ids = _message_in(json.loads(body))
+            await session.say(text, upload_ids)
+        except BotError as error:
+            return JSONResponse({"error": str(error)}, status_code=400)
+        except ValueError:
+            return JSONResponse({"error": "this is no message"}, status_code=400)
+        return Response(status_code=204)
+
+    def _session(self, request: Request) -> Session:
+        session_id = request.session.get("id")
+        if not session_id:
+            raise HTTPException(403, "open the page first")
+        return self._sessions.of(session_id)
+
+
+async def _body_of(request: Request, *, max_bytes: int, what: str) -> bytes:
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > max_bytes:
+            raise MediaError(f"{what} is too large: at most {max_bytes // 2**20} MB, please")
+    return bytes(data)
+
+
+def _message_in(body: object) -> tuple[str, tuple[str, ...]]:
+    if not isinstance(body, dict):
+        raise ValueError("not an object")
+    text, upload_ids = body.get("text", ""), body.get("uploads", [])
+    if not isinstance(text, str) or not isinstance(upload_ids, list):
+        raise ValueError("not a message")
+    if not all(isinstance(upload_id, str) for upload_id in upload_ids):
+        raise ValueError("not a list of ids")
+    return text, tuple(dict.fromkeys(upload_ids))
+
+
+def _read_or_nothing(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

@@ -1,0 +1,395 @@
+"""One browser's conversations: what it sent, what comes back, and which persona it looks at.
+
+Tabs of one browser share a session and only watch it: a reply belongs to the session, so a closed tab loses nothing.
+Knows neither HTML nor HTTP.
+"""
+
+import asyncio
+import logging
+import re
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import uuid4
+
+from bot.adapters.base import ConversationBrowser, MessageHandler
+from bot.adapters.web.channel import MAX_FILE_BYTES, Exchange, PageChannel
+from bot.adapters.web.transcript import (
+    Bubble,
+    Offer,
+    ShownPicture,
+    Speaker,
+    Transcript,
+    stored_pictures,
+)
+from bot.commands import Command, CommandCall, CommandReply, CommandTable
+from bot.errors import BotError, MediaError
+from bot.types import Author, ChatKind, IncomingFile, IncomingMessage, Room, StoredTurn
+from engine.types import Role
+
+log = logging.getLogger(__name__)
+
+MAX_FILES = 10
+MAX_WAITING_UPLOADS = 2 * MAX_FILES
+MAX_TEXT_LENGTH = 20_000
+KEEP_IDLE_S = 600.0
+COMMAND_LIKE = re.compile(r"/[a-z]+(?:\s|$)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that the browser has handed over, in memory until its message is answered."""
+
+    name: str
+    mime: str | None
+    data: bytes = field(repr=False)
+
+    async def read(self, max_bytes: int) -> bytes:
+        """The file's bytes, as `IncomingFile.read` promises them."""
+        if len(self.data) > max_bytes:
+            raise MediaError(f"{self.name} is too large: at most {max_bytes // 2**20} MB, please")
+        return self.data
+
+
+class SessionView(Protocol):
+    """A tab that watches the session."""
+
+    def show_bubble(self, bubble: Bubble) -> None:
+        """A bubble of the conversation on show is new or changed."""
+
+    def show_activity(self) -> None:
+        """A reply has begun, has something to read, or has ended."""
+
+    def show_finished(self, text: str) -> None:
+        """A reply is complete."""
+
+    def refresh(self) -> None:
+        """Another conversation is on show, or the whole of it is new."""
+
+
+class Session:
+    """One browser, found again by its cookie."""
+
+    def __init__(
+        self, session_id: str, handler: MessageHandler, *, browser: ConversationBrowser, commands: CommandTable
+    ) -> None:
+        self.room = Room(platform="web", chat_id=session_id)
+        self.author = Author(platform="web", user_id=session_id, display_name="You")
+        self.persona_id = ""
+        self.last_used_s = time.monotonic()
+        self._handler = handler
+        self._browser = browser
+        self._commands = commands
+        self._transcripts: dict[str, Transcript] = {}
+        self._exchanges: list[Exchange] = []
+        self._uploads: dict[str, Upload] = {}
+        self._views: list[SessionView] = []
+        self._moving = asyncio.Lock()
+
+    # What is on show
+
+    @property
+    def transcript(self) -> Transcript:
+        """The conversation with the chosen persona."""
+        return self._transcript_of(self.persona_id)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether an answer is due of which nothing can be read yet."""
+        running = self._running()
+        return bool(running) and not any(exchange.has_answer for exchange in running)
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether an answer is due or being written."""
+        return bool(self._running())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody looks and nothing runs: the store knows all that is worth keeping."""
+        return not self._views and not self._exchanges and not self._moving.locked()
+
+    def watch(self, view: SessionView) -> None:
+        """Tell `view` of everything from now on."""
+        self._views.append(view)
+
+    def unwatch(self, view: SessionView) -> None:
+        """Tell `view` no more."""
+        if view in self._views:
+            self._views.remove(view)
+        self._rest_if_idle()
+
+    # Moving between conversations
+
+    async def open(self) -> None:
+        """Find the chosen persona and its conversation."""
+        async with self._moving:
+            await self._show_chosen()
+
+    async def choose(self, persona_id: str) -> None:
+        """Talk to another persona; a reply of the present one goes on."""
+        async with self._moving:
+            try:
+                await self._browser.choose(self.room, persona_id)
+            except BotError as error:
+                self._note(str(error))
+                return
+            await self._show_chosen()
+        self._refresh_views()
+
+    async def start_over(self) -> None:
+        """Forget the conversation on show."""
+        async with self._moving:
+            await self._end(self._running())
+            try:
+                await self._browser.start_over(self.room)
+            except BotError as error:
+                self._note(str(error))
+                return
+            self._transcripts.pop(self.persona_id, None)
+            await self._show_chosen()
+        self._refresh_views()
+
+    async def _show_chosen(self) -> None:
+        try:
+            self.persona_id = await self._browser.chosen(self.room)
+            if not self.transcript.is_loaded and not self._running():
+                turns = await self._browser.history(self.room)
+                self._transcripts[self.persona_id] = self._new_transcript(self.persona_id, turns)
+        except BotError as error:
+            self._note(str(error))
+
+    def _transcript_of(self, persona_id: str) -> Transcript:
+        if persona_id not in self._transcripts:
+            self._transcripts[persona_id] = self._new_transcript(persona_id)
+        return self._transcripts[persona_id]
+
+    def _new_transcript(self, persona_id: str, turns: list[StoredTurn] | None = None) -> Transcript:
+        return Transcript(lambda bubble: self._show_bubble(persona_id, bubble), turns)
+
+    def _rest_if_idle(self) -> None:
+        self.last_used_s = time.monotonic()
+        if self.is_idle:
+            self._transcripts.clear()
+            self._uploads.clear()
+
+    # Writing
+
+    def add_upload(self, upload: Upload) -> str:
+        """Keep a file for a message to come, and return its id. Raises `MediaError` for one that is too large."""
+        if len(upload.data) > MAX_FILE_BYTES:
+            raise MediaError(f"{upload.name} is too large: at most {MAX_FILE_BYTES // 2**20} MB, please")
+        in_use = {upload_id for exchange in self._exchanges for upload_id in exchange.upload_ids}
+        waiting = [upload_id for upload_id in self._uploads if upload_id not in in_use]
+        for upload_id in waiting[: max(0, len(waiting) + 1 - MAX_WAITING_UPLOADS)]:
+            del self._uploads[upload_id]
+        upload_id = uuid4().hex
+        self._uploads[upload_id] = upload
+        self.last_used_s = time.monotonic()
+        return upload_id
+
+    def remove_upload(self, upload_id: str) -> None:
+        """Drop a file that is not to be sent after all."""
+        if not any(upload_id in exchange.upload_ids for exchange in self._exchanges):
+            self._uploads.pop(upload_id, None)
+
+    def upload(self, upload_id: str) -> Upload | None:
+        """A file that this browser handed over, while it is kept."""
+        return self._uploads.get(upload_id)
+
+    async def say(self, text: str, upload_ids: tuple[str, ...] = ()) -> None:
+        """Send a message, or run the command that `text` is. Raises `MediaError` for files that cannot go with it."""
+        text = text.strip()
+        if not text and not upload_ids:
+            return
+        if len(text) > MAX_TEXT_LENGTH:
+            raise MediaError(f"this message is too long: at most {MAX_TEXT_LENGTH:,} characters, please")
+        if len(upload_ids) > MAX_FILES:
+            raise MediaError(f"too many files: at most {MAX_FILES} in one message, please")
+        if any(upload_id not in self._uploads for upload_id in upload_ids):
+            raise MediaError("a picture got lost on the way: please attach it again")
+        if not self.persona_id:
+            await self.open()
+        if not upload_ids and COMMAND_LIKE.match(text):
+            await self._run_typed(text)
+        else:
+            async with self._moving:
+                self._send(text, upload_ids)
+
+    def _send(self, text: str, upload_ids: tuple[str, ...]) -> None:
+        uploads = [self._uploads[upload_id] for upload_id in upload_ids]
+        pictures = tuple(
+            ShownPicture(upload.name, f"/sent/{upload_id}")
+            for upload_id, upload in zip(upload_ids, uploads, strict=True)
+        )
+        question = self.transcript.add(Bubble(Speaker.USER, text, pictures))
+        exchange = Exchange(self.persona_id, self.transcript, question, upload_ids)
+        message = IncomingMessage(
+            room=self.room,
+            kind=ChatKind.DIRECT,
+            message_id=question.id,
+            author=self.author,
+            text=text,
+            files=tuple(IncomingFile(upload.name, upload.mime, len(upload.data), upload.read) for upload in uploads),
+        )
+        self._exchanges.append(exchange)
+        exchange.task = asyncio.create_task(self._answer(exchange, message), name=f"web reply to {question.id}")
+        # A callback, since a task that is cancelled before its first step never reaches its own `finally`.
+        exchange.task.add_done_callback(lambda task: self._finish(exchange, task))
+        self._show_activity()
+
+    async def _answer(self, exchange: Exchange, message: IncomingMessage) -> None:
+        await self._handler.handle(message, PageChannel(exchange, self._show_activity))
+        await self._settle(exchange)
+
+    async def _settle(self, exchange: Exchange) -> None:
+        """Show the stored pictures in place of the uploaded ones, which need not be kept then."""
+        if not exchange.upload_ids or exchange.persona_id != self.persona_id:
+            return
+        question = exchange.question
+        pictures = tuple(ShownPicture(picture.name, None) for picture in question.pictures)
+        try:
+            turns = await self._browser.history(self.room)
+        except BotError:
+            log.warning("cannot read a conversation's pictures back", exc_info=True)
+        else:
+            for turn in reversed(turns):
+                is_same = turn.role is Role.USER and turn.text == question.text
+                if is_same and len(turn.attachments) == len(pictures):
+                    pictures = stored_pictures(turn)
+                    break
+        exchange.transcript.set_pictures(question.id, pictures)
+
+    def _finish(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
+        self._exchanges.remove(exchange)
+        for upload_id in exchange.upload_ids:
+            self._uploads.pop(upload_id, None)
+        if exchange.is_stopped and not exchange.has_answer:
+            exchange.transcript.add(Bubble(Speaker.NOTICE, "Stopped before an answer came."))
+        if not task.cancelled() and (error := task.exception()):
+            log.error("the message handler failed", exc_info=error)
+            exchange.transcript.add(Bubble(Speaker.NOTICE, "Something went wrong. The log of the bot says what."))
+        if exchange.persona_id != self.persona_id:
+            # Nobody looks at it: it is read afresh from the store when somebody does.
+            self._transcripts.pop(exchange.persona_id, None)
+        elif exchange.has_answer:
+            self._announce(exchange)
+        self._show_activity()
+        self._rest_if_idle()
+
+    def _announce(self, exchange: Exchange) -> None:
+        text = "\n\n".join(exchange.transcript[bubble_id].text for bubble_id in exchange.reply_ids)
+        for view in tuple(self._views):
+            view.show_finished(text)
+
+    # Stopping
+
+    def stop(self) -> None:
+        """Stop the answer that is being written, the oldest; messages after it are still answered."""
+        for exchange in self._running()[:1]:
+            if exchange.task:
+                exchange.is_stopped = True
+                exchange.task.cancel()
+
+    async def aclose(self) -> None:
+        """Stop everything and wait until what was shown is stored."""
+        await self._end(self._exchanges)
+
+    async def _end(self, exchanges: list[Exchange]) -> None:
+        tasks = [exchange.task for exchange in exchanges if exchange.task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _running(self) -> list[Exchange]:
+        return [exchange for exchange in self._exchanges if exchange.persona_id == self.persona_id]
+
+    # Commands
+
+    async def run_choice(self, offer: Offer, value: str) -> None:
+        """Run the command that a notice offered, with the picked value."""
+        command = self._commands.find(*offer.path)
+        if command:
+            await self._run(command, {offer.argument: value})
+
+    async def _run_typed(self, text: str) -> None:
+        match = self._commands.match(text)
+        if match:
+            await self._run(*match)
+        else:
+            self._note(f"There is no command {text.split()[0]}. /help lists what there is.")
+
+    async def _run(self, command: Command, arguments: dict[str, str]) -> None:
+        missing = [
+            argument.name for argument in command.arguments if argument.is_required and argument.name not in arguments
+        ]
+        if missing:
+            self._note(f"/{' '.join(command.path)} needs {' and '.join(missing)}.")
+            return
+        try:
+            reply = await command.run(CommandCall(self.room, ChatKind.DIRECT, self.author, arguments))
+        except BotError as error:
+            self._note(str(error))
+            return
+        async with self._moving:
+            # The command may have changed any conversation, or chosen another one.
+            self._transcripts = {exchange.persona_id: exchange.transcript for exchange in self._exchanges}
+            await self._show_chosen()
+        self._note_answer(reply)
+        self._refresh_views()
+
+    def _note_answer(self, reply: CommandReply) -> None:
+        offer = Offer(reply.choice_path, reply.choice_argument, reply.choices) if reply.choices else None
+        last = next((bubble.text for bubble in reversed(tuple(self.transcript))), None)
+        if offer or reply.text != last:
+            # A command that begins a conversation answers with the greeting, which stands there already.
+            self.transcript.add(Bubble(Speaker.NOTICE, reply.text, offer=offer))
+
+    # Telling the tabs
+
+    def _note(self, text: str) -> None:
+        if not any(bubble.text == text for bubble in tuple(self.transcript)[-1:]):
+            self.transcript.add(Bubble(Speaker.NOTICE, text))
+
+    def _show_bubble(self, persona_id: str, bubble: Bubble) -> None:
+        if persona_id == self.persona_id:
+            for view in tuple(self._views):
+                view.show_bubble(bubble)
+
+    def _show_activity(self) -> None:
+        for view in tuple(self._views):
+            view.show_activity()
+
+    def _refresh_views(self) -> None:
+        for view in tuple(self._views):
+            view.refresh()
+
+
+class Sessions:
+    """All browsers that are or were here."""
+
+    def __init__(self, handler: MessageHandler, *, browser: ConversationBrowser, commands: CommandTable) -> None:
+        self._handler = handler
+        self._browser = browser
+        self._commands = commands
+        self._by_id: dict[str, Session] = {}
+
+    def of(self, session_id: str) -> Session:
+        """The session of a browser's cookie."""
+        if session_id not in self._by_id:
+            self._forget_old()
+            self._by_id[session_id] = Session(session_id, self._handler, browser=self._browser, commands=self._commands)
+        return self._by_id[session_id]
+
+    async def aclose(self) -> None:
+        """Stop all replies; each handler stores what was shown of its reply."""
+        await asyncio.gather(*(session.aclose() for session in self._by_id.values()))
+        self._by_id.clear()
+
+    def _forget_old(self) -> None:
+        oldest_s = time.monotonic() - KEEP_IDLE_S
+        self._by_id = {
+            key: session
+            for key, session in self._by_id.items()
+            if not session.is_idle or session.last_used_s > oldest_s
+        }
