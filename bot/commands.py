@@ -1,7 +1,7 @@
 """One table of commands. Adapters render it natively: slash commands, a BotFather menu, buttons on the page.
 
 Owns names, descriptions and what a command does. Knows no platform: it gets a `CommandCall`, gives a `CommandReply`.
-Of the chat it knows `CommandedChat` alone. To add a command, write it in `_ChatCommands` and name it in `build_commands`.
+Of the chat it knows `CommandedChat` alone. To add a command, write it in `_ChatCommands`, name it in `build_commands`.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping

@@ -16,6 +16,7 @@ from bot.types import Author, ChatKind, IncomingFile, IncomingMessage, RepliedMe
 
 BOT = Author("fake", "bot", "Bot", is_bot=True)
 ANN = Author("fake", "ann", "Ann")
+LIMITS = PlatformLimits(2000, 0.01, 0.05, 10 * 2**20)
 
 
 @dataclass
@@ -37,7 +38,7 @@ class SentMessage:
 class FakeChannel:
     """A `ReplyChannel`. `failures` are raised by the next calls of `send` and `edit`, `None` lets one pass."""
 
-    limits: PlatformLimits = PlatformLimits(2000, 0.01, 0.05, 10 * 2**20)
+    limits: PlatformLimits = LIMITS
     sent: list[SentMessage] = field(default_factory=list)
     failures: list[BotError | None] = field(default_factory=list)
     num_typing: int = 0

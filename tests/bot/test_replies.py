@@ -1,0 +1,273 @@
+"""Replies on their way: paced, retried, whole."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bot.adapters.base import PlatformLimits
+from bot.errors import DeliveryError, RateLimited
+from bot.replies import EMPTY_REPLY, Pacing, ReplyStream, send_text
+from engine.errors import EngineError
+from engine.types import FinishReason, ReplyChunk
+from tests.fakes.adapter import FakeChannel
+
+FAST = Pacing(first_wait_s=0.02, max_attempts=4, backoff_s=0.005, max_backoff_s=0.02, grace_s=1.0)
+LONG = "One. Two and three, four.\n\n" * 40
+
+
+class Speech:
+    """Chunks that a test lets out one by one; `None` waits for ever, an exception is raised."""
+
+    def __init__(self, *steps: str | float | Exception | None, reason: FinishReason = FinishReason.STOP) -> None:
+        self._steps = steps
+        self._reason = reason
+        self.is_closed = False
+
+    async def chunks(self) -> AsyncIterator[ReplyChunk]:
+        try:
+            for step in self._steps:
+                if isinstance(step, Exception):
+                    raise step
+                elif isinstance(step, str):
+                    yield ReplyChunk(step)
+                else:
+                    await (asyncio.sleep(step) if step is not None else asyncio.Event().wait())
+            yield ReplyChunk("", self._reason)
+        finally:
+            self.is_closed = True
+
+
+async def deliver(channel: FakeChannel, speech: Speech, *, reply_to: str | None = None) -> ReplyStream:
+    stream = ReplyStream(channel, reply_to=reply_to, pacing=FAST)
+    async with asyncio.timeout(10):
+        await stream.deliver(speech.chunks())
+    return stream
+
+
+def limited(
+    *, max_text_length: int = 2000, edit_interval_s: float = 0.01, typing_interval_s: float = 0.05
+) -> FakeChannel:
+    return FakeChannel(PlatformLimits(max_text_length, edit_interval_s, typing_interval_s, 10**7))
+
+
+async def test_a_reply_grows_by_edits_and_ends_exact() -> None:
+    channel = limited()
+    words = [f"word{number} " for number in range(12)]
+    stream = await deliver(channel, Speech(*(step for word in words for step in (word, 0.006))), reply_to="m1")
+    (message,) = channel.sent
+    assert message.reply_to == "m1"
+    assert message.text == stream.text_to_remember == "".join(words).strip()
+    assert len(message.texts) > 2
+    assert all(message.text.startswith(text) for text in message.texts)
+    assert stream.message_ids == (message.id,)
+
+
+async def test_edits_keep_their_distance_and_show_only_the_newest() -> None:
+    channel = limited(edit_interval_s=0.05)
+    await deliver(channel, Speech("These are the first words. ", *(step for _ in range(60) for step in ("on ", 0.002))))
+    (message,) = channel.sent
+    gaps = [late - early for early, late in zip(message.times[:-1], message.times[1:], strict=True)]
+    assert gaps
+    assert min(gaps) >= 0.049
+    assert len(message.texts) < 12
+
+
+async def test_a_slow_channel_makes_no_backlog() -> None:
+    channel = limited()
+    channel.delay_s = 0.08
+    await deliver(channel, Speech("These are the first words. ", *(step for _ in range(60) for step in ("on ", 0.002))))
+    assert len(channel.sent[0].texts) <= 5
+    assert channel.texts[0].endswith("on on")
+
+
+async def test_the_first_words_come_soon_but_not_letter_by_letter() -> None:
+    channel = limited()
+    await deliver(channel, Speech("A", "b", "c", 0.05, "d"))
+    assert channel.sent[0].texts == ["Abc", "Abcd"]
+
+
+async def test_a_finished_reply_is_sent_once() -> None:
+    channel = limited()
+    await deliver(channel, Speech("Yes."))
+    assert channel.sent[0].texts == ["Yes."]
+
+
+async def test_typing_is_shown_until_the_first_words() -> None:
+    channel = limited(typing_interval_s=0.02)
+    task = asyncio.create_task(deliver(channel, Speech(0.1, "Here I am, and I stay.", 0.1, " Bye.")))
+    await channel.wait_until(lambda: bool(channel.sent))
+    num_typing = channel.num_typing
+    assert num_typing >= 3
+    await task
+    assert channel.num_typing == num_typing
+
+
+async def test_a_channel_that_cannot_show_typing_still_gets_the_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(_channel: FakeChannel) -> None:
+        raise DeliveryError("no typing here")
+
+    monkeypatch.setattr(FakeChannel, "show_typing", fail)
+    channel = limited()
+    await deliver(channel, Speech("Yes."))
+    assert channel.texts == ["Yes."]
+
+
+async def test_a_long_reply_goes_on_in_new_messages() -> None:
+    channel = limited(max_text_length=200)
+    steps = [step for part in LONG.split(" ") for step in (part + " ", 0.0005)]
+    stream = await deliver(channel, Speech(*steps), reply_to="m1")
+    assert len(channel.sent) > 4
+    assert "".join("".join(channel.texts).split()) == "".join(LONG.split())
+    assert [message.reply_to for message in channel.sent] == ["m1"] + [None] * (len(channel.sent) - 1)
+    assert stream.message_ids == tuple(message.id for message in channel.sent)
+    assert stream.text_to_remember == " ".join(LONG.split(" ")).strip()
+
+
+async def test_full_messages_are_left_alone() -> None:
+    channel = limited(max_text_length=200)
+    task = asyncio.create_task(deliver(channel, Speech(LONG[:300], 0.05, LONG[300:900], 0.05, LONG[900:])))
+    await channel.wait_until(lambda: len(channel.sent) > 2)
+    first, num_texts = channel.texts[0], len(channel.sent[0].texts)
+    await task
+    assert channel.texts[0] == first
+    assert len(channel.sent[0].texts) == num_texts
+
+
+@pytest.mark.parametrize("empty", ["", "  \n"])
+async def test_an_empty_reply_says_so_and_is_not_remembered(empty: str) -> None:
+    channel = limited()
+    stream = await deliver(channel, Speech(empty))
+    assert channel.texts == [EMPTY_REPLY]
+    assert stream.text_to_remember == ""
+
+
+@pytest.mark.parametrize("error", [DeliveryError("a hiccup"), RateLimited(0.02)])
+@pytest.mark.parametrize("position", [0, 1, 2])
+async def test_a_failed_call_is_made_again(error: DeliveryError, position: int) -> None:
+    channel = limited()
+    channel.failures = [*[None] * position, error]
+    await deliver(channel, Speech("These are the first words.", 0.05, " And more,", 0.05, " and the end."))
+    assert channel.texts == ["These are the first words. And more, and the end."]
+    assert not channel.failures
+
+
+async def test_a_rate_limit_is_honoured() -> None:
+    channel = limited()
+    channel.failures = [None, RateLimited(0.15)]
+    await deliver(channel, Speech("These are the first words.", 0.03, " The end."))
+    first, second = channel.sent[0].times
+    assert second - first >= 0.15
+
+
+async def test_a_dead_channel_is_given_up_and_the_reply_kept(caplog: pytest.LogCaptureFixture) -> None:
+    channel = limited()
+    channel.failures = [DeliveryError("gone")] * 100
+    stream = await deliver(channel, Speech("These are the first words.", 0.03, " The end."))
+    assert channel.sent == []
+    assert stream.text_to_remember == "These are the first words. The end."
+    assert stream.message_ids == ()
+    assert len(channel.failures) > 80, "the attempts are bounded"
+    assert "could not be shown in full: gone" in caplog.text
+
+
+async def test_patience_is_bounded() -> None:
+    channel = limited()
+    channel.failures = [RateLimited(3600)] * 10
+    stream = await deliver(channel, Speech("Yes."))
+    assert stream.text_to_remember == "Yes."
+
+
+async def test_a_channel_that_recovers_at_the_end_shows_everything() -> None:
+    channel = limited()
+    channel.failures = [None, *[DeliveryError("down")] * 3]
+    await deliver(channel, Speech("These are the first words.", *(step for _ in range(20) for step in (" on", 0.003))))
+    assert channel.texts == ["These are the first words." + " on" * 20]
+
+
+async def test_a_message_that_cannot_be_edited_any_more_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def gone(_channel: FakeChannel, message_id: str, text: str) -> None:
+        raise DeliveryError("the message was deleted")
+
+    monkeypatch.setattr(FakeChannel, "edit", gone)
+    channel = limited()
+    stream = await deliver(channel, Speech("These are the first words.", 0.03, " The end."))
+    assert channel.texts == ["These are the first words.", "These are the first words. The end."]
+    assert stream.message_ids == ("sent-1", "sent-2")
+
+
+async def test_cancelling_closes_the_generator_and_keeps_what_was_shown() -> None:
+    channel, speech = limited(), Speech("These are the first words.", None)
+    stream = ReplyStream(channel, pacing=FAST)
+    task = asyncio.create_task(stream.deliver(speech.chunks()))
+    await channel.wait_until(lambda: bool(channel.sent))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert speech.is_closed
+    assert stream.text_to_remember == "These are the first words."
+    assert stream.message_ids == ("sent-1",)
+
+
+async def test_cancelling_before_anything_is_shown_leaves_nothing() -> None:
+    channel, speech = limited(), Speech(None)
+    stream = ReplyStream(channel, pacing=FAST)
+    task = asyncio.create_task(stream.deliver(speech.chunks()))
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert speech.is_closed
+    assert stream.text_to_remember == ""
+    assert channel.sent == []
+
+
+async def test_cancelling_during_a_send_knows_that_it_was_sent() -> None:
+    channel = limited()
+    channel.delay_s = 0.1
+    stream = ReplyStream(channel, pacing=FAST)
+    task = asyncio.create_task(stream.deliver(Speech("These are the first words.", None).chunks()))
+    await asyncio.sleep(0.05)
+    assert not channel.sent
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert stream.message_ids == ("sent-1",)
+    assert stream.text_to_remember == channel.texts[0]
+
+
+async def test_an_engine_that_fails_is_reported_after_what_it_said() -> None:
+    channel = limited()
+    stream = ReplyStream(channel, pacing=FAST)
+    with pytest.raises(EngineError, match="out of memory"):
+        await stream.deliver(Speech("Half a", EngineError("out of memory")).chunks())
+    assert channel.texts == ["Half a"]
+    assert stream.text_to_remember == "Half a"
+
+
+async def test_an_engine_that_fails_at_once_shows_nothing() -> None:
+    channel = limited()
+    with pytest.raises(EngineError):
+        await deliver(channel, Speech(EngineError("no")))
+    assert channel.sent == []
+
+
+async def test_a_reply_that_the_engine_cancelled_counts_as_far_as_it_was_shown() -> None:
+    channel = limited()
+    stream = await deliver(channel, Speech("Half a", reason=FinishReason.CANCELLED))
+    assert channel.texts == ["Half a"]
+    assert stream.text_to_remember == "Half a"
+
+
+async def test_a_complete_text_is_sent_with_the_same_care() -> None:
+    channel = limited(max_text_length=200)
+    channel.failures = [DeliveryError("a hiccup")]
+    message_ids = await send_text(channel, LONG, reply_to="m1", pacing=FAST)
+    assert len(message_ids) == len(channel.sent) > 4
+    assert channel.sent[0].reply_to == "m1"
+
+
+async def test_no_task_is_left_behind() -> None:
+    before = asyncio.all_tasks()
+    await deliver(limited(), Speech("Yes."))
+    assert asyncio.all_tasks() == before

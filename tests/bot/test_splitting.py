@@ -1,0 +1,154 @@
+"""Where long texts are cut: nothing lost, nothing doubled, nothing torn apart."""
+
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from bot.splitting import MIN_LIMIT, Piece, is_grapheme_border, split_text
+
+
+def utf16(text: str) -> int:
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+words = st.text("abc .!\n,。你好👍🏽é`~-\u0301\u200d🇩🇪", max_size=12)
+fences = st.sampled_from(["\n```python\n", "\n```\n", "\n~~~\n", "\n    indented\n", "\n\n", "x" * 150, "字" * 90])
+texts = st.lists(st.one_of(words, fences, st.text(max_size=8)), max_size=60).map("".join)
+limits = st.integers(MIN_LIMIT, 300)
+
+
+@given(texts, limits, st.sampled_from([len, utf16]))
+@example("```python\n" + "x = 1\n" * 100 + "```\nafter", MIN_LIMIT, len)
+def test_pieces_show_all_of_the_text_once(text: str, limit: int, measure) -> None:
+    pieces = split_text(text, limit=limit, measure=measure)
+    position = 0
+    for piece in pieces:
+        assert text[position : piece.start].isspace() or position == piece.start, "only whitespace is left out"
+        assert piece.start < piece.end
+        assert squeezed(text[piece.start : piece.end]) in squeezed(piece.text), "a piece shows its part"
+        assert len(squeezed(piece.text)) - len(squeezed(text[piece.start : piece.end])) <= 42, (
+            "and only fences beside it"
+        )
+        assert measure(piece.text) <= limit
+        assert piece.text.strip()
+        position = piece.end
+    assert not text[position:].strip()
+
+
+def squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+@given(texts, limits)
+def test_a_growing_text_keeps_its_cuts(text: str, limit: int) -> None:
+    whole = split_text(text, limit=limit)
+    for length in range(0, len(text), 37):
+        growing = split_text(text[:length], limit=limit)
+        for early, late in zip(growing[:-1], whole, strict=False):
+            assert early.start == late.start
+            # A fence that ends just at the cut is seen only when it has come.
+            assert text[min(early.end, late.end) : max(early.end, late.end)].strip(" \r\n`~") == ""
+
+
+@given(st.text(st.sampled_from(["a", "\u0301", "👍", "🏽", "🇩", "🇪", "\u200d", "한", "字"]), min_size=MIN_LIMIT * 3))
+def test_characters_stay_whole(text: str) -> None:
+    for piece in split_text(text, limit=MIN_LIMIT, measure=utf16):
+        run = text[max(0, piece.end - 64) : piece.end]
+        has_border = any(is_grapheme_border(text, piece.end - offset) for offset in range(min(64, len(run))))
+        assert is_grapheme_border(text, piece.end) or not has_border
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        "e\u0301",
+        "👍🏽",
+        "🇩🇪",
+        "👩\u200d👩\u200d👧",
+        "1\ufe0f\u20e3",
+        "क्षि",
+        "\u1112\u1161\u11ab",
+        "한\u11ab",
+        "\r\n",
+        "🏴\U000e0067\U000e007f",
+    ],
+)
+def test_what_people_see_as_one_character_has_no_border(whole: str) -> None:
+    text = f"a{whole}b"
+    assert [is_grapheme_border(text, position) for position in range(2, len(whole) + 1)] == [False] * (len(whole) - 1)
+    assert is_grapheme_border(text, 1)
+    assert is_grapheme_border(text, len(whole) + 1)
+
+
+def test_flags_part_between_pairs() -> None:
+    assert is_grapheme_border("🇩🇪🇫🇷", 2)
+    assert not is_grapheme_border("🇩🇪🇫🇷", 3)
+
+
+def test_short_text_is_one_exact_piece() -> None:
+    assert split_text("  Hello,\n\n  you.  ", limit=MIN_LIMIT) == [Piece("Hello,\n\n  you.", 2, 16)]
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n\n"])
+def test_nothing_to_say_is_no_piece(text: str) -> None:
+    assert split_text(text, limit=MIN_LIMIT) == []
+
+
+def test_a_limit_too_small_is_refused() -> None:
+    with pytest.raises(ValueError, match="128"):
+        split_text("a", limit=5)
+
+
+@pytest.mark.parametrize(
+    ("border", "first_ends", "second_begins"),
+    [
+        ("One here.\n\nTwo and then, more\nand so. On", "One here.", "Two"),
+        ("One here, so it is\nTwo. And then", "One here, so it is", "Two"),
+        ("One is here. Two, and then", "One is here.", "Two"),
+        ("他来了。然后，走", "他来了。", "然后"),
+        ("他说：“来。”然后，走", "他说：“来。”", "然后"),
+        ("One is here, two and then", "One is here,", "two"),
+    ],
+)
+def test_the_best_border_wins(border: str, first_ends: str, second_begins: str) -> None:
+    text = "a " * 40 + border + " z" * 60
+    first, second, *_ = split_text(text, limit=MIN_LIMIT)
+    assert first.text.endswith(first_ends)
+    assert second.text.startswith(second_begins)
+
+
+def test_a_border_far_in_front_does_not_make_tiny_pieces() -> None:
+    first, *_ = split_text("Hi.\n\n" + "word " * 100, limit=MIN_LIMIT)
+    assert len(first.text) > MIN_LIMIT // 2
+
+
+def test_a_number_is_not_the_end_of_a_sentence() -> None:
+    first, *_ = split_text("a " * 50 + "about 3.14159265 is " + "b " * 50, limit=MIN_LIMIT)
+    assert not first.text.endswith("3.")
+
+
+def test_code_is_closed_and_opened_again_with_its_language() -> None:
+    code = "\n".join(f"    line_{number} = {number}  # a, b. c" for number in range(40))
+    pieces = split_text(f"Look:\n```python\n{code}\n```\nDone.", limit=300)
+    assert len(pieces) > 3
+    shown = []
+    for piece in pieces:
+        assert piece.text.count("```") % 2 == 0
+        assert "```python\n```" not in piece.text
+        shown += re.findall(r"^ {4}line_.*$", piece.text, re.MULTILINE)
+    assert all(piece.text.startswith("```python\n    line_") for piece in pieces[1:-1])
+    assert "\n".join(shown) == code
+    assert pieces[-1].text.endswith("```\nDone.")
+
+
+def test_a_fence_that_closes_at_the_cut_leaves_no_empty_block() -> None:
+    for length in range(90, 140):
+        pieces = split_text(f"```\n{'x' * 60}\n{'y' * (length - 60)}\n```\nAnd more words follow.", limit=MIN_LIMIT)
+        assert not [piece for piece in pieces if re.search(r"^```\n+```$", piece.text, re.MULTILINE)], length
+        assert all(piece.text.count("```") % 2 == 0 for piece in pieces)
+
+
+def test_long_codes_of_many_pieces_are_fast() -> None:
+    assert len(split_text("some. words, and\n" * 6000, limit=2000)) > 50
