@@ -33,7 +33,7 @@ OTHER_POLLER = (
 )
 
 _TOKEN_SHAPE = re.compile(r"[0-9]+:[A-Za-z0-9_-]+")
-_CONFIRM_TIMEOUT_S = 3.0
+_CONFIRM_TIMEOUT_S = 2.0
 
 T = TypeVar("T")
 
@@ -93,8 +93,7 @@ class TelegramAdapter:
         """Connect, serve and reconnect until cancelled. Raises `PlatformFatal` where the token is wrong."""
         self._status = AdapterStatus(AdapterState.STARTING)
         try:
-            if not _TOKEN_SHAPE.fullmatch(self._token):
-                raise PlatformFatal(f"That is no Telegram token; one looks like 123456:ABC-DEF. {ASK_BOTFATHER}")
+            self._check_settings()
             with token_kept_out_of_logs(self._token):
                 await self._serve()
         except PlatformFatal as error:
@@ -169,10 +168,15 @@ class TelegramAdapter:
             self._report(reason)
             await asyncio.sleep(delay_s)
 
+    def _check_settings(self) -> None:
+        if not _TOKEN_SHAPE.fullmatch(self._token):
+            raise PlatformFatal(f"That is no Telegram token; one looks like 123456:ABC-DEF. {ASK_BOTFATHER}")
+        for name, url in (("telegram.api_url", self._api_url), ("telegram.file_url", self._file_url)):
+            if url is not None and not url.startswith(("http://", "https://")):
+                raise PlatformFatal(f"{name} must begin with http:// or https://, such as http://127.0.0.1:8081.")
+
     def _why_refused(self) -> str:
-        if self._api_url is None:
-            return ASK_BOTFATHER
-        return f"{ASK_BOTFATHER} Or telegram.api_url ({redact(self._api_url, self._token)}) is no Bot API server."
+        return ASK_BOTFATHER if self._api_url is None else f"{ASK_BOTFATHER} Or telegram.api_url is no Bot API server."
 
     def _report(self, reason: str) -> None:
         if self._status.detail != reason:

@@ -4,9 +4,11 @@ Owns connections and the translation of the library's errors. Knows nothing of c
 """
 
 import os
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import httpx
@@ -25,12 +27,18 @@ MAX_DOWNLOAD_BYTES = 20 * 1024 * 1024
 UPDATE_KINDS = ("message", "callback_query")
 
 # What the library raises, bare, for an answer that lacks required fields or is no JSON object.
-MALFORMED_ANSWER = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+MALFORMED_ANSWER = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
 
 _CONNECT_TIMEOUT_S = 10.0
 # Sends are not idempotent: giving up early would show a message twice.
 _READ_TIMEOUT_S = 20.0
 _MAX_CONNECTIONS = 64
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """The trusted certificates. Reading them takes a while, and three connection pools want them."""
+    return httpx.create_ssl_context()
 
 
 def retry_after_s(error: RetryAfter) -> float:
@@ -53,10 +61,15 @@ class TelegramClient(Bot):
                 connect_timeout=_CONNECT_TIMEOUT_S,
                 read_timeout=_READ_TIMEOUT_S,
                 pool_timeout=_CONNECT_TIMEOUT_S,
+                httpx_kwargs={"verify": _certificates()},
             ),
-            get_updates_request=HTTPXRequest(connection_pool_size=2, connect_timeout=_CONNECT_TIMEOUT_S),
+            get_updates_request=HTTPXRequest(
+                connection_pool_size=2, connect_timeout=_CONNECT_TIMEOUT_S, httpx_kwargs={"verify": _certificates()}
+            ),
         )
-        self._downloads = httpx.AsyncClient(timeout=httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S))
+        self._downloads = httpx.AsyncClient(
+            timeout=httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S), verify=_certificates()
+        )
 
     def __repr__(self) -> str:
         return "TelegramClient()"  # the library's shows the token

@@ -180,6 +180,14 @@ async def test_another_poller_shows_in_the_status(fake: FakeTelegram) -> None:
         await eventually(lambda: adapter.status.state is AdapterState.RUNNING)
 
 
+async def test_two_processes_with_one_token(fake: FakeTelegram) -> None:
+    other = adapter_for(fake, RecordingHandler())
+    async with serving(fake, RecordingHandler()) as adapter, in_background(other):
+        await eventually(
+            lambda: any("another process polls this token" in each.status.detail for each in (adapter, other))
+        )
+
+
 async def test_a_webhook_left_behind_is_removed(fake: FakeTelegram) -> None:
     fake.has_webhook = True
     async with serving(fake, RecordingHandler()):
@@ -233,6 +241,15 @@ async def test_what_is_no_token_is_refused_without_asking(fake: FakeTelegram, to
         await adapter.run()
     assert not fake.calls
     assert not token or token not in str(caught.value)
+
+
+async def test_a_server_without_a_scheme_is_refused(fake: FakeTelegram) -> None:
+    adapter = TelegramAdapter(
+        fake.token, handler=RecordingHandler(), commands=CommandTable(()), api_url="localhost:8081"
+    )
+    with pytest.raises(PlatformFatal, match=r"telegram\.api_url must begin with http"):
+        await adapter.run()
+    assert adapter.status.state is AdapterState.FAILED
 
 
 async def test_a_token_revoked_while_running_is_fatal(fake: FakeTelegram) -> None:
