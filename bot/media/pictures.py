@@ -184,7 +184,7 @@ def _normalise(source: Image.Image, limits: PictureLimits) -> NormalisedPicture:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except _DECODER_ERRORS:
+    except (UserWarning, *_DECODER_ERRORS):
         return 1  # a picture with broken metadata is still a picture
     return value if isinstance(value, int) else 1
 
