@@ -1,0 +1,76 @@
+"""Chooses the next token from its logits. Shapes: `v` vocabulary."""
+
+import secrets
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from engine.errors import DeviceError
+from engine.types import SamplingSettings
+
+
+class Sampler:
+    """One reply's choices, with a random generator of its own: the same seed chooses the same."""
+
+    def __init__(
+        self,
+        settings: SamplingSettings,
+        *,
+        vocab_size: int,
+        device: torch.device,
+        penalised_ids: Iterable[int] = (),
+        exempt_ids: Iterable[int] = (),
+    ) -> None:
+        """`penalised_ids` are what earlier replies said; `exempt_ids`, the ends of a turn, are never penalised."""
+        self._settings = settings
+        self._generator = torch.Generator(device)
+        # The generator takes 64 bits; any whole number is welcome as a seed.
+        seed = secrets.randbits(63) if settings.seed is None else settings.seed % 2**63
+        self._generator.manual_seed(seed)
+        self._is_said = torch.zeros(vocab_size, dtype=torch.bool, device=device)
+        self._is_said[torch.tensor(sorted(set(penalised_ids)), dtype=torch.long, device=device)] = True
+        self._exempt = torch.tensor(sorted(set(exempt_ids)), dtype=torch.long, device=device)
+        self._is_said[self._exempt] = False
+
+    def choose(self, logits: Tensor) -> int:
+        """The next token's id. `logits: (v,)` in float32."""
+        token = self._draw(self._penalise(logits))
+        self._is_said[token] = True
+        self._is_said[self._exempt] = False
+        # One transfer from the device a token: a broken row of logits comes back as -1.
+        chosen = int(torch.where(logits[token].isfinite(), token, -1))
+        if chosen < 0:
+            raise DeviceError(
+                'the model computed no numbers in this format: set engine.dtype = "float32" or "bfloat16"'
+            )
+        return chosen
+
+    def _penalise(self, logits: Tensor) -> Tensor:
+        """Make what was said less likely, whatever the sign of its logit."""
+        penalty = self._settings.repetition_penalty
+        if penalty == 1.0:
+            return logits
+        said = self._is_said if len(logits) == len(self._is_said) else self._is_said[: len(logits)]
+        return torch.where(said, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+    def _draw(self, logits: Tensor) -> Tensor:
+        if self._settings.temperature == 0:
+            return logits.argmax()
+        # Sorted, the likeliest first: each filter keeps a head of it, and that head is never empty.
+        num_kept = min(self._settings.top_k or len(logits), len(logits))
+        values, ids = torch.topk(logits / self._settings.temperature, num_kept)
+        probabilities = self._filter(torch.softmax(values, dim=-1))
+        # A race of exponentials draws like `multinomial`, without its check that would stop a whole GPU.
+        race = probabilities / torch.empty_like(probabilities).exponential_(generator=self._generator)
+        return ids[race.argmax()]
+
+    def _filter(self, probabilities: Tensor) -> Tensor:
+        """Set the tail to zero that `top_p` and `min_p` cut off; what is left are weights."""
+        if self._settings.top_p < 1:
+            mass_before = probabilities.cumsum(-1) - probabilities
+            probabilities = probabilities.masked_fill(mass_before >= self._settings.top_p, 0.0)
+        if self._settings.min_p > 0:
+            floor = self._settings.min_p * probabilities[0]
+            probabilities = probabilities.masked_fill(probabilities < floor, 0.0)
+        return probabilities
