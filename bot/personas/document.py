@@ -16,8 +16,9 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import ReaderError
 
 MAX_DOCUMENT_BYTES = 512 * 1024
-# What aliases may unfold to. Without it ten lines of YAML become gigabytes.
-MAX_UNFOLDED_CHARACTERS = 2 * MAX_DOCUMENT_BYTES
+# What aliases may unfold to. Without a limit ten lines of YAML become gigabytes.
+MAX_UNFOLDED_BYTES = 8 * MAX_DOCUMENT_BYTES
+BYTES_PER_VALUE = 24
 MAX_DEPTH = 32
 
 Location = tuple[str | int, ...]
@@ -110,7 +111,7 @@ class _Unfolding:
     def __init__(self, document: Document) -> None:
         self._document = document
         self._constructor = SafeConstructor()
-        self._num_characters = 0
+        self._num_bytes = 0
         self._open: list[Node] = []
 
     def mapping(self, node: Node, location: Location) -> dict[str, JsonValue]:
@@ -172,8 +173,8 @@ class _Unfolding:
         return text
 
     def _charge(self, node: Node) -> None:
-        self._num_characters += 1 + (len(node.value) if isinstance(node, ScalarNode) else 0)
-        if self._num_characters > MAX_UNFOLDED_CHARACTERS:
+        self._num_bytes += BYTES_PER_VALUE + (len(node.value) if isinstance(node, ScalarNode) else 0)
+        if self._num_bytes > MAX_UNFOLDED_BYTES:
             raise UnreadableDocument(
                 _place(node.start_mark), "aliases (`*name`) unfold to far more text than the file holds; write it out"
             )

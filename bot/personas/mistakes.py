@@ -124,7 +124,7 @@ def _suggestion(written: object, location: Location) -> str:
     elsewhere = _KNOWN_ELSEWHERE.get(str(written).lower())
     if elsewhere in choices:
         return f"; did you mean `{elsewhere}`?"
-    close = get_close_matches(str(written).lower(), choices, n=1, cutoff=0.6)
+    close = get_close_matches(str(written).lower(), choices, n=1, cutoff=0.7)
     return f"; did you mean `{close[0]}`?" if close else ""
 
 

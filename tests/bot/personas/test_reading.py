@@ -1,0 +1,255 @@
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.personas.document import UnreadableDocument, parse_document
+from bot.personas.reading import InvalidPersona, read_persona
+from tests.bot.personas.conftest import MIRA, WritePersona
+
+
+def problems_of(path: Path) -> list[tuple[int | None, int | None, str]]:
+    with pytest.raises(InvalidPersona) as caught:
+        read_persona(path)
+    return [(problem.line, problem.column, problem.message) for problem in caught.value.problems]
+
+
+def only_problem_of(path: Path) -> str:
+    with pytest.raises(InvalidPersona) as caught:
+        read_persona(path)
+    assert len(caught.value.problems) == 1
+    return str(caught.value).removeprefix(f"{path}:")
+
+
+def test_a_minimal_persona(write: WritePersona) -> None:
+    persona = read_persona(write("mira.yaml"))
+    assert (persona.id, persona.name, persona.greetings) == ("mira", "Mira", ("Ahoy!",))
+
+
+def test_all_problems_at_once_in_the_order_of_the_file(write: WritePersona) -> None:
+    path = write(
+        "bad.yaml",
+        base="""\
+name: Mira
+greeting: hi
+traits: curious
+voice:
+  formality: cosual
+examples:
+  - user: hi
+avatar: missing.png
+sampling: {temperature: 9, top_k: "5"}
+name: Nora
+""",
+    )
+    assert problems_of(path) == [
+        (1, 1, "`summary` is missing; add for example `summary: Keeper of a lighthouse who collects storms.`"),
+        (1, 1, '`greetings` is missing; add for example `greetings: ["Ahoy! What brings you up all those stairs?"]`'),
+        (2, 1, "`greeting` is not a known key; did you mean `greetings`?"),
+        (3, 9, "`traits` must be a list: each item on a line of its own, after `- `"),
+        (5, 14, "`voice.formality` must be one of `casual`, `neutral`, `formal`; did you mean `casual`?"),
+        (7, 5, "`examples.1.reply` is missing; add for example `reply: Windswept, thank you!`"),
+        (8, 9, "avatar file not found: there is no `missing.png` in the persona's folder"),
+        (9, 25, "`sampling.temperature` must be at most 2"),
+        (9, 35, "`sampling.top_k` must be a whole number such as `50`, without quotes"),
+        (10, 1, "`name` is already in line 1; keep one of them"),
+    ]
+
+
+def test_a_problem_reads_as_file_line_column(write: WritePersona) -> None:
+    path = write(more="colour: red\n")
+    with pytest.raises(InvalidPersona) as caught:
+        read_persona(path)
+    assert str(caught.value).startswith(f"{path}:5:1: `colour` is not a known key; the keys are `name`, ")
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("identity: {specis: cat}", "5:12: `specis` is not a known key in `identity`; did you mean `species`?"),
+        ("first_mes: Hello", "5:1: `first_mes` is not a known key; did you mean `greetings`?"),
+        ("pronouns: she/her", "5:1: `pronouns` belongs under `identity`"),
+        ("platforms: {discrod: {}}", "5:13: `discrod` is not a known key in `platforms`; did you mean `discord`?"),
+        ("traits:", "5:1: `traits` is empty; give it a value or remove it"),
+        ('scenario: "  "', "5:11: `scenario` is empty; give it a value or remove it"),
+        ("language: English", "5:11: `language` must be a language code such as `en`, `de` or `zh-Hans`"),
+        ("scenario: [a]", "5:11: `scenario` must be a text, not a list"),
+        ("identity: {age: {a: b}}", "5:17: `identity.age` must be a text, not `key: value` lines"),
+        ("voice: loud", "5:8: `voice` must consist of `key: value` lines; the keys are `style`, `formality`, `length`"),
+        ("triggers: {mention: maybe}", "5:21: `triggers.mention` must be `true` or `false`"),
+        ("sampling: {min_p: true}", "5:19: `sampling.min_p` must be a number such as `0.8`, without quotes"),
+        ("lexicon: {emoji_rate: .nan}", "5:23: `lexicon.emoji_rate` must be at most 5"),
+        ("sampling: {top_p: 0}", "5:19: `sampling.top_p` must be more than 0"),
+        ("lore: [{content: x}]", "5:8: `lore.1` would never be told: give it `keys`, or `constant: true`"),
+        ("creator: " + "x" * 501, "5:10: `creator` is longer than 500 characters; shorten it"),
+        ("id: other", "5:1: the id is the file's name, `mira`: remove this line or rename the file"),
+        ("scenario: !!python/name:os.system x", "5:11: the tag `!!python/name:os.system` is not supported; remove it"),
+        ("<<: {creator: x}", "5:1: merging with `<<` is not supported; write the lines out"),
+        ("? [a]\n: b", "5:3: a key must be a plain word; if this is a text, put it in quotes"),
+        ("extensions: {a: &a [*a]}", "5:17: `*` refers to something that contains itself, at line 5; write it out"),
+    ],
+)
+def test_schema_problems_in_plain_words(write: WritePersona, lines: str, expected: str) -> None:
+    assert only_problem_of(write(more=lines + "\n")) == expected
+
+
+def test_an_empty_list_of_greetings(write: WritePersona) -> None:
+    path = write(base="name: A\nsummary: b\ngreetings: []\n")
+    assert only_problem_of(path) == "3:12: `greetings` needs at least 1 item"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", " the file is empty; `commedia persona new NAME` writes one to start from"),
+        ("- a", "1:1: the file must consist of `key: value` lines"),
+        ("a: b: c", '1:5: a text with ": " in it must be in quotes; if this is a key, mend its indentation'),
+        ("a:\n\tb: c", "2:1: a tab is used for indentation; use spaces"),
+        ("a:\n  - *waves* hi", "2:5: a text that begins with `*` or `&` must be in quotes"),
+        ("a: @me", "1:4: a text that begins with '@' must be in quotes"),
+        ("a:\n  - {{user}} is here", "2:14: a text that begins with `{{` must be in quotes"),
+        ('a: "open', "1:4: this quote is never closed"),
+        ('a: "\\q"', "1:6: a backslash has a meaning inside double quotes; use single quotes around the text"),
+        ("a: [1, 2\nb: 3", "1:4: a comma or the closing `]` is missing for what begins here"),
+        ("a:\n  - b\n c: d", "3:2: this does not fit the lines above; mend the indentation, or the quotes of the text"),
+        ("a: 1\n---\nb: 2", "2:1: `---` begins a second document; keep one persona a file"),
+        ("ok: é\na: \x07", "2:4: a control character (U+0007) is in the text; remove it"),
+        ("[" * 5000, " lists and mappings are nested too deeply"),
+        ("a: " + "[" * 40 + "]" * 40, "1:36: lists and mappings are nested deeper than 32 levels"),
+    ],
+)
+def test_syntax_errors_in_plain_words(write: WritePersona, text: str, expected: str) -> None:
+    assert only_problem_of(write(base=text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"a: b\nc: \xff\n", "2:4: byte 0xff is not UTF-8; save the file as UTF-8"),
+        ("a: b".encode("utf-16"), " the file is saved as UTF-16; save it as UTF-8"),
+        (b"#" * (512 * 1024 + 1), " the file is larger than 512 KiB; a persona is a short text, split it"),
+    ],
+)
+def test_bytes_that_are_no_text(tmp_path: Path, data: bytes, expected: str) -> None:
+    path = tmp_path / "mira.yaml"
+    path.write_bytes(data)
+    assert only_problem_of(path) == expected
+
+
+def test_a_byte_order_mark_is_no_problem(tmp_path: Path) -> None:
+    path = tmp_path / "mira.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + MIRA.encode())
+    assert read_persona(path).name == "Mira"
+
+
+def test_aliases_may_not_unfold_without_end(write: WritePersona) -> None:
+    lines = ["extensions:", "  a0: &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha, ha]"]
+    lines += [f"  a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]" for n in range(12)]
+    assert "aliases (`*name`) unfold to far more text than the file holds" in only_problem_of(
+        write(more="\n".join(lines))
+    )
+
+
+def test_small_aliases_work(write: WritePersona) -> None:
+    persona = read_persona(write(more="traits: &t [kind, shy]\nlook: *t\n"))
+    assert persona.look == ("kind", "shy")
+
+
+def test_a_text_keeps_the_authors_spelling(write: WritePersona) -> None:
+    more = """\
+version: 1.0
+language: no
+tags: [yes, 12:30, 2024-01-01, 0x10, ~x]
+identity: {age: 007}
+extensions: {level: 3, since: 2024-01-01, ok: yes}
+"""
+    persona = read_persona(write(more=more))
+    assert (persona.version, persona.language) == ("1.0", "no")
+    assert persona.tags == ("yes", "12:30", "2024-01-01", "0x10", "~x")
+    assert persona.identity.age == 7
+    assert persona.extensions == {"level": 3, "since": "2024-01-01", "ok": True}
+
+
+def test_a_number_too_long_for_python(write: WritePersona) -> None:
+    assert only_problem_of(write(more=f"sampling: {{top_k: {'9' * 5000}}}\n")).endswith("without quotes")
+
+
+@pytest.mark.parametrize("name", ["Mira.yaml", "mi ra.yaml", "-mira.yaml", "米.yaml", f"{'m' * 65}.yaml"])
+def test_the_files_name_is_the_id(write: WritePersona, name: str) -> None:
+    assert only_problem_of(write(name)).startswith(" the file's name becomes the persona's id: rename ")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    assert only_problem_of(tmp_path / "mira.yaml") == " the file cannot be read: No such file or directory"
+
+
+def test_an_avatar_beside_the_file(write: WritePersona, tmp_path: Path) -> None:
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "mira.png").write_bytes(b"png")
+    assert read_persona(write(more="avatar: faces/mira.png\n")).avatar == "faces/mira.png"
+
+
+@pytest.mark.parametrize(
+    ("avatar", "expected"),
+    [
+        ("../mira.png", "lies outside the persona's folder"),
+        ("/etc/passwd", "lies outside the persona's folder"),
+        ("link.png", "lies outside the persona's folder"),
+        ("loop.png", "cannot be read"),
+        ("https://example.org/mira.png", "not a web address"),
+        ('"a\\0b.png"', "control characters"),
+        ("mira.yaml", "an avatar must be one of .png, "),
+        (".", "avatar file not found"),
+        ("x" * 300 + ".png", "cannot be read"),
+    ],
+)
+def test_avatars_that_are_refused(write: WritePersona, tmp_path: Path, avatar: str, expected: str) -> None:
+    folder = tmp_path / "personas"
+    path = write("personas/mira.yaml", f"avatar: {avatar}\n")
+    (tmp_path / "mira.png").write_bytes(b"png")
+    (folder / "link.png").symlink_to(tmp_path / "mira.png")
+    os.symlink("loop.png", folder / "loop.png")
+    assert expected in only_problem_of(path)
+
+
+def test_an_avatar_of_one_platform_is_checked_too(write: WritePersona) -> None:
+    problem = only_problem_of(write(more="platforms:\n  discord: {avatar: x.png}\n"))
+    assert problem.startswith("6:21: avatar file not found")
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_whatever_is_in_a_file_is_answered_plainly(data: bytes) -> None:
+    try:
+        parse_document(data)
+    except UnreadableDocument as error:
+        assert error.mistake.message
+
+
+yaml_ish = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["name", "user", "reply", "x", "style", "discord"]), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+fields = st.sampled_from(
+    ["name", "identity", "voice", "examples", "lexicon", "sampling", "lore", "platforms", "avatar", "zz"]
+)
+
+
+@given(st.dictionaries(fields, yaml_ish, max_size=4))
+def test_whatever_stands_in_a_field_is_answered_plainly(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, object]
+) -> None:
+    import yaml
+
+    path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
+    path.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
+    with pytest.raises(InvalidPersona) as caught:
+        read_persona(path)
+    for problem in caught.value.problems:
+        assert "Input should" not in problem.message
+        assert "pydantic" not in problem.message
