@@ -1,0 +1,64 @@
+"""The rehearsal backend repeats what it heard."""
+
+import asyncio
+
+import pytest
+
+from engine.backends.echo import EchoEngine
+from engine.errors import EngineError, RequestError
+from engine.types import FinishReason, GenerationRequest, Image, Role, SamplingSettings, Turn
+from tests.fakes.personas import a_persona
+
+
+def request(
+    text: str = "hello  there\nfriend", *, num_pictures: int = 0, max_new_tokens: int = 256
+) -> GenerationRequest:
+    images = tuple(Image(str(number), b"") for number in range(num_pictures))
+    turns = (Turn(Role.USER, "earlier"), Turn(Role.ASSISTANT, "yes"), Turn(Role.USER, text, images))
+    return GenerationRequest(a_persona("Luna"), "", turns, SamplingSettings(max_new_tokens=max_new_tokens))
+
+
+async def test_it_repeats_the_last_turn_word_by_word() -> None:
+    engine = EchoEngine()
+    await engine.start()
+    chunks = [chunk async for chunk in engine.generate(request())]
+    assert [chunk.text for chunk in chunks] == ["Luna", " heard:", " hello", "  there", "\nfriend", ""]
+    assert chunks[-1].finish_reason is FinishReason.STOP
+    assert chunks[-1].stats is not None
+    assert chunks[-1].stats.num_new_tokens == 5
+
+
+@pytest.mark.parametrize(
+    ("num_pictures", "words"), [(0, "heard:"), (1, "heard (1 picture):"), (3, "heard (3 pictures):")]
+)
+async def test_it_counts_pictures(num_pictures: int, words: str) -> None:
+    text = "".join([chunk.text async for chunk in EchoEngine().generate(request("x", num_pictures=num_pictures))])
+    assert text == f"Luna {words} x"
+
+
+async def test_it_keeps_to_the_length() -> None:
+    chunks = [chunk async for chunk in EchoEngine().generate(request(max_new_tokens=3))]
+    assert "".join(chunk.text for chunk in chunks) == "Luna heard: hello"
+    assert chunks[-1].finish_reason is FinishReason.LENGTH
+
+
+async def test_it_takes_its_time() -> None:
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    assert [chunk async for chunk in EchoEngine(seconds_per_word=0.02).generate(request())]
+    assert loop.time() - started >= 0.1
+
+
+async def test_closing_it_ends_running_replies() -> None:
+    engine = EchoEngine()
+    chunks = engine.generate(request())
+    await anext(chunks)
+    await engine.aclose()
+    with pytest.raises(EngineError, match="closed"):
+        await anext(chunks)
+    await engine.aclose()
+
+
+async def test_nothing_to_answer_is_refused() -> None:
+    with pytest.raises(RequestError):
+        await anext(EchoEngine().generate(GenerationRequest(a_persona("Luna"), "", ())))
