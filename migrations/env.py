@@ -15,8 +15,8 @@ from bot.store.tables import metadata
 
 def run_migrations(connection: Connection) -> None:
     """Run the wanted steps in the connection's transaction."""
-    # SQLite changes most things by rebuilding the table (batch), and takes back schema changes on rollback.
-    context.configure(connection=connection, target_metadata=metadata, render_as_batch=True, transactional_ddl=True)
+    # SQLite changes most things by rebuilding the table: batch.
+    context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
     with context.begin_transaction():
         context.run_migrations()
 

@@ -133,6 +133,16 @@ def definitions(path: Path) -> dict[str, list[str]]:
         }
 
 
+async def test_it_runs_from_a_folder_with_a_percent_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "100% (new)" / "migrations"
+    shutil.copytree(Path(migrations.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(migrations, "__file__", str(folder / "__init__.py"))
+    database = Database(tmp_path / "commedia.db")
+    await database.upgrade()
+    assert await database.revision() == head_revision()
+    await database.aclose()
+
+
 # Steps to come, written into a copy of the folder
 
 
