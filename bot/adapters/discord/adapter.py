@@ -9,7 +9,6 @@ Messages that are being answered meanwhile belong to the adapter, not to the cli
 """
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Iterator
@@ -124,11 +123,11 @@ class DiscordAdapter:
     async def _serve_with_one_client(self) -> str:
         """Serve until the client breaks, and say why it did."""
         client = DiscordClient(self._slash_commands, on_conversation=self._accept, on_state=self._set_state)
+        # A task of its own: where discord.py lets go of a cancellation, the adapter itself still ends.
+        serving = asyncio.create_task(self._serve(client))
         try:
-            async with asyncio.timeout(LOGIN_TIMEOUT_S):
-                await client.login(self._token)
-            self._connection.open(client)
-            await client.connect()
+            await asyncio.wait({serving})
+            serving.result()
         except Exception as error:  # noqa: BLE001  anything escapes discord.py, and all of it asks for a new client
             if (fatal := fatal_cause(error)) is not None:
                 raise PlatformFatal(fatal) from None
@@ -137,8 +136,14 @@ class DiscordAdapter:
             return cause
         finally:
             self._connection.close()
-            await _close(client)
+            await _close(client, serving)
         return "the connection ended"
+
+    async def _serve(self, client: DiscordClient) -> None:
+        async with asyncio.timeout(LOGIN_TIMEOUT_S):
+            await client.login(self._token)
+        self._connection.open(client)
+        await client.connect()
 
     def _accept(self, client: discord.Client, message: discord.Message) -> None:
         if is_conversation(message):
@@ -159,10 +164,14 @@ def _point_library_at(api_url: str | None, gateway_url: str | None) -> None:
         DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(gateway_url)
 
 
-async def _close(client: discord.Client) -> None:
+async def _close(client: discord.Client, serving: asyncio.Task[None]) -> None:
     """Close a client that may be half alive; a gateway that does not answer the farewell is left after a while."""
-    with contextlib.suppress(TimeoutError, OSError):
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            await client.close()
-            return
+    closing = asyncio.create_task(client.close())
+    await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_S)
+    closing.cancel()
+    serving.cancel()
+    await asyncio.wait({closing, serving}, timeout=CLOSE_TIMEOUT_S)
     await client.http.close()
+    for task in (closing, serving):
+        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+            _log.debug("Discord client ended with %s", describe(error))

@@ -48,7 +48,13 @@ class DiscordChannel:
         """Send `text` and return the message's id. A message to reply to that is gone is no obstacle."""
 
         async def post(target: discord.PartialMessageable) -> str:
-            message = await target.send(text, reference=self._reference(reply_to), allowed_mentions=ALLOWED_MENTIONS)
+            if reply_to is None:
+                message = await target.send(text, allowed_mentions=ALLOWED_MENTIONS)
+            else:
+                reference = discord.MessageReference(
+                    message_id=int(reply_to), channel_id=self._channel_id, fail_if_not_exists=False
+                )
+                message = await target.send(text, reference=reference, allowed_mentions=ALLOWED_MENTIONS)
             return str(message.id)
 
         return await self._request(post, REQUEST_TIMEOUT_S)
@@ -61,15 +67,6 @@ class DiscordChannel:
             await message.edit(content=text, allowed_mentions=ALLOWED_MENTIONS)
 
         await self._request(patch, REQUEST_TIMEOUT_S)
-
-    def _reference(self, message_id: str | None) -> discord.MessageReference:
-        if message_id is None:
-            # discord.py's own mark for "left out"; its type is that of whatever it stands for.
-            nothing: discord.MessageReference = discord.utils.MISSING
-            return nothing
-        return discord.MessageReference(
-            message_id=int(message_id), channel_id=self._channel_id, fail_if_not_exists=False
-        )
 
     async def _request(
         self, action: Callable[[discord.PartialMessageable], Coroutine[Any, Any, Result]], timeout_s: float

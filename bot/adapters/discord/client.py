@@ -45,6 +45,11 @@ class DiscordClient(discord.Client):
         self._on_conversation = on_conversation
         self._on_state = on_state
 
+    def dispatch(self, event: str, /, *args: object, **kwargs: object) -> None:
+        """Hand an event on. discord.py goes on after `close()` to announce "ready", and stumbles over its own end."""
+        if not self.is_closed():
+            super().dispatch(event, *args, **kwargs)
+
     async def on_ready(self) -> None:
         """The gateway has told everything: show the commands."""
         self._on_state(AdapterState.RUNNING)

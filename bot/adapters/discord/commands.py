@@ -55,7 +55,7 @@ class SlashCommands:
         self._tasks = tasks
         self._synced_digest: str | None = None
         # A name that Discord would refuse should stop the start, not be found out when the bot is already online.
-        self.tree(discord.Client(intents=discord.Intents.none()))
+        self.tree(discord.Client(intents=discord.Intents(guilds=True)))
 
     def tree(self, client: discord.Client) -> app_commands.CommandTree[discord.Client]:
         """All commands, ready for `client`."""

@@ -1,0 +1,124 @@
+"""The real adapter, with the real discord.py, against the fake Discord."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+from discord.gateway import DiscordWebSocket
+from discord.http import Route
+
+from bot.adapters.base import AdapterState, ReplyChannel
+from bot.adapters.discord.adapter import Backoff, DiscordAdapter
+from bot.commands import Argument, Choice, Command, CommandCall, CommandReply, CommandTable
+from bot.errors import PersonaError
+from bot.types import IncomingMessage
+from tests.fakes.discord import FakeDiscord
+
+QUICK = Backoff(first_s=0.05, max_s=0.2)
+
+
+@dataclass
+class RecordingHandler:
+    """Keeps what it is given; `answer` says what else to do."""
+
+    received: list[IncomingMessage] = field(default_factory=list)
+    answer: Callable[[IncomingMessage, ReplyChannel], Awaitable[None]] | None = None
+
+    async def handle(self, message: IncomingMessage, channel: ReplyChannel) -> None:
+        self.received.append(message)
+        if self.answer is not None:
+            await self.answer(message, channel)
+
+
+@dataclass
+class Commands:
+    """A table of commands with one of each kind, and the calls that reached it."""
+
+    calls: list[CommandCall] = field(default_factory=list)
+    run_reset: Callable[[], Awaitable[CommandReply]] | None = None
+
+    def table(self) -> CommandTable:
+        name = Argument("name", "Whom to talk to", suggest=self.suggest)
+        return CommandTable(
+            (
+                Command(("persona", "list"), "All personas", self.list),
+                Command(("persona", "use"), "Talk to another persona", self.use, (name,)),
+                Command(("reset",), "Start over", self.reset),
+            )
+        )
+
+    async def suggest(self, call: CommandCall, typed: str) -> tuple[Choice, ...]:
+        self.calls.append(call)
+        return tuple(Choice(name.title(), name) for name in ("lia", "otto") if name.startswith(typed))
+
+    async def list(self, call: CommandCall) -> CommandReply:
+        self.calls.append(call)
+        choices = (Choice("Lia", "lia"), Choice("Otto", "otto"))
+        return CommandReply("Whom?", True, choices, ("persona", "use"), "name")
+
+    async def use(self, call: CommandCall) -> CommandReply:
+        self.calls.append(call)
+        if call.arguments["name"] not in ("lia", "otto"):
+            raise PersonaError(f"There is no {call.arguments['name']}.")
+        return CommandReply(f"You talk to {call.arguments['name']}.")
+
+    async def reset(self, call: CommandCall) -> CommandReply:
+        self.calls.append(call)
+        return await self.run_reset() if self.run_reset is not None else CommandReply("Forgotten.", is_private=True)
+
+
+@dataclass
+class Stage:
+    """Everything that a test of the running adapter needs."""
+
+    discord: FakeDiscord
+    handler: RecordingHandler
+    commands: Commands
+    adapter: DiscordAdapter
+    running: asyncio.Task[None]
+
+    async def wait_for_messages(self, count: int = 1) -> list[IncomingMessage]:
+        await self.discord.wait_for(lambda: len(self.handler.received) >= count)
+        return self.handler.received
+
+    async def wait_for_state(self, state: AdapterState) -> None:
+        await self.discord.wait_for(lambda: self.adapter.status.state is state)
+
+
+@pytest.fixture
+async def discord(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeDiscord]:
+    """The fake; what discord.py is pointed at is put back afterwards."""
+    monkeypatch.setattr(Route, "BASE", Route.BASE)
+    monkeypatch.setattr(DiscordWebSocket, "DEFAULT_GATEWAY", DiscordWebSocket.DEFAULT_GATEWAY)
+    async with FakeDiscord(token="not-a-real-token") as fake:
+        yield fake
+
+
+@contextlib.asynccontextmanager
+async def performing(discord: FakeDiscord, *, token: str | None = None) -> AsyncIterator[Stage]:
+    """Run an adapter on `discord` for the length of the block."""
+    handler, commands = RecordingHandler(), Commands()
+    adapter = DiscordAdapter(
+        token or discord.token,
+        handler=handler,
+        commands=commands.table(),
+        api_url=discord.api_url,
+        gateway_url=discord.gateway_url,
+        backoff=QUICK,
+    )
+    running = asyncio.create_task(adapter.run())
+    try:
+        yield Stage(discord, handler, commands, adapter, running)
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+
+
+@pytest.fixture
+async def stage(discord: FakeDiscord) -> AsyncIterator[Stage]:
+    """A running adapter that has connected."""
+    async with performing(discord) as stage:
+        await discord.wait_until_connected()
+        yield stage
