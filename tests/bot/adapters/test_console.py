@@ -1,0 +1,218 @@
+"""The terminal: lines in, text printed once, files by name, a clean end."""
+
+import asyncio
+import io
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bot.adapters.base import AdapterState
+from bot.adapters.console import ROOM, ConsoleAdapter, ConsoleChannel, TypedLines, ask_once, pictures_in
+from bot.errors import BotError, DeliveryError, MediaError, PersonaError
+from tests.bot.adapters.web.rehearsal import RehearsalChat, rehearsal_commands
+
+PNG = b"\x89PNG\r\n\x1a\n and more"
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "a dog.png"
+    path.write_bytes(PNG)
+    return path
+
+
+async def converse(chat: RehearsalChat, lines: Iterable[str], *, persona_id: str | None = None) -> str:
+    """Type `lines`, then Ctrl-D; what stood on the terminal in the end."""
+    typed = iter(lines)
+
+    async def read_line() -> str | None:
+        return next(typed, None)
+
+    screen = io.StringIO()
+    adapter = ConsoleAdapter(
+        handler=chat,
+        browser=chat,
+        commands=rehearsal_commands(chat),
+        persona_id=persona_id,
+        console=Console(file=screen, width=200, highlight=False),
+        read_line=read_line,
+    )
+    await asyncio.wait_for(adapter.run(), 10)
+    assert adapter.status.state is AdapterState.STOPPED
+    return screen.getvalue()
+
+
+async def test_the_greeting_comes_first_and_a_reply_is_printed_once() -> None:
+    chat = RehearsalChat()
+    shown = await converse(chat, ["Hello, who are you?"])
+    assert shown.index("Mina Okoro: Mind the step!") < shown.index("Mina Okoro: Oh, what a")
+    assert shown.count("rainy evenings") == 1
+    assert chat.received[0].text == "Hello, who are you?"
+    assert chat.received[0].room == ROOM
+
+
+async def test_a_persona_can_be_named_at_the_start() -> None:
+    assert "Captain Brask: Fog's coming." in await converse(RehearsalChat(), [], persona_id="brask")
+
+
+async def test_an_unknown_persona_is_refused() -> None:
+    with pytest.raises(PersonaError, match="no persona nobody"):
+        await converse(RehearsalChat(), [], persona_id="nobody")
+
+
+async def test_blank_lines_are_no_messages() -> None:
+    chat = RehearsalChat()
+    await converse(chat, ["", "   "])
+    assert chat.received == []
+
+
+async def test_commands_run_and_their_choices_are_picked_by_number() -> None:
+    chat = RehearsalChat()
+    shown = await converse(chat, ["/help", "/persona list", "2", "Ahoy"])
+    assert "Just write, or add a picture." in shown
+    assert "/image FILE" in shown
+    assert "2. Captain Brask" in shown
+    assert "Captain Brask: You said: Ahoy" in shown
+    assert [message.text for message in chat.received] == ["Ahoy"]
+
+
+async def test_a_number_without_an_offer_is_a_message() -> None:
+    chat = RehearsalChat()
+    await converse(chat, ["/persona list", "Ahoy", "2"])
+    assert [message.text for message in chat.received] == ["Ahoy", "2"]
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("/nonsense", "There is no command /nonsense. /help lists what there is."),
+        ("/persona use", "/persona use needs name."),
+        ("/persona use nobody", "There is no persona nobody."),
+        ("/image", "Name a picture"),
+        ("/image missing.png look", "there is no file missing.png: check the name"),
+    ],
+)
+async def test_a_slip_is_explained_and_the_conversation_goes_on(line: str, answer: str) -> None:
+    chat = RehearsalChat()
+    shown = await converse(chat, [line, "Still there?"])
+    assert answer in shown
+    assert [message.text for message in chat.received] == ["Still there?"]
+
+
+async def test_a_picture_is_sent_by_command(picture: Path) -> None:
+    chat = RehearsalChat()
+    await converse(chat, [f"/image '{picture}' Who is this?"])
+    [message] = chat.received
+    assert message.text == "Who is this?"
+    assert [(file.name, file.mime, file.num_bytes) for file in message.files] == [("a dog.png", "image/png", len(PNG))]
+    assert await message.files[0].read(1000) == PNG
+
+
+async def test_a_picture_named_in_a_message_goes_with_it(picture: Path) -> None:
+    chat = RehearsalChat()
+    escaped = str(picture).replace(" ", r"\ ")
+    await converse(chat, [f"Look at {escaped} please"])
+    assert chat.received[0].text == "Look at please"
+    assert [file.name for file in chat.received[0].files] == ["a dog.png"]
+
+
+@pytest.mark.parametrize("line", ["It's a dog's life", "see missing.png", 'an open "quote', "notes.txt"])
+def test_other_words_stay(line: str) -> None:
+    assert pictures_in(line) == (line, [])
+
+
+async def test_a_file_larger_than_the_limit_is_refused(picture: Path) -> None:
+    chat = RehearsalChat()
+    await converse(chat, [f"/image '{picture}'"])
+    with pytest.raises(MediaError, match=r"a dog\.png is too large"):
+        await chat.received[0].files[0].read(3)
+
+
+async def test_edits_print_only_what_is_new() -> None:
+    written: list[str] = []
+    channel = ConsoleChannel(written.append)
+    first = await channel.send("Once")
+    await channel.edit(first, "Once upon")
+    await channel.edit(first, "Once upon")
+    second = await channel.send("The end")
+    await channel.edit(second, "The end.")
+    assert written == ["Once", " upon", "\n", "The end", "."]
+
+
+async def test_changed_text_is_never_lost() -> None:
+    written: list[str] = []
+    channel = ConsoleChannel(written.append)
+    message = await channel.send("Once upon")
+    await channel.edit(message, "Twice upon")
+    assert "".join(written) == "Once upon\nTwice upon"
+
+
+async def test_escape_sequences_do_not_reach_the_terminal() -> None:
+    written: list[str] = []
+    await ConsoleChannel(written.append).send("red \x1b[31malert\x07\x9b2J\nnext\tline")
+    assert written == ["red [31malert2J\nnext\tline"]
+
+
+async def test_an_unknown_message_cannot_be_edited() -> None:
+    with pytest.raises(DeliveryError):
+        await ConsoleChannel(lambda text: None).edit("nothing", "text")
+
+
+async def test_one_question_is_answered_once(picture: Path) -> None:
+    chat = RehearsalChat()
+    written: list[str] = []
+    await ask_once(chat, room=ROOM, text="Who is this?", image_paths=[picture], write=written.append)
+    assert "".join(written) == chat.lines["mina"] + "\n"
+    assert [file.name for file in chat.received[0].files] == ["a dog.png"]
+
+
+@pytest.mark.parametrize("name", ["missing.png", "."])
+async def test_one_question_about_no_file_is_refused(name: str, tmp_path: Path) -> None:
+    chat = RehearsalChat()
+    with pytest.raises(BotError, match="no file"):
+        await ask_once(chat, room=ROOM, text="?", image_paths=[tmp_path / name], write=lambda text: None)
+    assert chat.received == []
+
+
+async def test_lines_come_from_a_pipe() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, "first\nzwölf\n".encode())
+    os.close(writing)
+    with open(reading, encoding="utf-8") as stdin:  # noqa: PTH123 - a descriptor, not a path
+        lines = TypedLines(stdin)
+        assert [await lines(), await lines(), await lines()] == ["first\n", "zwölf\n", None]
+
+
+def test_cancellation_ends_the_process_though_a_line_is_awaited() -> None:
+    code = textwrap.dedent("""
+        import asyncio
+        from bot.adapters.console import ConsoleAdapter
+        from tests.bot.adapters.web.rehearsal import RehearsalChat, rehearsal_commands
+
+        async def main():
+            chat = RehearsalChat()
+            adapter = ConsoleAdapter(handler=chat, browser=chat, commands=rehearsal_commands(chat))
+            running = asyncio.create_task(adapter.run())
+            await asyncio.sleep(0.2)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+        asyncio.run(main())
+    """)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        assert process.wait(20) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    finally:
+        process.kill()
+        process.communicate()
