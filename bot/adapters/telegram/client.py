@@ -3,6 +3,7 @@
 Owns connections and the translation of the library's errors. Knows nothing of conversations.
 """
 
+import json
 import os
 import ssl
 from collections.abc import Iterator, Sequence
@@ -26,8 +27,8 @@ PUBLIC_API = "https://api.telegram.org"
 MAX_DOWNLOAD_BYTES = 20 * 1024 * 1024
 UPDATE_KINDS = ("message", "callback_query")
 
-# What the library raises, bare, for an answer that lacks required fields or is no JSON object.
-MALFORMED_ANSWER = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
+# What the library raises, bare, for an answer that lacks required fields.
+MALFORMED_ANSWER = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 _CONNECT_TIMEOUT_S = 10.0
 # Sends are not idempotent: giving up early would show a message twice.
@@ -47,6 +48,21 @@ def retry_after_s(error: RetryAfter) -> float:
     return value.total_seconds() if isinstance(value, timedelta) else float(value)
 
 
+class _Connections(HTTPXRequest):
+    """The library's, but what is no JSON object counts as an empty one.
+
+    Otherwise each 502 page of a gateway would be logged with a traceback and quoted in full in the error.
+    """
+
+    @staticmethod
+    def parse_json_payload(payload: bytes) -> dict[str, Any]:
+        try:
+            answer = json.loads(payload.decode(errors="replace"))
+        except (RecursionError, ValueError):
+            return {}
+        return answer if isinstance(answer, dict) else {}
+
+
 class TelegramClient(Bot):
     """A bot's client. `api_url` and `file_url` name a server without `/bot` and `/file/bot`, which are added here."""
 
@@ -56,19 +72,22 @@ class TelegramClient(Bot):
             token,
             base_url=f"{api}/bot",
             base_file_url=f"{(file_url or api).rstrip('/')}/file/bot",
-            request=HTTPXRequest(
+            request=_Connections(
                 connection_pool_size=_MAX_CONNECTIONS,
                 connect_timeout=_CONNECT_TIMEOUT_S,
                 read_timeout=_READ_TIMEOUT_S,
                 pool_timeout=_CONNECT_TIMEOUT_S,
                 httpx_kwargs={"verify": _certificates()},
             ),
-            get_updates_request=HTTPXRequest(
+            get_updates_request=_Connections(
                 connection_pool_size=2, connect_timeout=_CONNECT_TIMEOUT_S, httpx_kwargs={"verify": _certificates()}
             ),
         )
         self._downloads = httpx.AsyncClient(
-            timeout=httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S), verify=_certificates()
+            # Nothing compressed: a limit on bytes shall hold for what arrives.
+            headers={"Accept-Encoding": "identity"},
+            timeout=httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
+            verify=_certificates(),
         )
 
     def __repr__(self) -> str:

@@ -10,7 +10,6 @@ from bot.adapters.telegram.client import MAX_DOWNLOAD_BYTES, TelegramClient, too
 from bot.types import Author, ChatKind, IncomingFile, IncomingMessage, RepliedMessage, Room
 
 PLATFORM = "telegram"
-_MENTIONS = (MessageEntity.MENTION, MessageEntity.TEXT_MENTION)
 
 
 class _Downloadable(Protocol):

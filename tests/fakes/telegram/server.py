@@ -6,7 +6,7 @@ refusals with the server's texts) and shows tests all that the bot did. Written 
     async with FakeTelegram() as fake:
         ada = fake.add_user("Ada")
         chat = fake.private_chat(ada)
-        ...  # start a bot with token=fake.token and api_url=fake.url
+        ...  # start a bot with token=fake.token and api_url=fake.url, in this process or in another
         fake.say(chat, ada, "Hello", photo=jpeg)
         reply = await fake.wait_for(lambda: fake.sent and fake.sent[-1])
 """

@@ -161,6 +161,15 @@ async def test_trouble_with_polling_passes(fake: FakeTelegram) -> None:
     assert len(handler.messages) == 1
 
 
+async def test_a_gateways_error_page_is_one_line(fake: FakeTelegram, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(fake, RecordingHandler()) as adapter:
+        fake.fail("getUpdates", status=502, body="<html>" + "x" * 5000)
+        await eventually(lambda: adapter.status.state is AdapterState.RECONNECTING)
+        assert adapter.status.detail == "Telegram cannot be reached: Bad Gateway (502)"
+    assert "Traceback" not in caplog.text
+    assert "<html>" not in caplog.text
+
+
 async def test_a_flood_limit_on_polling_is_obeyed(fake: FakeTelegram) -> None:
     async with serving(fake, RecordingHandler()) as adapter:
         fake.flood("getUpdates", retry_after=1)
@@ -199,7 +208,7 @@ def test_retries_wait_longer_and_longer_up_to_a_limit() -> None:
     assert all(most / 2 <= delay <= most for delay, most in zip(delays, (1, 2, 4, 8, 8, 8), strict=True))
 
 
-async def test_nothing_there_then_a_server(fake: FakeTelegram, unused_tcp_port: int) -> None:
+async def test_a_server_that_is_not_there_shows_in_the_status(fake: FakeTelegram, unused_tcp_port: int) -> None:
     adapter = TelegramAdapter(
         fake.token,
         handler=RecordingHandler(),

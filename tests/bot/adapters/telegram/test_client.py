@@ -1,9 +1,9 @@
-"""UTF-16 arithmetic."""
+"""The client: UTF-16 arithmetic, and its own secret."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.adapters.telegram.client import split_text, utf16_length, utf16_slice
+from bot.adapters.telegram.client import TelegramClient, split_text, utf16_length, utf16_slice
 
 
 @given(st.text(), st.integers(min_value=2, max_value=40))
@@ -21,3 +21,7 @@ def test_slices_count_like_lengths(before: str, middle: str, after: str) -> None
 
 def test_pieces_end_behind_a_line() -> None:
     assert list(split_text("one\ntwo\nthree", 9)) == ["one\ntwo\n", "three"]
+
+
+def test_its_representation_has_no_token() -> None:
+    assert "secret" not in repr(TelegramClient("123456:secret"))

@@ -1,5 +1,7 @@
 """Commands: menu, typed, pressed."""
 
+import asyncio
+
 import pytest
 
 from bot.adapters.telegram.commands import APOLOGY, OUTDATED_BUTTON, CommandButtons, menu_of
@@ -170,6 +172,26 @@ async def test_a_button_works_even_after_a_restart(fake: FakeTelegram, recorder:
     assert (path, dict(call.arguments)) == (("persona", "use"), {"name": PERSONAS[chosen]})
     assert call.author.user_id == str(ada.id)
     assert reply.text.startswith("persona use")
+
+
+async def test_a_press_is_confirmed_before_its_command_is_done(fake: FakeTelegram, recorder: Recorder) -> None:
+    ada = fake.add_user("Ada")
+    may_go_on = asyncio.Event()
+
+    async def wait(call: CommandCall) -> CommandReply:
+        await may_go_on.wait()
+        return CommandReply("done")
+
+    slow_use = Command(("persona", "use"), "Choose", wait, (recorder.name_argument(),))
+    table = CommandTable((recorder.command(("persona", "list"), "Show", reply=recorder.choices()), slow_use))
+    async with serving(fake, RecordingHandler(), commands=table):
+        fake.say(fake.private_chat(ada), ada, "/persona")
+        menu = await fake.wait_for(lambda: fake.sent and fake.sent[0])
+        query_id = fake.press(menu.buttons[0], ada)
+        await fake.wait_for(lambda: fake.answered_callbacks == [query_id])
+        assert len(fake.sent) == 1
+        may_go_on.set()
+        await fake.wait_for(lambda: len(fake.sent) == 2)
 
 
 async def test_a_button_in_a_topic_answers_there(fake: FakeTelegram, recorder: Recorder) -> None:
