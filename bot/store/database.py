@@ -82,12 +82,9 @@ class Database:
     async def empty_log(self) -> None:
         """Move what is in the write-ahead log into the file, so that nothing deleted stays readable in it.
 
-        Where another process is reading, its end is left to the next time.
+        Never raises: what it cannot move now, because the disk is full or another process reads, goes the next time.
         """
-        async with self._writers:
-            with store_errors(self.path):
-                async with self._engine.execution_options(begin=NO_TRANSACTION).connect() as connection:
-                    await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        await self._finish(self._empty_log())
 
     async def aclose(self) -> None:
         """Let running transactions end, and close all connections. Safe to call twice."""
@@ -99,6 +96,15 @@ class Database:
         # `commedia chat` beside `commedia run`, are waited for by the busy timeout.
         async with self._writers:
             return await self._transact(_writing(self._engine), work)
+
+    async def _empty_log(self) -> None:
+        async with self._writers:
+            try:
+                with store_errors(self.path):
+                    async with self._engine.execution_options(begin=NO_TRANSACTION).connect() as connection:
+                        await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            except StoreError as error:
+                logger.warning("what was forgotten stays in the write-ahead log for now: %s", error)
 
     async def _transact(self, engine: AsyncEngine, work: Work[T]) -> T:
         with store_errors(self.path):
@@ -177,6 +183,8 @@ def _migrate(connection: Connection, path: Path) -> None:
     config = alembic_config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+    # A file that is only readable fails here, at the start, and not at somebody's first message.
+    connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
     broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
     if broken:
         raise StoreError(f"{path} was not migrated, because {len(broken)} of its rows point nowhere: put back a backup")

@@ -15,19 +15,25 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from bot.errors import StoreError
 
-UNWRITABLE = "{path} cannot be written: give this user the right to write the file and its folder, or set COMMEDIA_HOME"
+UNUSABLE = (
+    "{path} cannot be used: give this user the right to read and write it and its folder, "
+    "or point COMMEDIA_HOME at another folder"
+)
 FULL = "the disk that holds {path} is full: free some space, then go on; nothing that was stored is lost"
 DAMAGED = "{path} is not a Commedia database, or is damaged: move it away and put back a backup, or start a new one"
 BUSY = "{path} is held by another process: end any other `commedia` or tool that has it open, then try again"
 BROKEN_DISK = "{path} could not be read or written ({detail}): check the disk and its quota"
 NOT_SET_UP = "{path} has no tables of Commedia yet: run `commedia db upgrade`"
-NEWER = "{path} was written by a newer Commedia (schema {revision}): update Commedia, or set COMMEDIA_HOME"
+NEWER = (
+    "{path} was written by a newer Commedia (schema {revision}): update Commedia, "
+    "or point COMMEDIA_HOME at another folder"
+)
 NOT_A_FOLDER = "{path} cannot be made, because something there is not what it must be: move it away"
 
 BY_SQLITE_CODE = {
-    sqlite3.SQLITE_READONLY: UNWRITABLE,
-    sqlite3.SQLITE_CANTOPEN: UNWRITABLE,
-    sqlite3.SQLITE_PERM: UNWRITABLE,
+    sqlite3.SQLITE_READONLY: UNUSABLE,
+    sqlite3.SQLITE_CANTOPEN: UNUSABLE,
+    sqlite3.SQLITE_PERM: UNUSABLE,
     sqlite3.SQLITE_FULL: FULL,
     sqlite3.SQLITE_NOTADB: DAMAGED,
     sqlite3.SQLITE_CORRUPT: DAMAGED,
@@ -38,9 +44,9 @@ BY_SQLITE_CODE = {
 BY_ERRNO = {
     errno.ENOSPC: FULL,
     errno.EDQUOT: FULL,
-    errno.EACCES: UNWRITABLE,
-    errno.EPERM: UNWRITABLE,
-    errno.EROFS: UNWRITABLE,
+    errno.EACCES: UNUSABLE,
+    errno.EPERM: UNUSABLE,
+    errno.EROFS: UNUSABLE,
     errno.ENOTDIR: NOT_A_FOLDER,
     errno.EISDIR: NOT_A_FOLDER,
     errno.EEXIST: NOT_A_FOLDER,

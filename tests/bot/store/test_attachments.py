@@ -86,7 +86,7 @@ async def test_what_is_no_digest_reaches_no_file(store: AttachmentStore, digest:
 
 @pytest.mark.parametrize(
     ("number", "remedy"),
-    [(errno.ENOSPC, "is full"), (errno.EACCES, "cannot be written"), (errno.EIO, "check the disk")],
+    [(errno.ENOSPC, "is full"), (errno.EACCES, "cannot be used"), (errno.EIO, "check the disk")],
 )
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 async def test_a_write_that_fails_leaves_nothing(
@@ -115,7 +115,7 @@ async def test_a_file_in_the_folders_place(store: AttachmentStore, folder: Path)
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
 async def test_an_unwritable_folder(store: AttachmentStore, folder: Path) -> None:
     folder.mkdir(mode=0o500)
-    with pytest.raises(StoreError, match="cannot be written"):
+    with pytest.raises(StoreError, match="cannot be used"):
         await put(store)
 
 

@@ -213,14 +213,14 @@ async def test_a_newer_schema(database: Database, conversations: Conversations) 
 async def test_an_unwritable_folder(tmp_path: Path) -> None:
     folder = tmp_path / "home"
     folder.mkdir(mode=0o500)
-    assert "cannot be written" in await refusal(folder / "commedia.db")
+    assert "cannot be used" in await refusal(folder / "commedia.db")
 
 
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [
-        (errno.EACCES, "cannot be written"),
-        (errno.EROFS, "cannot be written"),
+        (errno.EACCES, "cannot be used"),
+        (errno.EROFS, "cannot be used"),
         (errno.ENOSPC, "is full"),
         (errno.EIO, "check the disk"),
     ],
@@ -260,9 +260,30 @@ async def test_a_full_disk_loses_nothing_that_was_stored(database: Database) -> 
 async def test_a_read_only_file(database: Database) -> None:
     read_only = Database(database.path)
     on_every_connection(read_only, "query_only = ON")
-    with pytest.raises(StoreError, match="cannot be written"):
+    with pytest.raises(StoreError, match="cannot be used"):
         await Conversations(read_only).append(KEY, said("hello"))
     await read_only.aclose()
+
+
+async def test_a_read_only_file_is_refused_at_the_start(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "PRAGMAS", (*database_module.PRAGMAS, "query_only = ON"))
+    assert "cannot be used" in await refusal(database.path)
+
+
+async def test_forgetting_succeeds_although_the_log_cannot_be_emptied(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    conversations = Conversations(database)
+    await conversations.append(KEY, said("hello"))
+
+    @event.listens_for(database._engine.sync_engine, "before_cursor_execute")
+    def fail(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "wal_checkpoint" in statement:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert await conversations.reset(KEY) == 1
+    assert await texts(conversations) == []
+    assert "is full" in caplog.text
 
 
 async def test_a_file_held_by_another_process(database: Database) -> None:

@@ -17,8 +17,8 @@ PATH = Path("home") / "commedia.db"
     ("name", "remedy"),
     [
         ("SQLITE_FULL", "free some space"),
-        ("SQLITE_READONLY_DIRECTORY", "cannot be written"),
-        ("SQLITE_CANTOPEN", "cannot be written"),
+        ("SQLITE_READONLY_DIRECTORY", "cannot be used"),
+        ("SQLITE_CANTOPEN", "cannot be used"),
         ("SQLITE_BUSY_SNAPSHOT", "another process"),
         ("SQLITE_NOTADB", "not a Commedia database"),
         ("SQLITE_CORRUPT_INDEX", "damaged"),
@@ -39,7 +39,7 @@ def test_sqlite(name: str, remedy: str) -> None:
     ("number", "remedy"),
     [
         (errno.ENOSPC, "free some space"),
-        (errno.EPERM, "cannot be written"),
+        (errno.EPERM, "cannot be used"),
         (errno.ENOTDIR, "move it away"),
         (errno.ENAMETOOLONG, f"({os.strerror(errno.ENAMETOOLONG)}): check the disk"),
     ],
