@@ -13,6 +13,7 @@ import logging
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import discord
 import yarl
@@ -148,10 +149,10 @@ class DiscordAdapter:
     def _accept(self, client: discord.Client, message: discord.Message) -> None:
         if is_conversation(message):
             channel = DiscordChannel(self._connection, message.channel.id)
-            self._inbox.accept(message.channel.id, self._translator.translate(client, message), channel)
+            self._inbox.accept(message.channel.id, partial(self._translator.translate, client, message), channel)
 
-    def _set_state(self, state: AdapterState) -> None:
-        self._status = AdapterStatus(state)
+    def _set_state(self, state: AdapterState, detail: str) -> None:
+        self._status = AdapterStatus(state, detail)
 
     def _without_token(self, text: str) -> str:
         return text.replace(self._token, "(token)") if self._token else text

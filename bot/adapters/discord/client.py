@@ -31,8 +31,10 @@ class DiscordClient(discord.Client):
         slash_commands: SlashCommands,
         *,
         on_conversation: Callable[[discord.Client, discord.Message], None],
-        on_state: Callable[[AdapterState], None],
+        on_state: Callable[[AdapterState, str], None],
     ) -> None:
+        # It never speaks in voice channels, so nobody needs to hear which libraries that would take.
+        discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
         super().__init__(
             intents=intents(),
             max_messages=None,
@@ -52,16 +54,17 @@ class DiscordClient(discord.Client):
 
     async def on_ready(self) -> None:
         """The gateway has told everything: show the commands."""
-        self._on_state(AdapterState.RUNNING)
+        self._on_state(AdapterState.RUNNING, f"online as {self.user} in {len(self.guilds)} servers")
+        _log.info("Discord: online as %s in %d servers", self.user, len(self.guilds))
         await self._slash_commands.sync(self._tree)
 
     async def on_resumed(self) -> None:
         """The session goes on after a short break."""
-        self._on_state(AdapterState.RUNNING)
+        self._on_state(AdapterState.RUNNING, f"online as {self.user} in {len(self.guilds)} servers")
 
     async def on_disconnect(self) -> None:
         """The gateway is gone; discord.py tries to resume by itself."""
-        self._on_state(AdapterState.RECONNECTING)
+        self._on_state(AdapterState.RECONNECTING, "Discord let go of the connection; taking it up again")
 
     async def on_message(self, message: discord.Message) -> None:
         """Somebody wrote something."""

@@ -100,6 +100,8 @@ def delivery_error(error: Exception, missing_permissions: tuple[str, ...] = ()) 
         return DeliveryError(f"Discord refuses: {_KNOWN_REFUSALS[error.code]}")
     if isinstance(error, discord.Forbidden):
         return DeliveryError(_permissions_text(missing_permissions))
+    if error.status >= 500:
+        return DeliveryError(f"Discord is having trouble ({error.status}); try again later")
     return DeliveryError(_shorten(f"Discord refuses ({error.status}): {error.text or 'no reason given'}"))
 
 

@@ -5,8 +5,7 @@ one channel the handling begins in the order of arrival, even if one message tak
 """
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from bot.adapters.base import MessageHandler, ReplyChannel
 from bot.adapters.discord.tasks import TaskSet
@@ -21,23 +20,25 @@ class Inbox:
         self._tasks = tasks
         self._last_begun: dict[int, asyncio.Event] = {}
 
-    def accept(self, channel_id: int, translation: Coroutine[Any, Any, IncomingMessage], channel: ReplyChannel) -> None:
-        """Handle the message that `translation` gives, after those that came before it in that channel have begun."""
+    def accept(
+        self, channel_id: int, translate: Callable[[], Awaitable[IncomingMessage]], channel: ReplyChannel
+    ) -> None:
+        """Handle the message that `translate` gives, after those that came before it in that channel have begun."""
         begun = asyncio.Event()
         previous = self._last_begun.get(channel_id)
         self._last_begun[channel_id] = begun
-        self._tasks.spawn(self._deliver(channel_id, translation, channel, previous, begun))
+        self._tasks.spawn(self._deliver(channel_id, translate, channel, previous, begun))
 
     async def _deliver(
         self,
         channel_id: int,
-        translation: Coroutine[Any, Any, IncomingMessage],
+        translate: Callable[[], Awaitable[IncomingMessage]],
         channel: ReplyChannel,
         previous: asyncio.Event | None,
         begun: asyncio.Event,
     ) -> None:
         try:
-            message = await translation
+            message = await translate()
             if previous is not None:
                 await previous.wait()
         finally:

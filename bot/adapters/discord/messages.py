@@ -50,6 +50,7 @@ class MessageTranslator:
 
     def __init__(self, downloads: Downloads) -> None:
         self._downloads = downloads
+        self._fetched_rooms: dict[int, Room] = {}
 
     async def translate(self, client: discord.Client, message: discord.Message) -> IncomingMessage:
         """`message` with all that belongs to it. What Discord does not tell is fetched, within a time limit."""
@@ -66,15 +67,18 @@ class MessageTranslator:
         )
 
     async def _room(self, client: discord.Client, message: discord.Message) -> Room:
-        channel: object = message.channel
-        if isinstance(channel, discord.PartialMessageable):
-            # A channel that the gateway has not told of: it may be a thread, and only Discord knows its parent.
+        channel_id = message.channel.id
+        if not isinstance(message.channel, discord.PartialMessageable):
+            return room_of(message.channel, channel_id)
+        # A channel that the gateway has not told of: it may be a thread, and only Discord knows its parent.
+        if channel_id not in self._fetched_rooms:
             try:
                 async with asyncio.timeout(FETCH_TIMEOUT_S):
-                    channel = await client.fetch_channel(message.channel.id)
+                    self._fetched_rooms[channel_id] = room_of(await client.fetch_channel(channel_id), channel_id)
             except REQUEST_ERRORS as error:
-                _log.warning("Discord channel %s is unknown: %s", message.channel.id, describe(error))
-        return room_of(channel, message.channel.id)
+                _log.warning("Discord channel %s is unknown: %s", channel_id, describe(error))
+                return room_of(None, channel_id)
+        return self._fetched_rooms[channel_id]
 
     async def _replied(self, client: discord.Client, message: discord.Message) -> RepliedMessage | None:
         replied = await _replied_message(message)

@@ -21,8 +21,11 @@ DISPATCH, HEARTBEAT, IDENTIFY, RESUME, RECONNECT, INVALID_SESSION, HELLO, HEARTB
 class Connection:
     """One WebSocket. Frames leave in the order in which they were put."""
 
-    def __init__(self, socket: web.WebSocketResponse, *, is_compressed: bool) -> None:
+    def __init__(
+        self, socket: web.WebSocketResponse, transport: asyncio.Transport | None, *, is_compressed: bool
+    ) -> None:
         self._socket = socket
+        self._transport = transport
         self._stream = zlib.compressobj() if is_compressed else None
         self._outgoing: asyncio.Queue[Callable[[], Any]] = asyncio.Queue()
 
@@ -39,6 +42,11 @@ class Connection:
 
     def put_close(self, code: int) -> None:
         self._outgoing.put_nowait(lambda: self._socket.close(code=code))
+
+    def drop(self) -> None:
+        """Cut the TCP connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
 
     async def write(self) -> None:
         while True:
@@ -123,6 +131,12 @@ class Gateway:
             connection.put_close(code)
         self._detach_all()
 
+    def drop(self) -> None:
+        """Cut every connection without a word."""
+        for connection in self._connections:
+            connection.drop()
+        self._detach_all()
+
     def send_text(self, text: str) -> None:
         """Send a frame that may be no JSON."""
         for connection in self._connections:
@@ -140,7 +154,8 @@ class Gateway:
             return web.Response(status=503)
         socket = web.WebSocketResponse(compress=False)
         await socket.prepare(request)
-        connection = Connection(socket, is_compressed=request.query.get("compress") == "zlib-stream")
+        is_compressed = request.query.get("compress") == "zlib-stream"
+        connection = Connection(socket, request.transport, is_compressed=is_compressed)
         self._connections.add(connection)
         writer = asyncio.create_task(connection.write())
         try:

@@ -38,6 +38,7 @@ class Commands:
 
     calls: list[CommandCall] = field(default_factory=list)
     run_reset: Callable[[], Awaitable[CommandReply]] | None = None
+    suggestion_error: Exception | None = None
 
     def table(self) -> CommandTable:
         name = Argument("name", "Whom to talk to", suggest=self.suggest)
@@ -51,6 +52,8 @@ class Commands:
 
     async def suggest(self, call: CommandCall, typed: str) -> tuple[Choice, ...]:
         self.calls.append(call)
+        if self.suggestion_error is not None:
+            raise self.suggestion_error
         return tuple(Choice(name.title(), name) for name in ("lia", "otto") if name.startswith(typed))
 
     async def list(self, call: CommandCall) -> CommandReply:

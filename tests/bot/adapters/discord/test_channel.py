@@ -110,7 +110,7 @@ async def test_rate_limit_of_a_proxy_without_json(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
-        ({"status": 503, "body": {}}, r"Discord refuses \(503\)"),
+        ({"status": 503, "body": {}}, r"having trouble \(503\)"),
         ({"status": 200, "body": "{not json"}, "something unexpected"),
         ({"status": 200, "body": {}}, "something unexpected"),
         ({"is_abort": True, "times": 9}, "cannot be reached"),

@@ -65,9 +65,9 @@ async def test_thread_is_a_room_of_its_own(stage: Stage) -> None:
     ada, channel = stage.discord.add_user("ada"), stage.discord.add_channel(stage.discord.add_guild("G"), "c")
     known = stage.discord.add_thread(channel, "known")
     unknown = stage.discord.add_thread(channel, "unknown", is_announced=False)
-    for place in (channel, known, unknown):
+    for place in (channel, known, unknown, unknown):
         stage.discord.say(place, ada, place.name)
-    messages = await stage.wait_for_messages(3)
+    messages = await stage.wait_for_messages(4)
     rooms = {message.text: message.room for message in messages}
     assert rooms == {
         "c": Room("discord", channel.id),
@@ -75,6 +75,15 @@ async def test_thread_is_a_room_of_its_own(stage: Stage) -> None:
         "unknown": Room("discord", channel.id, unknown.id),
     }
     assert all(message.kind is ChatKind.GROUP for message in messages)
+
+
+async def test_channel_that_discord_does_not_tell_of(stage: Stage) -> None:
+    ada, channel = stage.discord.add_user("ada"), stage.discord.add_channel(stage.discord.add_guild("G"), "c")
+    thread = stage.discord.add_thread(channel, "secret", is_announced=False)
+    stage.discord.fail_next("GET", "/channels/*", status=403, body={"code": 50001, "message": "Missing Access"})
+    stage.discord.say(thread, ada, "hello")
+    [message] = await stage.wait_for_messages()
+    assert message.room == Room("discord", thread.id), "better a room of its own than none"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import pytest
 
@@ -11,6 +12,7 @@ from bot.errors import PlatformFatal
 from bot.types import IncomingMessage
 from tests.bot.adapters.discord.conftest import Stage, performing
 from tests.fakes.discord import FakeDiscord
+from tests.fakes.discord.gateway import Gateway
 
 
 async def say_and_hear(stage: Stage, text: str) -> None:
@@ -48,9 +50,19 @@ async def test_one_slow_chat_holds_up_no_other(stage: Stage) -> None:
     await stage.discord.wait_for(lambda: stage.discord.bot_messages(slow))
 
 
-async def test_resume_delivers_what_was_said_meanwhile_once(stage: Stage) -> None:
+@pytest.mark.parametrize(
+    "interrupt",
+    [
+        pytest.param(lambda gateway: gateway.ask_to_reconnect(), id="op7"),
+        pytest.param(lambda gateway: gateway.invalidate_session(can_resume=True), id="op9"),
+        pytest.param(lambda gateway: gateway.close(4000), id="close4000"),
+        pytest.param(lambda gateway: gateway.close(1000), id="close1000"),
+        pytest.param(lambda gateway: gateway.drop(), id="drop"),
+    ],
+)
+async def test_resume_delivers_what_was_said_meanwhile_once(stage: Stage, interrupt: Callable[[Gateway], None]) -> None:
     await stage.wait_for_state(AdapterState.RUNNING)
-    stage.discord.gateway.ask_to_reconnect()
+    interrupt(stage.discord.gateway)
     await say_and_hear(stage, "while you were away")
     await stage.discord.wait_until_connected()
     await say_and_hear(stage, "and now")
@@ -93,6 +105,35 @@ async def test_malformed_input_costs_only_the_client(
     await say_and_hear(stage, "after")
     assert "something unexpected" in caplog.text
     assert stage.discord.token not in caplog.text
+
+
+async def test_heartbeats_keep_coming(discord: FakeDiscord) -> None:
+    discord.gateway.heartbeat_interval_s = 0.05
+    async with performing(discord):
+        await discord.wait_for(lambda: discord.gateway.num_heartbeats >= 4)
+    assert len(discord.gateway.identifies) == 1
+
+
+async def test_cancelled_in_the_middle_of_everything(discord: FakeDiscord) -> None:
+    """Whatever moment it is, `run` ends, and no message is being handled any more."""
+    for pause_s in (0.0, 0.005, 0.01, 0.02, 0.04, 0.08):
+        async with performing(discord) as stage:
+            ended: list[str] = []
+
+            async def answer(message: IncomingMessage, channel: ReplyChannel, ended: list[str] = ended) -> None:
+                try:
+                    await asyncio.sleep(60)
+                finally:
+                    ended.append(message.text)
+
+            stage.handler.answer = answer
+            ada = discord.add_user("ada")
+            discord.say(discord.add_dm(ada), ada, "hello")
+            await asyncio.sleep(pause_s)
+            stage.running.cancel()
+            await asyncio.wait_for(asyncio.wait({stage.running}), 5)
+            assert stage.running.cancelled()
+            assert len(ended) == len(stage.handler.received)
 
 
 async def test_unknown_event_is_nothing_special(stage: Stage) -> None:
