@@ -75,7 +75,7 @@ class UpdateDispatcher:
 
     def _take(self, message: Message, update_id: int) -> None:
         self._albums.complete_before(message)
-        if message.media_group_id and is_from_person(message):
+        if message.media_group_id:
             self._albums.add(message, update_id)
         else:
             self._start_messages([message], [update_id])

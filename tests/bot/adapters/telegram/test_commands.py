@@ -260,6 +260,8 @@ async def test_an_answer_waits_out_a_flood_limit_and_survives_a_failure(fake: Fa
         fake.flood("sendMessage", retry_after=1)
         fake.say(fake.private_chat(ada), ada, "/reset")
         await fake.wait_for(lambda: fake.sent)
+        refused, repeated = (call.at for call in fake.calls if call.method == "sendMessage")
+        assert repeated - refused >= 1
         fake.fail("sendMessage", status=403, body={"ok": False, "description": "Forbidden: bot was kicked"})
         fake.say(fake.private_chat(ada), ada, "/reset")
         await eventually(lambda: len(recorder.calls) == 2)
