@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from bot.adapters.base import AdapterState, AdapterStatus, MessageHandler, PlatformLimits
 from bot.commands import CommandCall, CommandReply, CommandTable
-from bot.errors import BotError, MediaError
+from bot.errors import BotError, DeliveryError, MediaError
 from bot.types import Author, ChatKind, IncomingFile, IncomingMessage, RepliedMessage, Room
 
 BOT = Author("fake", "bot", "Bot", is_bot=True)
@@ -63,7 +63,9 @@ class FakeChannel:
 
     async def edit(self, message_id: str, text: str) -> None:
         await self._work(text)
-        message = next(message for message in self.sent if message.id == message_id)
+        message = next((message for message in self.sent if message.id == message_id), None)
+        if message is None:
+            raise DeliveryError(f"there is no message {message_id} here")
         message.texts.append(text)
         message.times.append(asyncio.get_running_loop().time())
         self.changed.set()
@@ -165,11 +167,13 @@ class FakeAdapter:
         text = next(sent.text for sent in self.channel(chat_id).sent if sent.id == message_id)
         return RepliedMessage(message_id, BOT, text, is_from_bot=True)
 
-    async def use_command(self, path: tuple[str, ...], arguments: Mapping[str, str]) -> CommandReply:
-        """Let Ann use a command in chat 1."""
+    async def use_command(
+        self, path: tuple[str, ...], arguments: Mapping[str, str], *, chat_id: str = "1"
+    ) -> CommandReply:
+        """Let Ann use a command in her direct chat."""
         command = self._commands.find(*path)
         assert command is not None
         try:
-            return await command.run(CommandCall(Room("fake", "1"), ChatKind.DIRECT, ANN, arguments))
+            return await command.run(CommandCall(Room("fake", chat_id), ChatKind.DIRECT, ANN, arguments))
         except BotError as error:
             return CommandReply(str(error))

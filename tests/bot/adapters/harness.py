@@ -1,0 +1,66 @@
+"""How the contract suite talks to a platform: people who write, and eyes on what the bot shows them.
+
+To hold an adapter to the contract, write a class with `Harness`'s members around its loopback fake, and add a context
+manager that yields it to `HARNESSES` in `test_contract.py`. `FakeHarness` there is the example. What a platform does
+not have, it says in `traits`; the tests about it are skipped for it.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from bot.adapters.base import Adapter, MessageHandler
+from bot.commands import CommandTable
+
+Chat = Literal["direct", "other", "group"]
+"""Two direct chats with different people, and a room with several."""
+
+Trait = Literal["groups", "replies", "other"]
+"""Rooms with several people; replies to a certain message; a second direct chat."""
+
+ALL_TRAITS: frozenset[Trait] = frozenset({"groups", "replies", "other"})
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A message of the bot as people see it now. `reply_to` is the id of the message that it replies to."""
+
+    id: str
+    text: str
+    reply_to: str | None = None
+
+
+class Harness(Protocol):
+    """A running adapter, its platform and the people there. Every method may wait, but never for ever."""
+
+    adapter: Adapter
+    traits: frozenset[Trait]
+
+    async def say(
+        self,
+        text: str,
+        *,
+        chat: Chat = "direct",
+        picture: bytes | None = None,
+        reply_to: str | None = None,
+        mentions_bot: bool = False,
+    ) -> str:
+        """Let a person write, and return the message's id as `IncomingMessage.message_id` will have it.
+
+        `picture` is a PNG file. `reply_to` is the id of any earlier message in that chat. With `mentions_bot` the
+        platform's way to mention the bot stands before the text.
+        """
+
+    async def shown(self, chat: Chat = "direct") -> list[Shown]:
+        """The bot's messages in that chat as people see them at this moment, oldest first."""
+
+    async def use_command(self, path: tuple[str, ...], arguments: Mapping[str, str]) -> str:
+        """Let a person use a command in the direct chat, the platform's native way; the text that answers it."""
+
+    async def stop(self) -> None:
+        """Cancel the adapter's `run`, and wait for its end."""
+
+
+OpenHarness = Callable[[MessageHandler, CommandTable], AbstractAsyncContextManager[Harness]]
+"""Starts the platform and the adapter, and yields once messages arrive; stops both in the end."""
