@@ -150,7 +150,7 @@ class Persona(_Part):
         yield Facet("name", f"My name is {self.name}.")
         yield Facet("summary", self.summary)
         for kind, value in self.identity.model_dump(exclude_none=True).items():
-            yield Facet(kind, f"My {kind} is {str(value).rstrip('.')}.")
+            yield Facet(kind, f"My {kind} {'are' if kind == 'pronouns' else 'is'} {str(value).rstrip('.')}.")
         yield from (Facet("look", line) for line in self.look)
         yield from (Facet("traits", f"I am {line.rstrip('.')}.") for line in self.traits)
         if self.background:

@@ -25,7 +25,7 @@ def test_facets_are_sentences_in_the_order_of_the_schema() -> None:
     assert list(Persona.model_validate(FULL).facets()) == [
         Facet("name", "My name is Mira Vane."),
         Facet("summary", "Keeper of a lighthouse."),
-        Facet("pronouns", "My pronouns is she/her."),
+        Facet("pronouns", "My pronouns are she/her."),
         Facet("age", "My age is 27."),
         Facet("home", "My home is Gannet."),
         Facet("look", "Red coat."),
