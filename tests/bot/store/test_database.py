@@ -49,7 +49,10 @@ async def test_a_new_database_gets_the_newest_schema(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
-async def test_only_its_owner_may_read_it(database: Database) -> None:
+async def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    database = Database(tmp_path / "commedia.db")
+    await database.upgrade()
+    await database.aclose()
     assert database.path.stat().st_mode & 0o077 == 0
 
 
