@@ -15,7 +15,7 @@ _WORDS = re.compile(r"\s*\S+")
 
 
 class EchoEngine:
-    """A `ReplyEngine` that says what it heard, with its persona's name and the number of pictures."""
+    """A `ReplyEngine` that says what it heard: its persona, and how many pictures and earlier turns it got."""
 
     def __init__(self, *, seconds_per_word: float = 0.0) -> None:
         self._seconds_per_word = seconds_per_word
@@ -55,7 +55,10 @@ class EchoEngine:
 
 def echo_of(request: GenerationRequest) -> str:
     """What the echo of `request` says in full."""
-    turn = request.turns[-1]
-    num_pictures = len(turn.images)
-    seen = f" ({num_pictures} picture{'' if num_pictures == 1 else 's'})" if num_pictures else ""
-    return f"{request.persona.name} heard{seen}: {turn.text}"
+    *earlier, turn = request.turns
+    seen = ", ".join(filter(None, (_count(len(turn.images), "picture"), _count(len(earlier), "earlier turn"))))
+    return f"{request.persona.name} heard{f' ({seen})' if seen else ''}: {turn.text}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}" if number else ""

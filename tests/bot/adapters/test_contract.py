@@ -410,4 +410,4 @@ async def test_a_picture_goes_in_and_an_answer_comes_out(open_harness: OpenHarne
         await scene.wait_for_text("Luna heard (1 picture): What do you see on this picture of mine?")
         assert "I am Max" in await harness.use_command(("persona", "use"), {"name": "max"})
         await harness.say("And you?")
-        await scene.wait_for_text("Max heard: And you?")
+        await scene.wait_for_text("Max heard (1 earlier turn): And you?")

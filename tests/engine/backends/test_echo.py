@@ -11,11 +11,19 @@ from tests.fakes.personas import a_persona
 
 
 def request(
-    text: str = "hello  there\nfriend", *, num_pictures: int = 0, max_new_tokens: int = 256
+    text: str = "hello  there\nfriend",
+    *,
+    earlier: tuple[Turn, ...] = (),
+    num_pictures: int = 0,
+    max_new_tokens: int = 256,
 ) -> GenerationRequest:
     images = tuple(Image(str(number), b"") for number in range(num_pictures))
-    turns = (Turn(Role.USER, "earlier"), Turn(Role.ASSISTANT, "yes"), Turn(Role.USER, text, images))
-    return GenerationRequest(a_persona("Luna"), "", turns, SamplingSettings(max_new_tokens=max_new_tokens))
+    return GenerationRequest(
+        a_persona("Luna"),
+        "",
+        (*earlier, Turn(Role.USER, text, images)),
+        SamplingSettings(max_new_tokens=max_new_tokens),
+    )
 
 
 async def test_it_repeats_the_last_turn_word_by_word() -> None:
@@ -34,6 +42,12 @@ async def test_it_repeats_the_last_turn_word_by_word() -> None:
 async def test_it_counts_pictures(num_pictures: int, words: str) -> None:
     text = "".join([chunk.text async for chunk in EchoEngine().generate(request("x", num_pictures=num_pictures))])
     assert text == f"Luna {words} x"
+
+
+async def test_it_counts_what_came_before() -> None:
+    turns = (Turn(Role.USER, "earlier"), Turn(Role.ASSISTANT, "yes"))
+    text = "".join([chunk.text async for chunk in EchoEngine().generate(request("x", earlier=turns, num_pictures=1))])
+    assert text == "Luna heard (1 picture, 2 earlier turns): x"
 
 
 async def test_it_keeps_to_the_length() -> None:
