@@ -78,7 +78,7 @@ class DiscordAdapter:
         gateway_url: str | None = None,
         backoff: Backoff | None = None,
     ) -> None:
-        _point_library_at(api_url, gateway_url)
+        _prepare_library(api_url, gateway_url)
         self._token = token
         self._backoff = backoff or Backoff()
         self._status = AdapterStatus(AdapterState.STARTING)
@@ -158,7 +158,9 @@ class DiscordAdapter:
         return text.replace(self._token, "(token)") if self._token else text
 
 
-def _point_library_at(api_url: str | None, gateway_url: str | None) -> None:
+def _prepare_library(api_url: str | None, gateway_url: str | None) -> None:
+    # The bot speaks in no voice channel, so nobody needs to hear which libraries that would take.
+    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
     if api_url is not None:
         Route.BASE = api_url.rstrip("/")
     if gateway_url is not None:

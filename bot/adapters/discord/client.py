@@ -33,8 +33,6 @@ class DiscordClient(discord.Client):
         on_conversation: Callable[[discord.Client, discord.Message], None],
         on_state: Callable[[AdapterState, str], None],
     ) -> None:
-        # It never speaks in voice channels, so nobody needs to hear which libraries that would take.
-        discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
         super().__init__(
             intents=intents(),
             max_messages=None,

@@ -6,17 +6,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
-from discord.gateway import DiscordWebSocket
-from discord.http import Route
 
 from bot.adapters.base import AdapterState, ReplyChannel
-from bot.adapters.discord.adapter import Backoff, DiscordAdapter
+from bot.adapters.discord.adapter import DiscordAdapter
 from bot.commands import Argument, Choice, Command, CommandCall, CommandReply, CommandTable
 from bot.errors import PersonaError
 from bot.types import IncomingMessage
+from tests.bot.adapters.discord.harness import QUICK, library_put_back
 from tests.fakes.discord import FakeDiscord
-
-QUICK = Backoff(first_s=0.05, max_s=0.2)
 
 
 @dataclass
@@ -91,12 +88,11 @@ class Stage:
 
 
 @pytest.fixture
-async def discord(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeDiscord]:
+async def discord() -> AsyncIterator[FakeDiscord]:
     """The fake; what discord.py is pointed at is put back afterwards."""
-    monkeypatch.setattr(Route, "BASE", Route.BASE)
-    monkeypatch.setattr(DiscordWebSocket, "DEFAULT_GATEWAY", DiscordWebSocket.DEFAULT_GATEWAY)
-    async with FakeDiscord(token="not-a-real-token") as fake:
-        yield fake
+    with library_put_back():
+        async with FakeDiscord(token="not-a-real-token") as fake:
+            yield fake
 
 
 @contextlib.asynccontextmanager

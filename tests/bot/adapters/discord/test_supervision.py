@@ -114,26 +114,45 @@ async def test_heartbeats_keep_coming(discord: FakeDiscord) -> None:
     assert len(discord.gateway.identifies) == 1
 
 
-async def test_cancelled_in_the_middle_of_everything(discord: FakeDiscord) -> None:
-    """Whatever moment it is, `run` ends, and no message is being handled any more."""
-    for pause_s in (0.0, 0.005, 0.01, 0.02, 0.04, 0.08):
-        async with performing(discord) as stage:
-            ended: list[str] = []
+@pytest.mark.parametrize("pause_s", [0.0, 0.005, 0.01, 0.02, 0.04, 0.08])
+async def test_cancelled_at_any_moment(discord: FakeDiscord, pause_s: float) -> None:
+    """However far it has come with connecting, it ends, and says so."""
+    async with performing(discord) as stage:
+        await asyncio.sleep(pause_s)
+        stage.running.cancel()
+        await asyncio.wait({stage.running}, timeout=5)
+        assert stage.running.cancelled()
+        assert stage.adapter.status.state is AdapterState.STOPPED
 
-            async def answer(message: IncomingMessage, channel: ReplyChannel, ended: list[str] = ended) -> None:
-                try:
-                    await asyncio.sleep(60)
-                finally:
-                    ended.append(message.text)
 
-            stage.handler.answer = answer
-            ada = discord.add_user("ada")
-            discord.say(discord.add_dm(ada), ada, "hello")
-            await asyncio.sleep(pause_s)
-            stage.running.cancel()
-            await asyncio.wait_for(asyncio.wait({stage.running}), 5)
-            assert stage.running.cancelled()
-            assert len(ended) == len(stage.handler.received)
+async def test_stopping_ends_what_is_being_answered(stage: Stage) -> None:
+    ended: list[str] = []
+
+    async def answer(message: IncomingMessage, channel: ReplyChannel) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(message.text)
+
+    stage.handler.answer = answer
+    await say_and_hear(stage, "hello")
+    stage.running.cancel()
+    await asyncio.wait({stage.running}, timeout=5)
+    assert ended == ["hello"]
+
+
+async def test_messages_begin_in_order_even_if_one_takes_longer(stage: Stage) -> None:
+    ada = stage.discord.add_user("ada")
+    channel = stage.discord.add_channel(stage.discord.add_guild("G"), "c")
+    first = stage.discord.say(channel, ada, "0")
+    stage.discord.fail_next("GET", "/channels/*/messages/*", delay_s=0.2)
+    stage.discord.say(channel, ada, "1", reply_to=first, is_reply_resolved=False)
+    for number in range(2, 6):
+        stage.discord.say(channel, ada, str(number))
+    await say_and_hear(stage, "elsewhere")
+    assert "1" not in [message.text for message in stage.handler.received], "another channel does not wait"
+    messages = await stage.wait_for_messages(7)
+    assert [message.text for message in messages if message.text != "elsewhere"] == list("012345")
 
 
 async def test_unknown_event_is_nothing_special(stage: Stage) -> None:
