@@ -30,6 +30,7 @@ STATIC = Path(__file__).parent / "static"
 COOKIE = "commedia_session"
 COOKIE_AGE_S = 365 * 24 * 3600
 MAX_NAME_LENGTH = 120
+MAX_PORT = 65_535
 CLOSING_TIMEOUT_S = 5.0
 MAX_MESSAGE_BYTES = 2**20
 PRIVATE = {"Cache-Control": "private, max-age=3600", "Content-Security-Policy": "sandbox; default-src 'none'"}
@@ -124,10 +125,12 @@ class WebAdapter:
 
     async def _listen(self) -> socket.socket:
         try:
+            if not 0 <= self._port <= MAX_PORT:
+                raise OSError(f"a port is a number from 0 to {MAX_PORT}")
             found = await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
             family, _, _, _, address = found[0]
             listener = socket.create_server(address[:2], family=family)
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             raise PlatformFatal(
                 f"the local page cannot be served at {self._host}:{self._port} ({error}): "
                 "set web.port to a free port, or to 0 for any, and web.host to an address of this machine"

@@ -66,22 +66,18 @@ class RehearsalChat:
             await channel.send(str(error))
             return
         self._remember(message.room, persona_id, Role.USER, message.text, tuple(attachments))
-        shown = ""
+        await channel.show_typing()
+        await self.gate.wait()
+        words = self.lines.get(persona_id, f"You said: {message.text}").split(" ")
+        shown = words[0]
+        message_id = await channel.send(shown)
         try:
-            await channel.show_typing()
-            await self.gate.wait()
-            shown = await self._recite(self.lines.get(persona_id, f"You said: {message.text}"), channel)
+            for word in words[1:]:
+                await asyncio.sleep(self.seconds_per_word)
+                shown = f"{shown} {word}"
+                await channel.edit(message_id, shown)
         finally:
-            if shown:
-                self._remember(message.room, persona_id, Role.ASSISTANT, shown)
-
-    async def _recite(self, line: str, channel: ReplyChannel) -> str:
-        words = line.split(" ")
-        message_id = await channel.send(words[0])
-        for end in range(2, len(words) + 1):
-            await asyncio.sleep(self.seconds_per_word)
-            await channel.edit(message_id, " ".join(words[:end]))
-        return line
+            self._remember(message.room, persona_id, Role.ASSISTANT, shown)
 
     async def _keep(self, room: Room, data: bytes) -> Attachment:
         if not data.startswith((b"\x89PNG", b"\xff\xd8")):
