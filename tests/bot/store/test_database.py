@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from bot.errors import StoreError
 from bot.store import database as database_module
@@ -269,7 +269,22 @@ async def test_a_read_only_file(database: Database) -> None:
 
 
 async def test_a_read_only_file_is_refused_at_the_start(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database_module, "PRAGMAS", (*database_module.PRAGMAS, "query_only = ON"))
+    create_engine = database_module._create_engine
+
+    def create_read_only(path: Path, *, foreign_keys: bool) -> AsyncEngine:
+        """As for a file of mode 0400, which would not hold back root."""
+        engine = create_engine(path, foreign_keys=foreign_keys)
+
+        @event.listens_for(engine.sync_engine, "do_connect")
+        def open_read_only(
+            _dialect: object, _record: object, arguments: list[object], options: dict[str, object]
+        ) -> None:
+            arguments[:] = [f"file:{path}?mode=ro"]
+            options["uri"] = True
+
+        return engine
+
+    monkeypatch.setattr(database_module, "_create_engine", create_read_only)
     assert "cannot be used" in await refusal(database.path)
 
 
