@@ -3,7 +3,7 @@
 from engine.config import EngineConfig
 from engine.decoder.language_model import LanguageModel
 from engine.device import bound_threads
-from engine.fusion import load_fuser
+from engine.fusion.types import TurnFuser
 from engine.generation.loop import GenerationLoop
 from engine.models.fetch import Report
 from engine.models.store import ModelStore
@@ -14,7 +14,14 @@ def build(config: EngineConfig, report: Report | None = None) -> GenerationLoop:
     bound_threads(config.num_threads)
     models = ModelStore(config.cache_dir)
     language_model = LanguageModel.load(config, models=models, report=report)
-    fuser = None
-    if config.fusion != "none" and language_model.takes_prefix:
-        fuser = load_fuser(config, models=models, language_model=language_model)
-    return GenerationLoop(language_model, fuser)
+    return GenerationLoop(language_model, _load_fuser(config, models, language_model))
+
+
+def _load_fuser(config: EngineConfig, models: ModelStore, language_model: LanguageModel) -> TurnFuser | None:
+    if config.fusion == "none" or not language_model.takes_prefix:
+        return None
+    # Imported here, so that an engine without fusion pays for none of it.
+    from engine.fusion import load_fuser
+
+    fuser: TurnFuser | None = load_fuser(config, models=models, language_model=language_model)
+    return fuser

@@ -30,6 +30,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.utils import logging as transformers_logging
+from transformers.utils.import_utils import is_torchvision_available
 
 from engine.config import EngineConfig
 from engine.decoder.checkpoint import Checkpoint, open_checkpoint
@@ -102,6 +103,8 @@ class LanguageModel:
         dtype = choose_dtype(config.dtype, device)
         checkpoint = open_checkpoint(config, models, report)
         _require_memory(checkpoint, device, dtype)
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         with _clear_errors(checkpoint):
             model_config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
             is_vision = _is_vision(model_config)
@@ -257,7 +260,6 @@ def _clear_errors(checkpoint: Checkpoint) -> Iterator[None]:
 
 
 def _load_model(folder: Path, dtype: torch.dtype, *, is_vision: bool) -> PreTrainedModel:
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     auto_class = AutoModelForImageTextToText if is_vision else AutoModelForCausalLM
     model: PreTrainedModel = auto_class.from_pretrained(
         folder, dtype=dtype, use_safetensors=True, local_files_only=True
@@ -271,7 +273,13 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def _load_processor(folder: Path) -> Any:  # noqa: ANN401 - what a processor has differs from model to model
-    return AutoProcessor.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
+    try:
+        return AutoProcessor.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        if is_torchvision_available():
+            raise
+        # Without torchvision some processors fail far from where they need it, with errors that do not name it.
+        raise ImportError("torchvision (for its pictures): install the build that fits your torch") from error
 
 
 def _is_vision(config: PreTrainedConfig) -> bool:

@@ -58,6 +58,9 @@ class PromptWriter:
                 f"{name} has no chat template, so it was not trained to talk: choose its instruction-tuned version "
                 '(names often end in "-Instruct", "-it" or "-chat")'
             )
+        # Models that can think aloud are asked not to: the room waits for words.
+        can_think = "enable_thinking" in str(self._template.chat_template)
+        self._template_options = {"enable_thinking": False} if can_think else {}
         self._special_texts = _special_texts(tokenizer)
         user, assistant = _Spoken("user", "u"), _Spoken("assistant", "a")
         if self._try(user) is None:
@@ -97,9 +100,8 @@ class PromptWriter:
 
     def _render(self, spoken: Sequence[_Spoken]) -> str:
         messages = [self._message(one) for one in spoken]
-        # Models that can think aloud are asked not to: the room waits for words.
         rendered = self._template.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False, enable_thinking=False
+            messages, add_generation_prompt=True, tokenize=False, **self._template_options
         )
         return str(rendered)
 

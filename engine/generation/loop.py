@@ -107,6 +107,8 @@ class GenerationLoop:
         if self._prefix_cache is not None:
             self._prefix_cache.fill(state.cache, tuple(position_keys))
         logits = model.prefill(prompt, state)
+        if self._prefix_cache is not None:
+            self._prefix_cache.keep(state.cache, tuple(position_keys))
         sampler = Sampler(
             request.sampling,
             vocab_size=len(logits),

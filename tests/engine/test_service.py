@@ -1,0 +1,251 @@
+"""The façade: streaming, closing, failing and ending, over a small loop that computes nothing and one real one."""
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from engine.config import EngineConfig
+from engine.errors import EngineBusy, EngineError, WeightsError
+from engine.generation.scheduler import MAX_RUNNING
+from engine.generation.sequence import Sequence
+from engine.models.fetch import Report
+from engine.service import EngineService, _Close
+from engine.types import FinishReason, GenerationRequest, ReplyChunk
+from tests.engine.generation.requests import request
+from tests.engine.tiny import save_tiny
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class CountingLoop:
+    """Counts up in each reply until told otherwise. A system prompt of "die" kills the thread, "error" fails one."""
+
+    def __init__(self, *, step_s: float = 0.0005) -> None:
+        self.sequences: list[Sequence] = []
+        self.step_s = step_s
+        self.thread = threading.get_ident()
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.sequences)
+
+    def add(self, sequence: Sequence) -> None:
+        self.sequences.append(sequence)
+
+    def step(self) -> None:
+        time.sleep(self.step_s)
+        for sequence in list(self.sequences):
+            if sequence.is_cancelled:
+                self.sequences.remove(sequence)
+            elif sequence.request.system_prompt == "die":
+                raise RuntimeError("the device is gone")
+            elif sequence.request.system_prompt == "error":
+                self.sequences.remove(sequence)
+                sequence.emit(EngineError("no"))
+            else:
+                self.count(sequence)
+
+    def count(self, sequence: Sequence) -> None:
+        sequence.num_new_tokens += 1
+        if sequence.num_new_tokens == sequence.request.sampling.max_new_tokens:
+            self.sequences.remove(sequence)
+            sequence.finish(FinishReason.LENGTH, "end", now=time.monotonic())
+        else:
+            sequence.emit(ReplyChunk(f"{sequence.num_new_tokens} "))
+
+    def cancel_all(self) -> None:
+        while self.sequences:
+            self.sequences.pop().finish(FinishReason.CANCELLED, "", now=time.monotonic())
+
+    def fail_all(self, error: EngineError) -> None:
+        while self.sequences:
+            self.sequences.pop().emit(error)
+
+
+def config(**settings: object) -> EngineConfig:
+    return EngineConfig(cache_dir=Path("unused"), **settings)  # type: ignore[arg-type]
+
+
+@contextlib.asynccontextmanager
+async def running(
+    build: Callable[[EngineConfig, Report | None], CountingLoop] | None = None, **settings: object
+) -> AsyncIterator[EngineService]:
+    service = EngineService(config(**settings), build_loop=build or (lambda *_: CountingLoop()))
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.aclose()
+
+
+async def collect(service: EngineService, asked: GenerationRequest) -> str:
+    return "".join([chunk.text async for chunk in service.generate(asked)])
+
+
+async def test_a_reply_streams_in_order() -> None:
+    async with running() as service:
+        chunks = [chunk async for chunk in service.generate(request(max_new_tokens=4))]
+    assert [chunk.text for chunk in chunks] == ["1 ", "2 ", "3 ", "end"]
+    assert [chunk.finish_reason for chunk in chunks] == [None, None, None, FinishReason.LENGTH]
+    assert chunks[-1].stats is not None
+
+
+async def test_replies_run_side_by_side() -> None:
+    async with running() as service:
+        replies = await asyncio.gather(*(collect(service, request(max_new_tokens=n)) for n in (2, 30, 3)))
+    assert [len(reply.split()) for reply in replies] == [2, 30, 3]
+
+
+async def test_loading_and_steps_happen_on_one_thread_of_their_own() -> None:
+    loops: list[CountingLoop] = []
+    stepping: set[int] = set()
+
+    class Watched(CountingLoop):
+        def step(self) -> None:
+            stepping.add(threading.get_ident())
+            super().step()
+
+    def build(*_: object) -> CountingLoop:
+        loops.append(Watched())
+        return loops[0]
+
+    async with running(build) as service:
+        await collect(service, request(max_new_tokens=3))
+    assert stepping == {loops[0].thread}
+    assert loops[0].thread != threading.get_ident()
+
+
+async def test_closing_the_iterator_stops_the_generation() -> None:
+    loop = CountingLoop()
+    async with running(lambda *_: loop) as service:
+        replies = service.generate(request(max_new_tokens=10**9))
+        async for _ in replies:
+            break
+        await replies.aclose()  # type: ignore[attr-defined]
+        async with asyncio.timeout(5):
+            while loop.has_work:
+                await asyncio.sleep(0.001)
+
+
+async def test_cancelling_the_task_stops_the_generation() -> None:
+    loop = CountingLoop()
+    async with running(lambda *_: loop) as service:
+        task = asyncio.create_task(collect(service, request(max_new_tokens=10**9)))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with asyncio.timeout(5):
+            while loop.has_work:
+                await asyncio.sleep(0.001)
+
+
+async def test_one_failure_is_one_callers() -> None:
+    async with running() as service:
+        good = asyncio.create_task(collect(service, request(max_new_tokens=20)))
+        with pytest.raises(EngineError, match="no"):
+            await collect(service, request(system_prompt="error"))
+        assert (await good).endswith("end")
+
+
+async def test_a_dying_thread_fails_everybody_then_and_later() -> None:
+    async with running() as service:
+        waiting = [asyncio.create_task(collect(service, request(max_new_tokens=10**9))) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        waiting.append(asyncio.create_task(collect(service, request(system_prompt="die"))))
+        async with asyncio.timeout(5):
+            results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(
+            isinstance(result, EngineError) and "has stopped (RuntimeError)" in str(result) for result in results
+        )
+        with pytest.raises(EngineError, match="has stopped"):
+            await collect(service, request())
+
+
+async def test_a_failed_start_says_why_and_stays_failed() -> None:
+    def build(*_: object) -> CountingLoop:
+        raise WeightsError("put the file there")
+
+    service = EngineService(config(), build_loop=build)
+    for _ in range(2):
+        with pytest.raises(WeightsError, match="put the file there"):
+            await service.start()
+    with pytest.raises(WeightsError, match="put the file there"):
+        await collect(service, request())
+    await service.aclose()
+
+
+async def test_beyond_the_queue_callers_are_sent_away() -> None:
+    loop = CountingLoop()
+    async with running(lambda *_: loop, max_waiting=2) as service:
+        tasks = [asyncio.create_task(collect(service, request(max_new_tokens=10**9))) for _ in range(MAX_RUNNING + 2)]
+        await asyncio.sleep(0.02)
+        with pytest.raises(EngineBusy, match="max_waiting"):
+            await collect(service, request())
+        tasks[0].cancel()
+        await asyncio.wait([tasks[0]])
+        assert await collect(service, request(max_new_tokens=1)) == "end"
+        for task in tasks:
+            task.cancel()
+
+
+async def test_ending_lets_running_replies_end_and_refuses_new_ones() -> None:
+    async with running() as service:
+        tasks = [asyncio.create_task(collect(service, request(max_new_tokens=10**9))) for _ in range(3)]
+        await asyncio.sleep(0.02)
+        await service.aclose()
+        async with asyncio.timeout(5):
+            replies = await asyncio.gather(*tasks)
+        assert all(reply.startswith("1 2 ") for reply in replies)
+        await service.aclose()
+        with pytest.raises(EngineError, match="not running"):
+            await collect(service, request())
+
+
+async def test_before_the_start_there_is_nothing_to_ask_or_close() -> None:
+    service = EngineService(config())
+    with pytest.raises(EngineError, match="not running"):
+        await collect(service, request())
+    await service.aclose()
+
+
+async def test_a_caller_that_left_its_event_loop_breaks_nothing() -> None:
+    async def leave() -> EngineService:
+        service = EngineService(config(), build_loop=lambda *_: CountingLoop())
+        await service.start()
+        replies = service.generate(request(max_new_tokens=10**9))
+        await anext(replies)  # type: ignore[call-overload]
+        return service
+
+    service = await asyncio.to_thread(lambda: asyncio.run(leave()))
+    thread = service._thread
+    assert thread is not None
+    service._inbox.put(_Close())
+    await asyncio.to_thread(thread.join, 5)
+    assert not thread.is_alive()
+
+
+async def test_a_real_backbone_answers_through_the_whole_service(tmp_path: Path) -> None:
+    settings = EngineConfig(
+        cache_dir=tmp_path / "cache", decoder=str(save_tiny(tmp_path / "tiny")), dtype="float32", fusion="none"
+    )
+    service = EngineService(settings)
+    await service.start()
+    try:
+        one, again = await asyncio.gather(*(collect(service, request(max_new_tokens=20, seed=3)) for _ in range(2)))
+    finally:
+        await service.aclose()
+    assert one == again
+    assert one
+
+
+def test_importing_the_service_brings_no_torch() -> None:
+    code = "import sys, engine.service; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
