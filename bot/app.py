@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bot.adapters.base import Adapter
+from bot.adapters.base import Adapter, AdapterState, AdapterStatus
 from bot.chat import ChatOptions, ChatService
 from bot.commands import CommandTable, build_commands
 from bot.errors import BotError, SettingsError
@@ -28,6 +28,8 @@ from engine.config import EngineConfig
 from engine.types import ReplyEngine, SamplingSettings
 
 logger = logging.getLogger(__name__)
+
+_STATUS_INTERVAL_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def build_engine(settings: Settings) -> ReplyEngine:
     if settings.engine.backend == "echo":
         from engine.backends.echo import EchoEngine
 
-        return EchoEngine()
+        return EchoEngine(seconds_per_word=0.05)  # slow enough to see a reply stream
     from engine.service import EngineService
 
     return EngineService(engine_config(settings))
@@ -171,7 +173,10 @@ async def _serve_all(application: Application, adapters: Sequence[Adapter], stop
     """Serve side by side; one that ends takes no other along."""
     for line in _invitations(application.settings):
         logger.info("%s", line)
-    background = asyncio.create_task(application.library.watch(), name="persona watch")
+    background = [
+        asyncio.create_task(application.library.watch(), name="persona watch"),
+        asyncio.create_task(_report_changes(adapters), name="status report"),
+    ]
     running = {asyncio.create_task(adapter.run(), name=adapter.name): adapter for adapter in adapters}
     stopped = asyncio.create_task(stop.wait())
     pending: set[asyncio.Task[object]] = {*running, stopped}
@@ -182,9 +187,22 @@ async def _serve_all(application: Application, adapters: Sequence[Adapter], stop
             for task in done - {stopped}:
                 has_failed |= _report_end(task)
     finally:
-        await _cancel([background, stopped, *running])
+        await _cancel([*background, stopped, *running])
     logger.info("Stopped.")
     return int(has_failed and not stop.is_set())
+
+
+async def _report_changes(adapters: Sequence[Adapter]) -> None:
+    """Log every change of an adapter's status, until cancelled."""
+    last: dict[str, AdapterStatus] = {}
+    while True:
+        for adapter in adapters:
+            status = adapter.status
+            if status != last.get(adapter.name):
+                last[adapter.name] = status
+                level = logging.WARNING if status.state is AdapterState.RECONNECTING else logging.INFO
+                logger.log(level, "%s is %s%s", adapter.name, status.state, status.detail and f": {status.detail}")
+        await asyncio.sleep(_STATUS_INTERVAL_S)
 
 
 def _report_end(task: asyncio.Task[object]) -> bool:

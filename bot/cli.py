@@ -4,7 +4,6 @@ Owns arguments, what is printed, and exit statuses: 0 well, 1 failed with a mess
 """
 
 import asyncio
-import getpass
 import os
 import subprocess
 import sys
@@ -111,22 +110,24 @@ async def _chat(
         if persona is not None and chosen is None:
             names = ", ".join(found.id for found in application.library.all())
             raise PersonaError(f"There is no persona {persona}. These exist: {names}.")
+        persona_id = None if chosen is None else chosen.id
+        chat = application.chat
         if message is None and not images:
-            room = Room(platform="console", chat_id=getpass.getuser())
-            if chosen is not None:
-                await application.chat.choose(room, chosen.id)
-            await ConsoleAdapter(
-                room=room, handler=application.chat, browser=application.chat, commands=application.commands
-            ).run()
+            await ConsoleAdapter(handler=chat, browser=chat, commands=application.commands, persona_id=persona_id).run()
             return
         # A single question gets a room of its own, so that its answer depends on nothing that was said before.
         room = Room(platform="console", chat_id=f"once-{uuid4().hex}")
-        if chosen is not None:
-            await application.chat.choose(room, chosen.id)
+        if persona_id is not None:
+            await chat.choose(room, persona_id)
         try:
-            await ask_once(application.chat, room=room, text=message or "", image_paths=images)
+            await ask_once(chat, room=room, text=message or "", image_paths=images, write=_write)
         finally:
-            await application.chat.start_over(room)
+            await chat.start_over(room)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 @app.command()

@@ -42,7 +42,7 @@ def configure_logging(level: str, *, folder: Path | None = None, secrets: Sequen
     else:
         terminal = logging.StreamHandler()
         terminal.setFormatter(plain)
-    handlers = [terminal]
+    handlers: list[logging.Handler] = [terminal]
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         file = RotatingFileHandler(folder / "commedia.log", maxBytes=5_000_000, backupCount=3, encoding="utf-8")
