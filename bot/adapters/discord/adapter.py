@@ -33,7 +33,7 @@ from bot.adapters.discord.tasks import TaskSet
 from bot.commands import CommandTable
 from bot.errors import PlatformFatal
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 LOGIN_TIMEOUT_S = 60.0
 CLOSE_TIMEOUT_S = 5.0
@@ -129,11 +129,16 @@ class DiscordAdapter:
         try:
             await asyncio.wait({serving})
             serving.result()
-        except Exception as error:  # noqa: BLE001  anything escapes discord.py, and all of it asks for a new client
+        except asyncio.CancelledError:
+            # What is being answered ends first, while it can still be said on Discord.
+            await self._tasks.aclose()
+            raise
+        except Exception as error:
+            # Anything escapes from discord.py, and all of it asks for a new client.
             if (fatal := fatal_cause(error)) is not None:
                 raise PlatformFatal(fatal) from None
             cause = self._without_token(describe(error))
-            _log.warning("Discord connection lost: %s", cause, exc_info=None if is_expected(error) else error)
+            logger.warning("Discord connection lost: %s", cause, exc_info=None if is_expected(error) else error)
             return cause
         finally:
             self._connection.close()
@@ -177,4 +182,4 @@ async def _close(client: discord.Client, serving: asyncio.Task[None]) -> None:
     await client.http.close()
     for task in (closing, serving):
         if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-            _log.debug("Discord client ended with %s", describe(error))
+            logger.debug("Discord client ended with %s", describe(error))

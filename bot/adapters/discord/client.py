@@ -11,7 +11,7 @@ import discord
 from bot.adapters.base import AdapterState
 from bot.adapters.discord.commands import SlashCommands
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # A streamed reply should hear of a long wait instead of sleeping through it; discord.py allows no less than 30 s.
 MAX_RATE_LIMIT_WAIT_S = 30.0
@@ -52,13 +52,12 @@ class DiscordClient(discord.Client):
 
     async def on_ready(self) -> None:
         """The gateway has told everything: show the commands."""
-        self._on_state(AdapterState.RUNNING, f"online as {self.user} in {len(self.guilds)} servers")
-        _log.info("Discord: online as %s in %d servers", self.user, len(self.guilds))
+        self._on_state(AdapterState.RUNNING, self._presence())
         await self._slash_commands.sync(self._tree)
 
     async def on_resumed(self) -> None:
         """The session goes on after a short break."""
-        self._on_state(AdapterState.RUNNING, f"online as {self.user} in {len(self.guilds)} servers")
+        self._on_state(AdapterState.RUNNING, self._presence())
 
     async def on_disconnect(self) -> None:
         """The gateway is gone; discord.py tries to resume by itself."""
@@ -73,6 +72,9 @@ class DiscordClient(discord.Client):
         if interaction.type is discord.InteractionType.component:
             self._slash_commands.press(interaction)
 
+    def _presence(self) -> str:
+        return f"online as {self.user}; servers: {len(self.guilds)}"
+
     async def on_error(self, event_method: str, /, *_args: object, **_kwargs: object) -> None:
         """An event could not be taken in; the next one can."""
-        _log.exception("Discord event %s could not be handled", event_method)
+        logger.exception("Discord event %s could not be handled", event_method)

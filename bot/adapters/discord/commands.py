@@ -22,7 +22,7 @@ from bot.commands import Argument, Choice, Command, CommandCall, CommandReply, C
 from bot.errors import BotError
 from bot.types import ChatKind
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # Discord waits three seconds for the first sign. A quick answer is better than "thinking…" first: only the answer
 # itself tells whether others may see it, and what was shown to one person cannot be shown to all any more.
@@ -81,7 +81,7 @@ class SlashCommands:
         try:
             await tree.sync()
         except REQUEST_ERRORS as error:
-            _log.warning("Discord did not take the commands, so they may be missing in its menu: %s", describe(error))
+            logger.warning("Discord did not take the commands, so they may be missing in its menu: %s", describe(error))
         else:
             self._synced_digest = digest
 
@@ -135,7 +135,7 @@ def _completion(suggest: Suggest) -> Completion:
             async with asyncio.timeout(SUGGESTION_TIMEOUT_S):
                 choices = await suggest(_call(interaction, typed), current)
         except (BotError, TimeoutError) as error:
-            _log.info("No suggestions for a command: %s", error)
+            logger.info("No suggestions for a command: %s", error)
             return []
         return [
             app_commands.Choice(name=_shorten(choice.label, MAX_LABEL_LENGTH), value=choice.value)
@@ -163,7 +163,7 @@ async def _answer(interaction: discord.Interaction, command: Command, call: Comm
             await interaction.response.defer(ephemeral=True, thinking=True)
         await _respond(interaction, await running)
     except REQUEST_ERRORS as error:
-        _log.warning("The answer to /%s did not reach Discord: %s", " ".join(command.path), describe(error))
+        logger.warning("The answer to /%s did not reach Discord: %s", " ".join(command.path), describe(error))
     finally:
         running.cancel()
 
@@ -174,8 +174,8 @@ async def _run(command: Command, call: CommandCall) -> CommandReply:
         return await command.run(call)
     except BotError as error:
         return CommandReply(str(error), is_private=True)
-    except Exception:  # noqa: BLE001  this is the boundary
-        _log.exception("/%s failed", " ".join(command.path))
+    except Exception:
+        logger.exception("/%s failed", " ".join(command.path))
         return CommandReply(_APOLOGY, is_private=True)
 
 

@@ -15,7 +15,7 @@ from bot.adapters.discord.errors import REQUEST_ERRORS, describe
 from bot.adapters.discord.files import Downloads
 from bot.types import Author, ChatKind, IncomingFile, IncomingMessage, RepliedMessage, Room
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 PLATFORM = "discord"
 FETCH_TIMEOUT_S = 10.0
@@ -76,7 +76,7 @@ class MessageTranslator:
                 async with asyncio.timeout(FETCH_TIMEOUT_S):
                     self._fetched_rooms[channel_id] = room_of(await client.fetch_channel(channel_id), channel_id)
             except REQUEST_ERRORS as error:
-                _log.warning("Discord channel %s is unknown: %s", channel_id, describe(error))
+                logger.warning("Discord channel %s is unknown: %s", channel_id, describe(error))
                 return room_of(None, channel_id)
         return self._fetched_rooms[channel_id]
 
@@ -121,7 +121,7 @@ async def _replied_message(message: discord.Message) -> discord.Message | None:
         async with asyncio.timeout(FETCH_TIMEOUT_S):
             return await message.channel.fetch_message(reference.message_id)
     except REQUEST_ERRORS as error:
-        _log.info("Discord does not give the message that was replied to: %s", describe(error))
+        logger.info("Discord does not give the message that was replied to: %s", describe(error))
         return None
 
 

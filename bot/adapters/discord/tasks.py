@@ -5,7 +5,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class TaskSet:
@@ -32,4 +32,4 @@ class TaskSet:
     def _finish(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("A Discord message or command was left unfinished", exc_info=error)
+            logger.error("A Discord message or command was left unfinished", exc_info=error)

@@ -65,6 +65,7 @@ class Rest:
         return [
             ("GET", "/users/@me", self.me),
             ("POST", "/users/@me/channels", self.open_dm),
+            ("GET", "/applications/@me", self.application),
             ("GET", "/oauth2/applications/@me", self.application),
             ("PUT", "/applications/{application}/commands", self.put_commands),
             ("GET", "/channels/{channel}", self.get_channel),
@@ -111,7 +112,9 @@ class Rest:
         owner = {"id": "1", "username": "owner", "discriminator": "0", "avatar": None}
         about = {"id": self._fake.application_id, "name": "Commedia", "description": "", "icon": None}
         return answer(
-            about | {"bot_public": False, "bot_require_code_grant": False, "owner": owner, "verify_key": "", "flags": 0}
+            about
+            | {"bot_public": False, "bot_require_code_grant": False, "owner": owner, "verify_key": ""}
+            | {"flags": self._fake.application_flags}
         )
 
     async def put_commands(self, request: web.Request) -> web.Response:

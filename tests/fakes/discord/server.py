@@ -28,6 +28,7 @@ from tests.fakes.discord.world import (
 Found = TypeVar("Found")
 File = tuple[str, str, bytes]
 POLL_S = 0.05
+MESSAGE_CONTENT_FLAG = 1 << 19  # as for a bot in fewer than a hundred servers
 
 
 class FakeDiscord:
@@ -82,6 +83,10 @@ class FakeDiscord:
     @property
     def cdn_url(self) -> str:
         return self._origin + rest.CDN_PREFIX
+
+    @property
+    def application_flags(self) -> int:
+        return MESSAGE_CONTENT_FLAG if self.gateway.grants_message_content else 0
 
     # People and places
 
@@ -247,7 +252,7 @@ class FakeDiscord:
         about = {
             "user": self.bot.wire(),
             "guilds": [{"id": guild.id, "unavailable": True} for guild in self.guilds],
-            "application": {"id": self.application_id, "flags": 0},
+            "application": {"id": self.application_id, "flags": self.application_flags},
         }
         return [("READY", about), *(("GUILD_CREATE", guild.wire()) for guild in self.guilds)]
 
