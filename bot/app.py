@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from bot.adapters.base import Adapter, AdapterState, AdapterStatus
 from bot.chat import ChatOptions, ChatService
 from bot.commands import CommandTable, build_commands
-from bot.errors import BotError, SettingsError
+from bot.errors import BotError, SettingsError, StoreError
 from bot.media.pictures import PictureLimits
 from bot.personas.library import PersonaLibrary
 from bot.settings import Settings
@@ -30,6 +30,7 @@ from engine.types import ReplyEngine, SamplingSettings
 logger = logging.getLogger(__name__)
 
 _STATUS_INTERVAL_S = 0.25
+_PRUNE_INTERVAL_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Application:
 
     settings: Settings
     library: PersonaLibrary
+    attachments: AttachmentStore
     chat: ChatService
     commands: CommandTable
 
@@ -60,15 +62,16 @@ async def open_application(settings: Settings, *, seed: int | None = None) -> As
         engine = build_engine(settings)
         stack.push_async_callback(engine.aclose)
         await engine.start()
+        attachments = AttachmentStore(settings.home / "attachments", database)
         chat = ChatService(
             engine,
             library,
             Conversations(database),
             Rooms(database),
-            AttachmentStore(settings.home / "attachments", database),
+            attachments,
             options=chat_options(settings, seed=seed),
         )
-        yield Application(settings=settings, library=library, chat=chat, commands=build_commands(chat))
+        yield Application(settings, library, attachments, chat, build_commands(chat))
 
 
 async def serve(settings: Settings) -> int:
@@ -176,6 +179,7 @@ async def _serve_all(application: Application, adapters: Sequence[Adapter], stop
     background = [
         asyncio.create_task(application.library.watch(), name="persona watch"),
         asyncio.create_task(_report_changes(adapters), name="status report"),
+        asyncio.create_task(_prune_daily(application.attachments), name="attachment pruning"),
     ]
     running = {asyncio.create_task(adapter.run(), name=adapter.name): adapter for adapter in adapters}
     stopped = asyncio.create_task(stop.wait())
@@ -203,6 +207,17 @@ async def _report_changes(adapters: Sequence[Adapter]) -> None:
                 level = logging.WARNING if status.state is AdapterState.RECONNECTING else logging.INFO
                 logger.log(level, "%s is %s%s", adapter.name, status.state, status.detail and f": {status.detail}")
         await asyncio.sleep(_STATUS_INTERVAL_S)
+
+
+async def _prune_daily(attachments: AttachmentStore) -> None:
+    """Delete pictures that no conversation shows any more, now and every day, until cancelled."""
+    while True:
+        try:
+            if num_deleted := await attachments.prune():
+                logger.info("%d pictures that no conversation shows any more were deleted", num_deleted)
+        except StoreError as error:
+            logger.error("pictures of forgotten conversations could not be deleted: %s", error)
+        await asyncio.sleep(_PRUNE_INTERVAL_S)
 
 
 def _report_end(task: asyncio.Task[object]) -> bool:
