@@ -40,6 +40,7 @@ FLAGS = (
 )
 KEYS = {"Enter": (13, "\r"), "Tab": (9, ""), "Escape": (27, ""), "ArrowDown": (40, ""), "ArrowUp": (38, "")}
 SHIFT = 8
+DRAWN = "document.querySelector('.composer textarea') && document.querySelector('.messages .row')"
 
 
 def find_chromium() -> str | None:
@@ -94,7 +95,13 @@ class Page:
         for domain in ("Page", "Runtime", "Network", "Log", "DOM"):
             await self.call(f"{domain}.enable")
         await self.call("Page.navigate", url=url)
-        await self.wait_for("document.querySelector('.composer textarea') && document.querySelector('.row')")
+        await self.wait_for(DRAWN)
+
+    async def reload(self) -> None:
+        """Load the page again and wait until the chat is drawn."""
+        await self.run("window.isOld = true")
+        await self.call("Page.reload")
+        await self.wait_for(f"!window.isOld && {DRAWN}")
 
     async def run(self, script: str) -> Any:
         """The value of a JavaScript expression; promises are awaited."""

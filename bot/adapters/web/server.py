@@ -32,6 +32,7 @@ COOKIE_AGE_S = 365 * 24 * 3600
 MAX_NAME_LENGTH = 120
 MAX_PORT = 65_535
 CLOSING_TIMEOUT_S = 5.0
+RECONNECT_TIMEOUT_S = 10.0
 MAX_MESSAGE_BYTES = 2**20
 PRIVATE = {"Cache-Control": "private, max-age=3600", "Content-Security-Policy": "sandbox; default-src 'none'"}
 DRAWN = {
@@ -72,7 +73,7 @@ class WebAdapter:
         commands: CommandTable,
         storage_secret: str,
     ) -> None:
-        self._host = host
+        self._host = host.strip("[]")
         self._port = port
         self._browser = browser
         self._sessions = Sessions(handler, browser=browser, commands=commands)
@@ -139,8 +140,8 @@ class WebAdapter:
         return listener
 
     def _url_of(self, listener: socket.socket) -> str:
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._host, self._host)  # noqa: S104 - compared, not bound
-        host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104 - compared, not bound
+        host = f"[{host}]" if ":" in host else host
         return f"http://{host}:{listener.getsockname()[1]}"
 
     # What is served
@@ -170,6 +171,7 @@ class WebAdapter:
             binding_refresh_interval=None,
             gzip_middleware_factory=None,
             show_welcome_message=False,
+            reconnect_timeout=RECONNECT_TIMEOUT_S,
         )
         return app
 

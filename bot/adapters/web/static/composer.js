@@ -168,6 +168,7 @@ export default {
         }
         if (this.text === text) this.text = "";
         files.forEach(this.dropPreview);
+        if (!isTouch.matches) this.focus();
         this.$el.dispatchEvent(new CustomEvent("commedia-sent", { bubbles: true }));
       } catch (error) {
         this.trouble = this.explain(error);
