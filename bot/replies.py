@@ -83,14 +83,12 @@ class ReplyStream:
             await self._end(reader, typing)
 
     async def _read(self, chunks: AsyncIterator[ReplyChunk]) -> None:
-        reason = FinishReason.STOP
         try:
             async for chunk in chunks:
                 self._text += chunk.text
-                reason = chunk.finish_reason or reason
                 if chunk.text:
                     self._changed.set()
-            self._is_whole = reason is not FinishReason.CANCELLED
+            self._is_whole = True
             if not self._text.strip():
                 self._fallback = EMPTY_REPLY
         finally:

@@ -18,7 +18,6 @@ _BORDERS = (
     re.compile(r"[,;:](?=\s)|[，、；：]"),  # clause
     re.compile(r"(?=\s)"),  # word
 )
-_CODE_BORDERS = (_BORDERS[0], _BORDERS[1], _BORDERS[4])
 _OPENING = re.compile(r" {0,3}(`{3,10}|~{3,10})[ \t]*([^`\s]{0,20})[^`\n]{0,40}\r?")
 _JOINERS = {"\u200d", "\u200c"}
 
@@ -112,9 +111,9 @@ def _best_cut(text: str, window: int, fence: _Fence | None) -> int:
     lines = list(_lines(seen, fence))
     found = [[cut for cut in _cuts(pattern, seen) if 0 < cut <= window] for pattern in _BORDERS]
     for floor in (window // 2, 0):
-        for pattern, cuts in zip(_BORDERS, found, strict=True):
+        for cuts in found:
             for cut in reversed(cuts):
-                if cut > floor and _is_allowed(seen, cut, pattern, lines):
+                if cut > floor and _is_allowed(seen, cut, lines):
                     return cut
     for cut in range(window, max(0, window - 64), -1):
         if is_grapheme_border(seen, cut):
@@ -126,13 +125,12 @@ def _cuts(pattern: re.Pattern[str], text: str) -> list[int]:
     return [match.end() for match in pattern.finditer(text)]
 
 
-def _is_allowed(text: str, cut: int, pattern: re.Pattern[str], lines: list["_Line"]) -> bool:
+def _is_allowed(text: str, cut: int, lines: list["_Line"]) -> bool:
     if not text[:cut].strip() or not is_grapheme_border(text, cut):
         return False
     line = next(line for line in lines if cut <= line.end)
-    if line.is_fence:  # cutting there would break the fence, or leave an empty block behind
-        return cut == line.end and line.after is None
-    return line.after is None or pattern in _CODE_BORDERS
+    # Within a fence a cut would break it; after an opening one it would leave an empty block behind.
+    return not line.is_fence or (cut == line.end and line.after is None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from bot.store.repositories import Conversations, Rooms
 from bot.types import Author, ChatKind, ConversationKey, IncomingFile, IncomingMessage, NewTurn, RepliedMessage, Room
 from engine.backends.echo import EchoEngine
 from engine.errors import DeviceError, EngineBusy, PromptTooLong
+from engine.persona import Triggers
 from engine.types import GenerationRequest, Role
 from tests.fakes.adapter import ANN, BOT, FakeChannel, a_file
 from tests.fakes.engine import ScriptedEngine, Step
@@ -235,6 +236,15 @@ async def test_a_reply_to_a_persona_that_is_gone_goes_to_the_chosen_one(stage: S
     assert stage.engine.requests[-1].persona.id == "max"
 
 
+async def test_a_reply_to_one_persona_is_no_reply_to_another(stage: Stage) -> None:
+    stage.library.personas = [a_persona("Luna", triggers=Triggers(reply=False)), a_persona("Max")]
+    await stage.say(in_group("Hi"))
+    sent = stage.channel.sent[0]
+    await stage.chat.choose(ROOM, "max")
+    replied = RepliedMessage(sent.id, BOT, sent.text, is_from_bot=True)
+    assert await stage.say(in_group("And?", mentions_bot=False, reply_to=replied)) == []
+
+
 async def test_a_reply_between_people_is_left_alone(stage: Stage) -> None:
     replied = RepliedMessage("m9", BOB, "Hi")
     assert await stage.say(in_group("And?", mentions_bot=False, reply_to=replied)) == []
@@ -254,6 +264,7 @@ async def test_without_any_persona_people_are_told_what_to_do(stage: Stage) -> N
     stage.library.personas = []
     assert await stage.say(message()) == [NO_PERSONA]
     assert await stage.say(in_group()) == [NO_PERSONA]
+    assert await stage.say(message(author=BOT)) == []
     assert await stage.say(in_group(mentions_bot=False)) == []
     with pytest.raises(PersonaError, match="commedia persona new"):
         await stage.chat.chosen(ROOM)
@@ -313,7 +324,7 @@ async def test_a_remembered_picture_is_not_downloaded_again(stage: Stage) -> Non
     shown = message("look", files=(picture_file(),))
     await stage.say(shown)
     replied = RepliedMessage(shown.message_id, ANN, "look", files=(IncomingFile("cat.png", None, None, fail),))
-    await stage.say(message("What colour?", reply_to=replied))
+    assert await stage.say(message("What colour?", reply_to=replied)) == ["You said: What colour?"]
     assert len(stage.engine.requests[-1].turns[-1].images) == 1
 
 

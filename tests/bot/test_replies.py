@@ -209,6 +209,29 @@ async def test_cancelling_closes_the_generator_and_keeps_what_was_shown() -> Non
     assert stream.message_ids == ("sent-1",)
 
 
+async def test_cancelling_closes_an_iterator_that_is_no_generator() -> None:
+    class Stuck:
+        is_closed = False
+
+        def __aiter__(self) -> "Stuck":
+            return self
+
+        async def __anext__(self) -> ReplyChunk:
+            await asyncio.Event().wait()
+            raise StopAsyncIteration
+
+        async def aclose(self) -> None:
+            self.is_closed = True
+
+    chunks = Stuck()
+    task = asyncio.create_task(ReplyStream(limited(), pacing=FAST).deliver(chunks))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert chunks.is_closed
+
+
 async def test_cancelling_before_anything_is_shown_leaves_nothing() -> None:
     channel, speech = limited(), Speech(None)
     stream = ReplyStream(channel, pacing=FAST)

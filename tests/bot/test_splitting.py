@@ -150,5 +150,11 @@ def test_a_fence_that_closes_at_the_cut_leaves_no_empty_block() -> None:
         assert all(piece.text.count("```") % 2 == 0 for piece in pieces)
 
 
+def test_a_block_that_does_not_fit_begins_in_the_next_piece() -> None:
+    pieces = split_text("word " * 20 + "\n```python\n" + "x" * 200 + "\n```", limit=MIN_LIMIT)
+    assert "```" not in pieces[0].text
+    assert all(piece.text.startswith("```python\nx") for piece in pieces[1:])
+
+
 def test_long_codes_of_many_pieces_are_fast() -> None:
     assert len(split_text("some. words, and\n" * 6000, limit=2000)) > 50

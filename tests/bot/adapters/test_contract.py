@@ -20,6 +20,8 @@ from bot.errors import DeliveryError, MediaError, PersonaError
 from bot.replies import Pacing
 from bot.types import ChatKind, IncomingMessage
 from engine.backends.echo import EchoEngine
+from tests.bot.adapters.contract_telegram import open_telegram
+from tests.bot.adapters.discord.harness import open_discord
 from tests.bot.adapters.harness import ALL_TRAITS, Chat, Harness, OpenHarness, Shown, Trait
 from tests.fakes.adapter import FakeAdapter
 from tests.fakes.personas import MemoryLibrary, a_persona
@@ -77,7 +79,7 @@ async def open_fake(handler: MessageHandler, commands: CommandTable) -> AsyncIte
         await harness.stop()
 
 
-HARNESSES: dict[str, OpenHarness] = {"fake": open_fake}
+HARNESSES: dict[str, OpenHarness] = {"fake": open_fake, "discord": open_discord, "telegram": open_telegram}
 
 
 @dataclass

@@ -1,0 +1,77 @@
+"""Telegram for the contract suite: the real adapter on the fake Bot API, with two private chats and a group.
+
+`open_telegram` is its entry in `HARNESSES` of `tests/bot/adapters/test_contract.py`.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+
+from bot.adapters.base import AdapterState, MessageHandler
+from bot.adapters.telegram import TelegramAdapter
+from bot.commands import CommandTable
+from tests.bot.adapters.harness import ALL_TRAITS, Chat, Shown
+from tests.bot.adapters.telegram.harness import FAST, eventually, in_background
+from tests.fakes.telegram import FakeTelegram
+
+
+class TelegramHarness:
+    """People on the fake Telegram, and the adapter beside them."""
+
+    traits = ALL_TRAITS
+
+    def __init__(self, telegram: FakeTelegram, adapter: TelegramAdapter, running: contextlib.AsyncExitStack) -> None:
+        self.adapter = adapter
+        self._telegram = telegram
+        self._running = running
+        ada, bob = telegram.add_user("Ada"), telegram.add_user("Bob")
+        self._chats = {
+            "direct": (telegram.private_chat(ada), ada),
+            "other": (telegram.private_chat(bob), bob),
+            "group": (telegram.add_group("Museum"), ada),
+        }
+
+    async def say(
+        self,
+        text: str,
+        *,
+        chat: Chat = "direct",
+        picture: bytes | None = None,
+        reply_to: str | None = None,
+        mentions_bot: bool = False,
+    ) -> str:
+        room, author = self._chats[chat]
+        said = self._telegram.say(
+            room,
+            author,
+            f"@{self._telegram.bot.username} {text}" if mentions_bot else text,
+            photo=picture,
+            reply_to=int(reply_to) if reply_to is not None else None,
+        )
+        return str(said["message_id"])
+
+    async def shown(self, chat: Chat = "direct") -> list[Shown]:
+        room, _ = self._chats[chat]
+        return [
+            Shown(str(sent.message_id), sent.text, str(sent.reply_to) if sent.reply_to is not None else None)
+            for sent in self._telegram.sent_to(room)
+        ]
+
+    async def use_command(self, path: tuple[str, ...], arguments: Mapping[str, str]) -> str:
+        num_before = len(await self.shown())
+        await self.say(" ".join((f"/{path[0]}", *path[1:], *arguments.values())))
+        room, _ = self._chats["direct"]
+        await self._telegram.wait_for(lambda: len(self._telegram.sent_to(room)) > num_before)
+        return (await self.shown())[num_before].text
+
+    async def stop(self) -> None:
+        await self._running.aclose()
+
+
+@contextlib.asynccontextmanager
+async def open_telegram(handler: MessageHandler, commands: CommandTable) -> AsyncIterator[TelegramHarness]:
+    """The fake Bot API, with the adapter polling it."""
+    async with FakeTelegram() as telegram, contextlib.AsyncExitStack() as running:
+        adapter = TelegramAdapter(telegram.token, handler=handler, commands=commands, api_url=telegram.url, timing=FAST)
+        await running.enter_async_context(in_background(adapter))
+        await eventually(lambda: adapter.status.state is AdapterState.RUNNING)
+        yield TelegramHarness(telegram, adapter, running)
