@@ -94,21 +94,21 @@ _CHINESE = _Phrases(
         "goals": "心愿",
         "boundaries": "你从不",
         "scenario": "此刻",
-        "examples": "对话示例:",
-        "lore": "你知道:",
+        "examples": "对话示例：",
+        "lore": "你知道：",
     },
-    colon=":",
+    colon="：",
     separator="、",
     end="。",
     gap="",
     user="用户",
     stranger="朋友",
     somebody="有人",
-    answer="始终以{name}的身份,{language}{length}回答。",
-    lengths={"short": ",用一两句短话", "medium": ",用两到四句话", "long": ",详细地"},
+    answer="始终以{name}的身份，{language}{length}回答。",
+    lengths={"short": "，用一两句短话", "medium": "，用两到四句话", "long": "，详细地"},
     formalities={"casual": "随意", "neutral": "", "formal": "正式而有礼"},
     alone_with="你正在和{user}聊天。",
-    group="这里有好几个人,每条消息以发言者的名字开头。回答最后一条,不要在前面写名字。",
+    group="这里有好几个人，每条消息以发言者的名字开头。回答最后一条，不要在前面写名字。",
 )
 _LANGUAGES = {
     "ar": "Arabic", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek", "en": "English", "es": "Spanish",
@@ -216,7 +216,7 @@ def _varying_lines(
 
 
 def _example_lines(persona: Persona, phrases: _Phrases) -> Iterator[str]:
-    """The first examples, as many as have room; at least one."""
+    """The first examples, as many as have room and at least one, each a quotation and its answer."""
     num_characters = 0
     for number, example in enumerate(persona.examples):
         user, reply = " ".join(example.user.split()), " ".join(example.reply.split())
@@ -225,7 +225,8 @@ def _example_lines(persona: Persona, phrases: _Phrases) -> Iterator[str]:
             return
         if not number:
             yield phrases.labels["examples"]
-        yield f"{phrases.user}: {user}\n{persona.name}: {reply}"
+        # Not "User: …" and "Mira: …": small models then write a script, with names and both parts.
+        yield f"> {user}\n{reply}"
 
 
 def _lore_for(persona: Persona, turns: Sequence[Turn]) -> Iterator[str]:

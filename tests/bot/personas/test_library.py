@@ -53,6 +53,8 @@ def test_find(write: WritePersona, tmp_path: Path) -> None:
     write("tomas.yaml", base=named("Tom Thumb"))
     write("twin-1.yaml", base=named("Twin"))
     write("twin-2.yaml", base=named("Twin"))
+    write("p1.yaml", base=named("Lou"))
+    write("p2.yaml", base=named("Louise"))
     library = loaded(tmp_path)
 
     def found(text: str) -> str | None:
@@ -64,6 +66,7 @@ def test_find(write: WritePersona, tmp_path: Path) -> None:
     assert found("tom") == "tom"  # an id is meant before a beginning
     assert found("TOMÁS") == "tom"
     assert found("tom t") == "tomas"
+    assert found("lou") == "p1"  # a name before a beginning
     assert found("to") is None  # two begin so
     assert found("twin") is None  # two are called so
     assert found("twin-2") == "twin-2"
@@ -215,6 +218,20 @@ async def test_a_folder_may_go_and_come_back(tmp_path: Path) -> None:
             await live(lambda name=name: names_in(library) == [name])
             shutil.rmtree(folder)
             await live(lambda: names_in(library) == [])
+
+
+async def test_a_folder_that_came_back_is_watched_as_before(write: WritePersona, tmp_path: Path) -> None:
+    folder = tmp_path / "personas"
+    write("personas/mira.yaml")
+    library = PersonaLibrary([folder])
+    async with watched(library):
+        shutil.rmtree(folder)
+        await live(lambda: names_in(library) == [])
+        write("personas/mira.yaml", "avatar: a.png\n")
+        await live(lambda: len(library.problems) == 1)
+        await asyncio.sleep(library_module.POLL_INTERVAL_S)
+        (folder / "a.png").write_bytes(b"png")  # only a notification tells of it
+        await live(lambda: names_in(library) == ["Mira"])
 
 
 async def test_watching_without_notifications(

@@ -50,8 +50,8 @@ def test_everything_that_the_author_wrote_is_there() -> None:
         "You never: swear.\n"
         "Now: It rains.\n"
         "How you talk:\n"
-        "User: Hi you\n"
-        "Mira: Ahoy!\n"
+        "> Hi you\n"
+        "Ahoy!\n"
         "Stay in character as Mira. Answer in German, in detail."
     )
 
@@ -67,7 +67,7 @@ def test_a_minimal_persona() -> None:
 def test_a_chinese_persona_is_prompted_in_chinese() -> None:
     author = persona(name="阿墨", summary="一只黑猫", traits=["慵懒", "嘴硬"], language="zh-Hans")
     assert request_for(author, user_name="小林").system_prompt == (
-        "你是阿墨。一只黑猫。\n性格:慵懒、嘴硬。\n始终以阿墨的身份,用中文,用两到四句话回答。\n你正在和小林聊天。"
+        "你是阿墨。一只黑猫。\n性格：慵懒、嘴硬。\n始终以阿墨的身份，用中文，用两到四句话回答。\n你正在和小林聊天。"
     )
 
 
@@ -92,6 +92,9 @@ def test_who_is_there() -> None:
     group = request_for(persona(), user_name="Ann", is_group=True).system_prompt
     assert "Several people are here" in group
     assert "Ann" not in group
+    helper = persona(summary="Helps {{user}}.")
+    assert "Helps Ann." in request_for(helper, user_name="Ann").system_prompt
+    assert "Helps friend." in request_for(helper, user_name="Ann", is_group=True).system_prompt
 
 
 def test_a_users_name_cannot_add_to_the_prompt() -> None:
@@ -102,9 +105,9 @@ def test_a_users_name_cannot_add_to_the_prompt() -> None:
 def test_as_many_examples_as_have_room_and_at_least_one(monkeypatch: pytest.MonkeyPatch) -> None:
     examples = [{"user": f"question {number}", "reply": "x" * 100} for number in range(4)]
     prompt = request_for(persona(examples=examples)).system_prompt
-    assert re.findall(r"User: question (\d)", prompt) == ["0", "1"]
+    assert re.findall(r"> question (\d)", prompt) == ["0", "1"]
     monkeypatch.setattr(prompt_module, "MAX_EXAMPLE_CHARACTERS", 1)
-    assert re.findall(r"User: question (\d)", request_for(persona(examples=examples)).system_prompt) == ["0"]
+    assert re.findall(r"> question (\d)", request_for(persona(examples=examples)).system_prompt) == ["0"]
 
 
 @pytest.mark.parametrize(

@@ -162,14 +162,19 @@ def test_a_text_keeps_the_authors_spelling(write: WritePersona) -> None:
 version: 1.0
 language: no
 tags: [yes, 12:30, 2024-01-01, 0x10, ~x]
-identity: {age: 007}
+identity: {age: 007, home: 12}
 extensions: {level: 3, since: 2024-01-01, ok: yes}
 """
     persona = read_persona(write(more=more))
     assert (persona.version, persona.language) == ("1.0", "no")
     assert persona.tags == ("yes", "12:30", "2024-01-01", "0x10", "~x")
     assert persona.identity.age == 7
+    assert persona.identity.home == "12"
     assert persona.extensions == {"level": 3, "since": "2024-01-01", "ok": True}
+
+
+def test_a_text_or_number_that_yaml_takes_for_a_truth_value(write: WritePersona) -> None:
+    assert read_persona(write(more="identity: {age: yes}\n")).identity.age == "yes"
 
 
 def test_a_number_too_long_for_python(write: WritePersona) -> None:
