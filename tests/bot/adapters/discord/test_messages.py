@@ -51,6 +51,16 @@ async def test_replied_message_is_fetched_where_discord_leaves_it_out(stage: Sta
     assert await messages[1].reply_to.files[0].read(1000) == PNG
 
 
+async def test_reply_to_a_deleted_message_asks_for_nothing(stage: Stage) -> None:
+    ada = stage.discord.add_user("ada")
+    dm = stage.discord.add_dm(ada)
+    reference = {"type": 0, "message_id": "123", "channel_id": dm.id}
+    stage.discord.say(dm, ada, "that one", extra={"message_reference": reference, "referenced_message": None})
+    [message] = await stage.wait_for_messages()
+    assert message.reply_to is None
+    assert not [request for request in stage.discord.requests if request.path.endswith("/123")]
+
+
 async def test_reply_to_the_bot_is_no_mention(stage: Stage) -> None:
     ada, channel = stage.discord.add_user("ada"), stage.discord.add_channel(stage.discord.add_guild("G"), "c")
     own = stage.discord.say(channel, stage.discord.bot, "I am here")
