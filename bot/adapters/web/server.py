@@ -218,12 +218,12 @@ class WebAdapter:
         try:
             body = await _body_of(request, max_bytes=MAX_MESSAGE_BYTES, what="this message")
             text, upload_ids = _message_in(json.loads(body))
-            await session.say(text, upload_ids)
+            message_id = await session.say(text, upload_ids)
         except BotError as error:
             return JSONResponse({"error": str(error)}, status_code=400)
         except ValueError:
             return JSONResponse({"error": "this is no message"}, status_code=400)
-        return Response(status_code=204)
+        return JSONResponse({"id": message_id})
 
     def _session(self, request: Request) -> Session:
         session_id = request.session.get("id")

@@ -197,11 +197,11 @@ class Session:
         """A file that this browser handed over, while it is kept."""
         return self._uploads.get(upload_id)
 
-    async def say(self, text: str, upload_ids: tuple[str, ...] = ()) -> None:
-        """Send a message, or run the command that `text` is. Raises `MediaError` for files that cannot go with it."""
+    async def say(self, text: str, upload_ids: tuple[str, ...] = ()) -> str | None:
+        """Send a message and return its id; a command is run and has none. Raises `MediaError` for a bad message."""
         text = text.strip()
         if not text and not upload_ids:
-            return
+            return None
         if len(text) > MAX_TEXT_LENGTH:
             raise MediaError(f"this message is too long: at most {MAX_TEXT_LENGTH:,} characters, please")
         if len(upload_ids) > MAX_FILES:
@@ -212,11 +212,11 @@ class Session:
             await self.open()
         if not upload_ids and COMMAND_LIKE.match(text):
             await self._run_typed(text)
-        else:
-            async with self._moving:
-                self._send(text, upload_ids)
+            return None
+        async with self._moving:
+            return self._send(text, upload_ids)
 
-    def _send(self, text: str, upload_ids: tuple[str, ...]) -> None:
+    def _send(self, text: str, upload_ids: tuple[str, ...]) -> str:
         uploads = [self._uploads[upload_id] for upload_id in upload_ids]
         pictures = tuple(
             ShownPicture(upload.name, f"/sent/{upload_id}")
@@ -237,6 +237,7 @@ class Session:
         # A callback, since a task that is cancelled before its first step never reaches its own `finally`.
         exchange.task.add_done_callback(lambda task: self._finish(exchange, task))
         self._show_activity()
+        return message.message_id
 
     async def _answer(self, exchange: Exchange, message: IncomingMessage) -> None:
         await self._handler.handle(message, PageChannel(exchange, self._show_activity))

@@ -11,6 +11,7 @@ from nicegui.functions.navigate import Navigate
 from nicegui.functions.notify import notify
 from nicegui.testing import User
 
+from bot.adapters.web import WebAdapter
 from bot.adapters.web.page import Composer, Tag
 from bot.types import PersonaCard
 from tests.bot.adapters.web.conftest import serving
@@ -18,8 +19,14 @@ from tests.bot.adapters.web.rehearsal import CARDS, GREETINGS, RehearsalChat
 
 
 @pytest.fixture
-async def user(chat: RehearsalChat) -> AsyncIterator[User]:
-    async with serving(chat) as adapter, httpx.AsyncClient(base_url=adapter.url or "", trust_env=False) as client:
+async def adapter(chat: RehearsalChat) -> AsyncIterator[WebAdapter]:
+    async with serving(chat) as adapter:
+        yield adapter
+
+
+@pytest.fixture
+async def user(adapter: WebAdapter) -> AsyncIterator[User]:
+    async with httpx.AsyncClient(base_url=adapter.url or "", trust_env=False) as client:
         user = User(client)
         try:
             await user.open("/")
@@ -126,12 +133,12 @@ async def test_a_new_persona_appears_by_itself(user: User, chat: RehearsalChat) 
     assert names(user)[-1] == "Zoe"
 
 
-async def test_a_closed_tab_stops_watching(user: User, chat: RehearsalChat) -> None:
+async def test_a_closed_tab_stops_watching(user: User, adapter: WebAdapter, chat: RehearsalChat) -> None:
     assert user.client is not None
+    [session] = adapter._sessions._by_id.values()
     chat.gate.clear()
     await user.http_client.post("/say", json={"text": "Hello"})
     user.client.delete()
     chat.gate.set()
-    async with asyncio.timeout(5):
-        while len(await chat.history(chat.received[0].room)) < 3:
-            await asyncio.sleep(0.01)
+    await until(lambda: session.is_idle)
+    assert len(await chat.history(session.room)) == 3

@@ -180,14 +180,19 @@ async def test_each_persona_keeps_its_conversation(session: Session, chat: Rehea
     assert texts(session) == [GREETINGS["mina"], "Hello", chat.lines["mina"]]
 
 
-async def test_a_reply_goes_on_in_its_own_conversation(session: Session, chat: RehearsalChat) -> None:
+async def test_a_reply_goes_on_in_its_own_conversation(
+    session: Session, chat: RehearsalChat, view: WatchingView
+) -> None:
     chat.seconds_per_word = 0.001
     await session.say("Hello")
     await until(lambda: not session.is_waiting)
     await session.choose("brask")
     assert not session.is_answering
+    num_shown = len(view.bubbles)
     await until(lambda: not session._exchanges)
     assert texts(session) == [GREETINGS["brask"]]
+    assert len(view.bubbles) == num_shown
+    assert view.finished == []
     await session.choose("mina")
     assert texts(session) == [GREETINGS["mina"], "Hello", chat.lines["mina"]]
 
