@@ -1,0 +1,78 @@
+"""The text encoder: a small BERT that gives a state for every token, and one pooled vector for a sentence.
+
+Shapes: `b` texts, `n_t` tokens, `d_t` the encoder's width.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import BertModel
+
+from engine.encoders.types import TextFeatures
+from engine.errors import WeightsError
+
+# Longer texts are cut: the language model reads all of the words anyway, the fusion needs only their gist.
+MAX_TOKENS = 64
+BATCH_SIZE = 64
+
+
+class TextEncoder:
+    """Texts into token states."""
+
+    def __init__(self, model: Any, tokenizer: Tokenizer) -> None:  # noqa: ANN401 - any BERT-like module
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.tokenizer.enable_truncation(MAX_TOKENS)
+        self.tokenizer.enable_padding()
+        self.width: int = model.config.hidden_size
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str | torch.device = "cpu") -> "TextEncoder":
+        """The encoder in `folder`: a BERT checkpoint with its `tokenizer.json`."""
+        try:
+            model: Any = BertModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # tokenizers raises a bare Exception for a damaged file
+            raise WeightsError(
+                f"The text encoder in {folder} is damaged ({type(error).__name__}); "
+                "delete that folder and run `commedia models fetch`."
+            ) from error
+        return cls(model.to(device), tokenizer)
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str]) -> list[TextFeatures]:
+        """Token states of each text. An empty text has no tokens."""
+        return [
+            TextFeatures(states[keep], tuple(word for word, kept in zip(words, keep.tolist(), strict=True) if kept))
+            for states, keep, words in self._run(texts)
+        ]
+
+    @torch.no_grad()
+    def pool(self, texts: Sequence[str]) -> Tensor:
+        """One vector of length 1 a text, `(b, d_t)`: the mean over its tokens, its start and end marks with them."""
+        if not texts:
+            return torch.zeros(0, self.width, device=self.model.device)
+        vectors = [self._pool_batch(texts[i : i + BATCH_SIZE]) for i in range(0, len(texts), BATCH_SIZE)]
+        return torch.nn.functional.normalize(torch.cat(vectors), dim=-1)
+
+    def _pool_batch(self, texts: Sequence[str]) -> Tensor:
+        states, mask, _ = self._forward(texts)
+        return (states * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+
+    def _run(self, texts: Sequence[str]) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+        for start in range(0, len(texts), BATCH_SIZE):
+            states, mask, encodings = self._forward(texts[start : start + BATCH_SIZE])
+            for row, encoding in enumerate(encodings):
+                is_word = mask[row] & ~torch.tensor(encoding.special_tokens_mask, device=mask.device).bool()
+                yield states[row], is_word, encoding.tokens
+
+    def _forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, list[Any]]:
+        encodings = self.tokenizer.encode_batch(list(texts))
+        device = self.model.device
+        ids = torch.tensor([encoding.ids for encoding in encodings], device=device)
+        mask = torch.tensor([encoding.attention_mask for encoding in encodings], device=device)
+        return self.model(input_ids=ids, attention_mask=mask).last_hidden_state, mask.bool(), encodings

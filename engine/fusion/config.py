@@ -1,0 +1,79 @@
+"""What a trained fusion is: its sizes, and the decoder and encoders that it was trained with.
+
+Saved as `config.json` beside the weights. Knows no tensors.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from engine.errors import ConfigurationError
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+Policy = Literal["pictures", "always"]
+
+
+@dataclass(frozen=True, slots=True)
+class FusionConfig:
+    """Sizes and identity of a fusion.
+
+    `decoder` and `decoder_width` say which language model reads the prefix; `embedding_scale` is the root mean square
+    of that model's token embeddings, to which the prefix is scaled. `policy` says which turns get a prefix: only those
+    with pictures, or all. `num_lexical_tokens` is how many of a class name's own tokens the lexical path can spell
+    (0: there is no such path).
+    """
+
+    decoder: str
+    decoder_width: int
+    embedding_scale: float
+    kind: str = "coattention"
+    image_encoder: str = "efficientnet-lite2"
+    text_encoder: str = "all-minilm-l6-v2"
+    image_width: int = 1280
+    text_width: int = 384
+    num_classes: int = 1000
+    width: int = 256
+    num_layers: int = 2
+    num_heads: int = 4
+    num_prefix_tokens: int = 8
+    num_lexical_tokens: int = 4
+    max_images: int = 4
+    policy: Policy = "pictures"
+    format_version: int = FORMAT_VERSION
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json`."""
+        (folder / CONFIG_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "FusionConfig":
+        """Read `config.json`. Raises `ConfigurationError` where it is missing, damaged, or of a newer version."""
+        path = folder / CONFIG_FILE
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigurationError(
+                f"{path} cannot be read ({error.strerror}); let engine.fusion_weights name a folder that training wrote"
+            ) from error
+        except ValueError as error:
+            raise ConfigurationError(f"{path} is damaged ({error}); train again or restore the file") from error
+        return cls._parse(fields, path=path)
+
+    @classmethod
+    def _parse(cls, fields: object, *, path: Path) -> "FusionConfig":
+        version = fields.get("format_version") if isinstance(fields, dict) else None
+        if not isinstance(fields, dict) or not isinstance(version, int):
+            raise ConfigurationError(f"{path} is not a fusion configuration; name a folder that training wrote")
+        if version > FORMAT_VERSION:
+            raise ConfigurationError(
+                f"{path} has format version {version}, this Commedia reads up to {FORMAT_VERSION}; update Commedia"
+            )
+        try:
+            config = cls(**fields)
+        except TypeError as error:
+            raise ConfigurationError(f"{path} does not fit this Commedia ({error}); train again") from error
+        if config.policy not in get_args(Policy):
+            raise ConfigurationError(f"{path}: policy must be one of {', '.join(get_args(Policy))}")
+        return config

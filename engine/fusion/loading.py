@@ -1,0 +1,45 @@
+"""Finds trained fusion weights for a decoder and puts the pipeline together."""
+
+from pathlib import Path
+
+from engine.config import EngineConfig
+from engine.decoder.language_model import LanguageModel
+from engine.encoders.image import ImageEncoder
+from engine.encoders.text import TextEncoder
+from engine.errors import ConfigurationError
+from engine.fusion.pipeline import FusionPipeline
+from engine.fusion.types import TurnFuser
+from engine.fusion.weights import bind, read_fusion, shipped_folder
+from engine.models.store import ModelStore
+
+KINDS = ("coattention",)
+SWITCHED_OFF = "none"
+
+
+def load(config: EngineConfig, *, models: ModelStore, language_model: LanguageModel) -> TurnFuser | None:
+    """See `engine.fusion.load_fuser`."""
+    if config.fusion == SWITCHED_OFF:
+        return None
+    if config.fusion not in KINDS:
+        raise ConfigurationError(f"engine.fusion is {config.fusion!r}; known are {', '.join((*KINDS, SWITCHED_OFF))}")
+    folder = config.fusion_weights or shipped_folder(language_model.name)
+    return None if folder is None else _load(folder, models=models, language_model=language_model)
+
+
+def _load(folder: Path, *, models: ModelStore, language_model: LanguageModel) -> TurnFuser:
+    saved = read_fusion(folder)
+    if saved.config.decoder != language_model.name:
+        raise ConfigurationError(
+            f"the fusion weights in {folder} were trained for {saved.config.decoder}, not for {language_model.name}; "
+            "train some for this decoder (docs/training.md), or leave engine.fusion_weights out"
+        )
+    device = language_model.device
+    model = bind(
+        saved,
+        tokenize=lambda text: list(language_model.prompts.tokenise(text)),
+        embeddings=language_model.model.get_input_embeddings().weight,
+        device=device,
+    )
+    image = ImageEncoder.load(models.ensure(saved.config.image_encoder), device=device)
+    text = TextEncoder.load(models.ensure(saved.config.text_encoder), device=device)
+    return FusionPipeline(model, image=image, text=text, device=device, dtype=language_model.dtype)

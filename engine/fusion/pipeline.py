@@ -1,0 +1,102 @@
+"""One user turn through encoders and fusion: what the engine's thread calls.
+
+Owns the caches: image features by the picture's digest, persona features by the persona's, fused contexts by both and
+the words. Knows neither requests nor scheduling nor the language model's inside.
+"""
+
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from engine.encoders.image import ImageEncoder
+from engine.encoders.persona import PersonaEncoder
+from engine.encoders.text import TextEncoder
+from engine.encoders.types import ImageFeatures
+from engine.fusion.model import FusionModel, TurnFeatures
+from engine.fusion.types import AttentionMaps, FusedContext
+from engine.persona import Persona
+from engine.types import Image
+
+MAX_KEPT_PICTURES = 256
+MAX_KEPT_CONTEXTS = 512
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class _Recent(Generic[Key, Value]):
+    """Keeps the values used last."""
+
+    def __init__(self, max_values: int) -> None:
+        self._max_values = max_values
+        self._values: OrderedDict[Key, Value] = OrderedDict()
+
+    def get(self, key: Key) -> Value | None:
+        value = self._values.get(key)
+        if value is not None:
+            self._values.move_to_end(key)
+        return value
+
+    def put(self, key: Key, value: Value) -> None:
+        self._values[key] = value
+        while len(self._values) > self._max_values:
+            self._values.popitem(last=False)
+
+
+class FusionPipeline:
+    """Encodes and fuses user turns; the `TurnFuser` of trained weights."""
+
+    def __init__(
+        self, model: FusionModel, *, image: ImageEncoder, text: TextEncoder, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """`device` and `dtype` are the language model's, in which the prefix is handed over."""
+        self.num_prefix_tokens = model.config.num_prefix_tokens
+        self._model = model
+        self._image = image
+        self._text = text
+        self._persona = PersonaEncoder(text)
+        self._device = device
+        self._dtype = dtype
+        self._pictures: _Recent[str, ImageFeatures] = _Recent(MAX_KEPT_PICTURES)
+        self._contexts: _Recent[tuple[str, str, tuple[str, ...]], FusedContext] = _Recent(MAX_KEPT_CONTEXTS)
+
+    def fuse(self, persona: Persona, text: str, images: tuple[Image, ...]) -> FusedContext | None:
+        """The fused context of a turn.
+
+        `None`, so that the backbone runs untouched, while the gates are shut, and for a turn without pictures where the
+        weights were found to help only with pictures.
+        """
+        if self._model.is_untrained or (not images and self._model.config.policy == "pictures"):
+            return None
+        images = images[: self._model.config.max_images]
+        key = (persona.digest(), text, tuple(image.digest for image in images))
+        context = self._contexts.get(key)
+        if context is None:
+            context = self._fuse(persona, text, images)
+            self._contexts.put(key, context)
+        return context
+
+    @torch.no_grad()
+    def _fuse(self, persona: Persona, text: str, images: tuple[Image, ...]) -> FusedContext:
+        features = TurnFeatures(
+            images=self._encode(images),
+            text=self._text.encode([text])[0].tokens,
+            persona=self._persona.encode(persona).tokens,
+        )
+        fused = self._model([features])
+        attention = AttentionMaps(**{stream: shares[0] for stream, shares in fused.attention.items()})
+        return FusedContext(self._hand_over(fused.prefix[0]), attention)
+
+    def _encode(self, images: tuple[Image, ...]) -> tuple[ImageFeatures, ...]:
+        """Features of each picture; those met before are not encoded again."""
+        known = {image.digest: self._pictures.get(image.digest) for image in images}
+        new = list({image.digest: image for image in images if known[image.digest] is None}.values())
+        for image, features in zip(new, self._image.encode([image.data for image in new]), strict=True):
+            self._pictures.put(image.digest, features)
+            known[image.digest] = features
+        return tuple(found for image in images if (found := known[image.digest]) is not None)
+
+    def _hand_over(self, prefix: Tensor) -> Tensor:
+        return prefix.to(self._device, self._dtype)

@@ -1,0 +1,68 @@
+"""From fused streams to the prefix that the language model reads.
+
+`Readout`: learned queries look at all tokens of all streams at once. `LexicalPath`: the prefix may also take the
+language model's own embeddings of the classes that the picture shows. Both end in a gate that starts at zero, so that
+an untrained fusion adds nothing. Shapes: `b` batch, `k` prefix tokens, `n` tokens of all streams together, `n_c`
+concept words of all pictures, `m` tokens of a class name, `d` width, `d_lm` width of the language model.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from engine.fusion.attention import FeedForward, attention_shares, merge_heads, split_heads
+
+
+class Readout(nn.Module):
+    """`k` learned queries over all streams."""
+
+    def __init__(self, width: int, *, num_heads: int, num_prefix_tokens: int, decoder_width: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.queries = nn.Parameter(torch.randn(num_prefix_tokens, width))
+        self.query = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width)
+        self.prefix_norm = nn.LayerNorm(width)
+        self.prefix = nn.Linear(width, decoder_width)
+        self.gate = nn.Parameter(torch.zeros(num_prefix_tokens, 1))
+
+    def forward(self, tokens: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`tokens: (b, n, d)`, `weights: (b, n)` → prefix `(b, k, d_lm)`, states `(b, k, d)`, attention `(b, k, n)`.
+
+        The attention is the mean over the heads; its rows sum to 1.
+        """
+        queries = self.queries.expand(tokens.shape[0], -1, -1)
+        normed = self.norm(tokens)
+        shares = attention_shares(
+            split_heads(self.query(queries), self.num_heads), split_heads(self.key(normed), self.num_heads), weights
+        )
+        seen = merge_heads(shares @ split_heads(self.value(normed), self.num_heads))
+        states = queries + self.output(seen)
+        states = states + self.feed_forward(self.feed_forward_norm(states))
+        states = self.prefix_norm(states)
+        return self.gate.tanh() * self.prefix(states), states, shares.mean(dim=1)
+
+
+class LexicalPath(nn.Module):
+    """Lets each prefix token take embeddings of class names: which class is chosen by content and probability, which of
+    the name's tokens by a learned preference of the prefix token's place."""
+
+    def __init__(self, width: int, *, num_prefix_tokens: int, num_name_tokens: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.place = nn.Parameter(torch.randn(num_prefix_tokens, num_name_tokens) * 0.1)
+        self.gate = nn.Parameter(torch.zeros(num_prefix_tokens, 1))
+
+    def forward(self, states: Tensor, concepts: Tensor, weights: Tensor, names: Tensor, is_token: Tensor) -> Tensor:
+        """`states: (b, k, d)`, `concepts: (b, n_c, d)`, `weights: (b, n_c)`, `names: (b, n_c, m, d_lm)`,
+        `is_token: (b, n_c, m)` → `(b, k, d_lm)`."""
+        queries, keys = self.query(states)[:, None], self.key(concepts)[:, None]
+        which = attention_shares(queries, keys, weights)[:, 0]
+        places = self.place[None, :, None, :].masked_fill(~is_token[:, None], torch.finfo(states.dtype).min)
+        spelled = which[..., None] * places.softmax(dim=-1)
+        return self.gate.tanh() * torch.einsum("bkcm,bcmd->bkd", spelled, names)

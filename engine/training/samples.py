@@ -1,0 +1,261 @@
+"""What the fusion learns from: endless samples, drawn from the data sets by a seed.
+
+Four kinds are mixed. *Concepts*: no picture at all, only concept words of a class with plausible others beside it, so
+that every class of the image encoder is met, also those that no picture set has. *Pictures*: photos whose caption
+names one thing. *Scenes*: photos with human captions. *Dialogues*: no picture, a reply by somebody of whom the
+persona stream knows more than the prompt. Sample `j` of a run depends on the seed and `j` alone, so that a resumed
+run goes on as if it had never stopped. Knows neither the fusion nor the language model.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from torch import Tensor
+
+from engine.encoders.types import ImageFeatures
+from engine.persona import Persona
+from engine.training import characters
+from engine.training.datasets import CaptionedPicture, PersonaDialogue, StyledAnswers
+from engine.training.features import FeatureSet
+from engine.types import Role, Turn
+
+NUM_NEIGHBOURS = 12
+# Long lines cost most of a batch's time, and teach no more than short ones.
+MAX_DIALOGUE_WORDS = 16
+_TEMPLATE = re.compile(r"^(?:a photo of|a 3D emoji sticker:) (?:(?:a|an|the) )?", re.IGNORECASE)
+# Runs of ImageNet classes that people call by one word.
+_KINDS: tuple[tuple[range, str], ...] = (
+    (range(2, 5), "shark"), (range(7, 25), "bird"), (range(30, 33), "frog"), (range(33, 38), "turtle"),
+    (range(38, 49), "lizard"), (range(52, 69), "snake"), (range(72, 78), "spider"), (range(80, 101), "bird"),
+    (range(127, 147), "bird"), (range(151, 269), "dog"), (range(269, 273), "wolf"), (range(277, 281), "fox"),
+    (range(281, 286), "cat"), (range(294, 298), "bear"), (range(300, 308), "beetle"), (range(321, 327), "butterfly"),
+    (range(330, 333), "rabbit"), (range(369, 383), "monkey"), (range(385, 387), "elephant"),
+)  # fmt: skip
+_KIND_OF = {number: word for numbers, word in _KINDS for number in numbers} | dict.fromkeys(
+    (436, 468, 511, 609, 656, 661, 717, 751, 817), "car"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSample:
+    """One reply to learn. `facets` are what the persona encoder reads; `focus` is the part of the reply that names what
+    is seen. With `class_ids` the sample is about those of the image encoder's classes."""
+
+    kind: str
+    system_prompt: str
+    facets: tuple[str, ...]
+    turns: tuple[Turn, ...]
+    images: tuple[ImageFeatures, ...]
+    reply: str
+    focus: str = ""
+    class_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSource:
+    """Rows of a picture set with their features. `share` is how often it is drawn, beside the other sources."""
+
+    pictures: tuple[CaptionedPicture, ...]
+    features: FeatureSet
+    rows: tuple[int, ...]
+    share: float
+
+
+def with_article(thing: str) -> str:
+    """ "apple" → "an apple"; what has an article, is plural or a mass keeps its form."""
+    if re.match(r"(?:a|an|the|some|two|three|pair of) ", thing, re.IGNORECASE):
+        return thing
+    if re.search(
+        r"(?:[^s]s|\b(?:men|women|people|hair|bread|food|water|sand|clothing))$", thing
+    ) and not thing.endswith("us"):
+        return thing
+    return f"{'an' if thing[:1].lower() in 'aeiou' else 'a'} {thing}"
+
+
+def thing_in(caption: str) -> str:
+    """The bare thing that a template caption names: "a photo of an anchor" → "anchor"."""
+    return _TEMPLATE.sub("", caption).strip()
+
+
+def exclaim(template: str, thing: str) -> str:
+    """Fill `{a}`, `{A}` and `{thing}`."""
+    phrase = with_article(thing)
+    return template.format(a=phrase, A=phrase[:1].upper() + phrase[1:], thing=thing)
+
+
+def split_rows(num_rows: int, *, seed: int, held_out_share: float = 0.05) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Rows to learn from, and rows kept back to see what was learnt."""
+    order = list(range(num_rows))
+    Random(seed).shuffle(order)  # noqa: S311 - chance, not secrecy
+    num_held_out = max(1, round(num_rows * held_out_share))
+    return tuple(order[num_held_out:]), tuple(order[:num_held_out])
+
+
+class ConceptSource:
+    """Classes as the image encoder might report them."""
+
+    def __init__(self, names: Sequence[str], meanings: Tensor, *, class_ids: Sequence[int]) -> None:
+        """`meanings: (num_classes, d_t)`; samples are drawn from `class_ids`."""
+        self.names = tuple(names)
+        self.class_ids = tuple(class_ids)
+        self._neighbours = (meanings @ meanings.T).topk(NUM_NEIGHBOURS + 1, dim=-1).indices[:, 1:].tolist()
+
+    def draw(self, chance: Random, *, weights: Tensor, num_patches_width: int) -> tuple[ImageFeatures, str, int]:
+        """Features without patches, what people would call the thing, and its class. `weights: (n_c,)` is a real
+        picture's profile."""
+        target = chance.choice(self.class_ids)
+        kind = _KIND_OF.get(target)
+        is_general = kind is not None and chance.random() < 0.45
+        others = self._others(target, chance, num_others=len(weights) - 1, kind=kind if is_general else None)
+        weights = weights.clone()
+        if weights[0] < 0.3:  # a class that the encoder itself hardly believes in is not worth naming
+            weights = weights * (0.3 + 0.5 * chance.random()) / weights[0].clamp_min(1e-3)
+        features = ImageFeatures(
+            torch.zeros(0, num_patches_width), torch.tensor([target, *others]), weights.clamp(max=1)
+        )
+        return features, kind if is_general and kind is not None else self.names[target], target
+
+    def _others(self, target: int, chance: Random, *, num_others: int, kind: str | None) -> list[int]:
+        """What else the encoder takes the thing for: like things, of its kind where that is known, and noise."""
+        alike = list(self._neighbours[target])
+        if kind is not None:
+            alike += [number for number, word in _KIND_OF.items() if word == kind and number != target]
+        others: list[int] = []
+        while len(others) < num_others:
+            other = chance.choice(alike) if chance.random() < 0.6 else chance.randrange(len(self.names))
+            if other != target and other not in others:
+                others.append(other)
+        return others
+
+
+class SampleMix:
+    """Draws samples of all kinds."""
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        concepts: ConceptSource,
+        things: Sequence[PictureSource],
+        scenes: PictureSource,
+        answers: Sequence[StyledAnswers],
+        dialogues: Sequence[PersonaDialogue],
+        shares: dict[str, float],
+        patch_dropout: float = 0.3,
+    ) -> None:
+        """`shares` says how often each kind is drawn: `concepts`, `things`, `scenes`, `dialogues`."""
+        self._seed = seed
+        self._concepts = concepts
+        self._things = tuple(things)
+        self._scenes = scenes
+        self._answers = tuple(answers)
+        self._dialogues = tuple(dialogues)
+        self._shares = shares
+        self._patch_dropout = patch_dropout
+        self._characters = characters.characters()
+
+    def draw(self, index: int) -> TrainingSample:
+        """Sample number `index` of this seed."""
+        chance = Random(f"{self._seed}/{index}")  # noqa: S311 - chance, not secrecy
+        (kind,) = chance.choices(list(self._shares), weights=list(self._shares.values()))
+        if kind == "dialogues":
+            return self._dialogue(chance)
+        persona, exclamations = chance.choice(self._characters)
+        if chance.random() < 0.6:
+            exclamations = characters.PLAIN_EXCLAMATIONS
+        if kind == "concepts":
+            return self._concept(chance, persona, exclamations)
+        if kind == "things":
+            return self._thing(chance, persona, exclamations)
+        return self._scene(chance, persona)
+
+    def _concept(self, chance: Random, persona: Persona, exclamations: Sequence[str]) -> TrainingSample:
+        width = self._scenes.features.patches.shape[-1]
+        drawn = [
+            self._concepts.draw(chance, weights=self._profile(chance), num_patches_width=width)
+            for _ in range(2 if chance.random() < 0.06 else 1)
+        ]
+        thing = " and ".join(with_article(name) if len(drawn) > 1 else name for _, name, _ in drawn)
+        images = tuple(features for features, _, _ in drawn)
+        classes = tuple(number for _, _, number in drawn)
+        return self._shown(
+            chance, persona, images, exclaim(chance.choice(exclamations), thing), thing, "concepts", classes
+        )
+
+    def _profile(self, chance: Random) -> Tensor:
+        source = chance.choice(self._things)
+        return source.features.row(chance.choice(source.rows)).concept_weights
+
+    def _thing(self, chance: Random, persona: Persona, exclamations: Sequence[str]) -> TrainingSample:
+        (source,) = chance.choices(self._things, weights=[source.share for source in self._things])
+        row = chance.choice(source.rows)
+        thing = thing_in(chance.choice(source.pictures[row].captions))
+        images = (self._maybe_without_patches(source.features.row(row), chance),)
+        return self._shown(chance, persona, images, exclaim(chance.choice(exclamations), thing), thing, "things")
+
+    def _scene(self, chance: Random, persona: Persona) -> TrainingSample:
+        row = chance.choice(self._scenes.rows)
+        scene = " ".join(chance.choice(self._scenes.pictures[row].captions).split()).rstrip(". ")
+        scene = scene[:1].upper() + scene[1:]
+        images = (self._maybe_without_patches(self._scenes.features.row(row), chance),)
+        template = chance.choice(characters.SCENE_REPLIES)
+        reply = template.format(scene=scene, scene_lower=scene[:1].lower() + scene[1:])
+        return self._shown(chance, persona, images, reply, "", "scenes")
+
+    def _maybe_without_patches(self, image: ImageFeatures, chance: Random) -> ImageFeatures:
+        """Concept words must do alone, too: concepts without pictures are met that way."""
+        if chance.random() >= self._patch_dropout:
+            return image
+        return ImageFeatures(image.patches[:0], image.concept_ids, image.concept_weights)
+
+    def _shown(
+        self,
+        chance: Random,
+        persona: Persona,
+        images: tuple[ImageFeatures, ...],
+        reply: str,
+        focus: str,
+        kind: str,
+        class_ids: tuple[int, ...] = (),
+    ) -> TrainingSample:
+        words = Turn(Role.USER, chance.choice(characters.SHOWING_LINES))
+        history: tuple[Turn, ...] = ()
+        if chance.random() < 0.25:
+            said, answered = chance.choice(characters.HISTORIES)
+            history = (Turn(Role.USER, said), Turn(Role.ASSISTANT, answered))
+        facets = tuple(facet.text for facet in persona.facets())
+        prompt = characters.describe(persona)
+        return TrainingSample(kind, prompt, facets, (*history, words), images, reply, focus, class_ids)
+
+    def _dialogue(self, chance: Random) -> TrainingSample:
+        if chance.random() < 0.5:
+            return styled_sample(chance.choice(self._answers), chance)
+        return dialogue_sample(chance.choice(self._dialogues), chance)
+
+
+def styled_sample(answers: StyledAnswers, chance: Random) -> TrainingSample:
+    """A line answered in one style, which only the persona stream knows."""
+    style = chance.choice(sorted(answers.answers))
+    facets = (f"I am {style}.", f"My voice is {style}.")
+    prompt = "You are talking with a friend. Answer in one short sentence."
+    return TrainingSample("dialogues", prompt, facets, (Turn(Role.USER, answers.user),), (), answers.answers[style])
+
+
+def dialogue_sample(dialogue: PersonaDialogue, chance: Random, *, num_told: int | None = None) -> TrainingSample:
+    """A turn of a dialogue. The prompt tells at most two sentences of the speaker, the persona stream has them all."""
+    turns = dialogue.turns
+    places = [j for j in range(1, len(turns)) if turns[j][0] != turns[j - 1][0] and _is_short(turns[j - 1 : j + 1])]
+    place = chance.choice(places) if places else 0
+    speaker, reply = dialogue.turns[place]
+    facets = dialogue.personas[speaker]
+    told = chance.sample(facets, min(len(facets), chance.randint(0, 2) if num_told is None else num_told))
+    words = dialogue.turns[place - 1][1] if place else "Hello!"
+    prompt = characters.describe_person(tuple(told))
+    return TrainingSample("dialogues", prompt, facets, (Turn(Role.USER, words),), (), reply)
+
+
+def _is_short(turns: Sequence[tuple[int, str]]) -> bool:
+    return all(len(words.split()) <= MAX_DIALOGUE_WORDS for _, words in turns)
