@@ -23,6 +23,7 @@ from engine.backends.echo import EchoEngine
 from tests.bot.adapters.contract_telegram import open_telegram
 from tests.bot.adapters.discord.harness import open_discord
 from tests.bot.adapters.harness import ALL_TRAITS, Chat, Harness, OpenHarness, Shown, Trait
+from tests.bot.adapters.web.harness import open_web
 from tests.fakes.adapter import FakeAdapter
 from tests.fakes.personas import MemoryLibrary, a_persona
 from tests.fakes.store import MemoryAttachments, MemoryConversations, MemoryRooms
@@ -79,7 +80,12 @@ async def open_fake(handler: MessageHandler, commands: CommandTable) -> AsyncIte
         await harness.stop()
 
 
-HARNESSES: dict[str, OpenHarness] = {"fake": open_fake, "discord": open_discord, "telegram": open_telegram}
+HARNESSES: dict[str, OpenHarness] = {
+    "fake": open_fake,
+    "discord": open_discord,
+    "telegram": open_telegram,
+    "web": open_web,
+}
 
 
 @dataclass
