@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import uvicorn
@@ -98,27 +98,29 @@ class WebAdapter:
         except PlatformFatal as error:
             self._status = AdapterStatus(AdapterState.FAILED, str(error))
             raise
-        config = uvicorn.Config(
-            self.app,
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=1,
-        )
-        server = _Server(config, on_started=lambda: self._say_running(listener))
-        serving = asyncio.create_task(server.serve(sockets=[listener]), name="web server")
+        async with self._page_library():
+            server = _Server(_server_config(self.app), on_started=lambda: self._say_running(listener))
+            serving = asyncio.create_task(server.serve(sockets=[listener]), name="web server")
+            try:
+                await asyncio.shield(serving)
+                raise PlatformFatal("the local page's server ended by itself; the log says why")
+            finally:
+                await self._sessions.aclose()
+                server.should_exit = True
+                await asyncio.wait([serving], timeout=CLOSING_TIMEOUT_S)
+                listener.close()
+                self._url = None
+                self._status = AdapterStatus(AdapterState.STOPPED)
+
+    @contextlib.asynccontextmanager
+    async def _page_library(self) -> AsyncIterator[None]:
+        # Not left to the server, which would log a traceback when it is interrupted.
+        lifespan = self.app.router.lifespan_context(self.app)
+        await lifespan.__aenter__()
         try:
-            await asyncio.shield(serving)
-            raise PlatformFatal("the local page's server ended by itself; the log says why")
+            yield
         finally:
-            await self._sessions.aclose()
-            server.should_exit = True
-            await asyncio.wait([serving], timeout=CLOSING_TIMEOUT_S)
-            listener.close()
-            self._url = None
-            self._status = AdapterStatus(AdapterState.STOPPED)
+            await lifespan.__aexit__(None, None, None)
 
     def _say_running(self, listener: socket.socket) -> None:
         self._url = self._url_of(listener)
@@ -230,6 +232,19 @@ class WebAdapter:
         if not session_id:
             raise HTTPException(403, "open the page first")
         return self._sessions.of(session_id)
+
+
+def _server_config(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=1,
+    )
 
 
 async def _body_of(request: Request, *, max_bytes: int, what: str) -> bytes:
