@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from enum import Enum
+from functools import partial
 
 import pytest
 
@@ -16,32 +18,47 @@ FAST = Pacing(first_wait_s=0.02, max_attempts=4, backoff_s=0.005, max_backoff_s=
 LONG = "One. Two and three, four.\n\n" * 40
 
 
-class Speech:
-    """Chunks that a test lets out one by one; `None` waits for ever, an exception is raised."""
+class Step(Enum):
+    """What a speech waits for between its words."""
 
-    def __init__(self, *steps: str | float | Exception | None, reason: FinishReason = FinishReason.STOP) -> None:
+    SHOWN = "the channel shows all that was said"
+    FOREVER = "nothing"
+
+
+class Speech:
+    """What an engine says: texts, seconds of silence, errors to raise, and steps."""
+
+    def __init__(self, *steps: str | float | Exception | Step, reason: FinishReason = FinishReason.STOP) -> None:
         self._steps = steps
         self._reason = reason
         self.is_closed = False
 
-    async def chunks(self) -> AsyncIterator[ReplyChunk]:
+    async def chunks(self, channel: FakeChannel) -> AsyncIterator[ReplyChunk]:
+        said = ""
         try:
             for step in self._steps:
                 if isinstance(step, Exception):
                     raise step
                 elif isinstance(step, str):
+                    said += step
                     yield ReplyChunk(step)
+                elif step is Step.SHOWN:
+                    await channel.wait_until(partial(shows, channel, said.strip()))
                 else:
-                    await (asyncio.sleep(step) if step is not None else asyncio.Event().wait())
+                    await (asyncio.Event().wait() if step is Step.FOREVER else asyncio.sleep(step))
             yield ReplyChunk("", self._reason)
         finally:
             self.is_closed = True
 
 
+def shows(channel: FakeChannel, text: str) -> bool:
+    return channel.texts[-1:] == [text]
+
+
 async def deliver(channel: FakeChannel, speech: Speech, *, reply_to: str | None = None) -> ReplyStream:
     stream = ReplyStream(channel, reply_to=reply_to, pacing=FAST)
     async with asyncio.timeout(10):
-        await stream.deliver(speech.chunks())
+        await stream.deliver(speech.chunks(channel))
     return stream
 
 
@@ -83,7 +100,7 @@ async def test_a_slow_channel_makes_no_backlog() -> None:
 
 async def test_the_first_words_come_soon_but_not_letter_by_letter() -> None:
     channel = limited()
-    await deliver(channel, Speech("A", "b", "c", 0.05, "d"))
+    await deliver(channel, Speech("A", "b", "c", Step.SHOWN, "d"))
     assert channel.sent[0].texts == ["Abc", "Abcd"]
 
 
@@ -95,7 +112,7 @@ async def test_a_finished_reply_is_sent_once() -> None:
 
 async def test_typing_is_shown_until_the_first_words() -> None:
     channel = limited(typing_interval_s=0.02)
-    task = asyncio.create_task(deliver(channel, Speech(0.1, "Here I am, and I stay.", 0.1, " Bye.")))
+    task = asyncio.create_task(deliver(channel, Speech(0.2, "Here I am, and I stay.", Step.SHOWN, 0.1, " Bye.")))
     await channel.wait_until(lambda: bool(channel.sent))
     num_typing = channel.num_typing
     assert num_typing >= 3
@@ -126,7 +143,7 @@ async def test_a_long_reply_goes_on_in_new_messages() -> None:
 
 async def test_full_messages_are_left_alone() -> None:
     channel = limited(max_text_length=200)
-    task = asyncio.create_task(deliver(channel, Speech(LONG[:300], 0.05, LONG[300:900], 0.05, LONG[900:])))
+    task = asyncio.create_task(deliver(channel, Speech(LONG[:300], 0.05, LONG[300:900], 0.1, LONG[900:])))
     await channel.wait_until(lambda: len(channel.sent) > 2)
     first, num_texts = channel.texts[0], len(channel.sent[0].texts)
     await task
@@ -147,7 +164,7 @@ async def test_an_empty_reply_says_so_and_is_not_remembered(empty: str) -> None:
 async def test_a_failed_call_is_made_again(error: DeliveryError, position: int) -> None:
     channel = limited()
     channel.failures = [*[None] * position, error]
-    await deliver(channel, Speech("These are the first words.", 0.05, " And more,", 0.05, " and the end."))
+    await deliver(channel, Speech("These are the first words.", Step.SHOWN, " And more,", Step.SHOWN, " and the end."))
     assert channel.texts == ["These are the first words. And more, and the end."]
     assert not channel.failures
 
@@ -155,7 +172,7 @@ async def test_a_failed_call_is_made_again(error: DeliveryError, position: int) 
 async def test_a_rate_limit_is_honoured() -> None:
     channel = limited()
     channel.failures = [None, RateLimited(0.15)]
-    await deliver(channel, Speech("These are the first words.", 0.03, " The end."))
+    await deliver(channel, Speech("These are the first words.", Step.SHOWN, " The end."))
     first, second = channel.sent[0].times
     assert second - first >= 0.15
 
@@ -191,15 +208,15 @@ async def test_a_message_that_cannot_be_edited_any_more_is_replaced(monkeypatch:
 
     monkeypatch.setattr(FakeChannel, "edit", gone)
     channel = limited()
-    stream = await deliver(channel, Speech("These are the first words.", 0.03, " The end."))
+    stream = await deliver(channel, Speech("These are the first words.", Step.SHOWN, " The end."))
     assert channel.texts == ["These are the first words.", "These are the first words. The end."]
     assert stream.message_ids == ("sent-1", "sent-2")
 
 
 async def test_cancelling_closes_the_generator_and_keeps_what_was_shown() -> None:
-    channel, speech = limited(), Speech("These are the first words.", None)
+    channel, speech = limited(), Speech("These are the first words.", Step.FOREVER)
     stream = ReplyStream(channel, pacing=FAST)
-    task = asyncio.create_task(stream.deliver(speech.chunks()))
+    task = asyncio.create_task(stream.deliver(speech.chunks(channel)))
     await channel.wait_until(lambda: bool(channel.sent))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -233,9 +250,9 @@ async def test_cancelling_closes_an_iterator_that_is_no_generator() -> None:
 
 
 async def test_cancelling_before_anything_is_shown_leaves_nothing() -> None:
-    channel, speech = limited(), Speech(None)
+    channel, speech = limited(), Speech(Step.FOREVER)
     stream = ReplyStream(channel, pacing=FAST)
-    task = asyncio.create_task(stream.deliver(speech.chunks()))
+    task = asyncio.create_task(stream.deliver(speech.chunks(channel)))
     await asyncio.sleep(0.02)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -249,7 +266,7 @@ async def test_cancelling_during_a_send_knows_that_it_was_sent() -> None:
     channel = limited()
     channel.delay_s = 0.1
     stream = ReplyStream(channel, pacing=FAST)
-    task = asyncio.create_task(stream.deliver(Speech("These are the first words.", None).chunks()))
+    task = asyncio.create_task(stream.deliver(Speech("These are the first words.", Step.FOREVER).chunks(channel)))
     await asyncio.sleep(0.05)
     assert not channel.sent
     task.cancel()
@@ -263,7 +280,7 @@ async def test_an_engine_that_fails_is_reported_after_what_it_said() -> None:
     channel = limited()
     stream = ReplyStream(channel, pacing=FAST)
     with pytest.raises(EngineError, match="out of memory"):
-        await stream.deliver(Speech("Half a", EngineError("out of memory")).chunks())
+        await stream.deliver(Speech("Half a", EngineError("out of memory")).chunks(channel))
     assert channel.texts == ["Half a"]
     assert stream.text_to_remember == "Half a"
 
