@@ -29,7 +29,7 @@ from rich.table import Table
 
 from bot.errors import BotError, PersonaError
 from bot.logs import configure_logging
-from bot.personas.library import PersonaLibrary
+from bot.personas.library import PersonaLibrary, persona_files
 from bot.personas.reading import InvalidPersona, PersonaProblem, read_persona
 from bot.personas.template import new_persona
 from bot.settings import Settings, read_settings, reference
@@ -177,7 +177,7 @@ def persona_check(
     """Check persona files; exit 1 where one is wrong, naming file, line and column."""
     if not files:
         folders = read_settings(config).persona_folders()
-        files = sorted(path for folder in folders for path in folder.glob("*.y*ml"))
+        files = [path for folder in folders for path in persona_files(folder)]
     has_problems = False
     for path in files:
         try:

@@ -198,7 +198,7 @@ def _stocked(folders: Sequence[Path], before: _Shelf, rereading: _Rereading) -> 
     clashes: list[PersonaProblem] = []
     for folder in folders:
         owners: dict[str, Path] = {}
-        for path in _persona_files(folder):
+        for path in persona_files(folder):
             source = sources[path] = _current(path, before.sources.get(path), rereading)
             owner = owners.setdefault(path.stem, path)
             if owner != path:
@@ -227,7 +227,7 @@ def _read(path: Path, stamp: Stamp | None, known: _Source | None) -> _Source:
         return _Source(path, stamp, known.persona if known else None, error.problems)
 
 
-def _persona_files(folder: Path) -> Iterator[Path]:
+def persona_files(folder: Path) -> Iterator[Path]:
     try:
         paths = sorted(folder.iterdir())
     except OSError:
