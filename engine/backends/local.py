@@ -2,6 +2,7 @@
 
 from engine.config import EngineConfig
 from engine.decoder.language_model import LanguageModel
+from engine.decoder.packing import can_pack, pack_linear_layers
 from engine.device import bound_threads
 from engine.fusion.types import TurnFuser
 from engine.generation.loop import GenerationLoop
@@ -14,7 +15,10 @@ def build(config: EngineConfig, report: Report | None = None) -> GenerationLoop:
     bound_threads(config.num_threads)
     models = ModelStore(config.cache_dir)
     language_model = LanguageModel.load(config, models=models, report=report)
-    return GenerationLoop(language_model, _load_fuser(config, models, language_model))
+    fuser = _load_fuser(config, models, language_model)
+    if can_pack(language_model.model):
+        pack_linear_layers(language_model.model)
+    return GenerationLoop(language_model, fuser)
 
 
 def _load_fuser(config: EngineConfig, models: ModelStore, language_model: LanguageModel) -> TurnFuser | None:
