@@ -183,6 +183,7 @@ class ChatPage:
         with self._stage:
             ui.page_title("Commedia" if card is NOBODY else f"{card.name} · Commedia")
         self._name.text, self._summary.text = card.name, card.summary
+        self._who.props["aria-label"] = f"{card.name}. Choose another persona"
         self._face.props["src"] = self._typing_face.props["src"] = _face(card)
         self._log.props["lang"] = card.language
         self._log.props["dir"] = "rtl" if card.language.split("-")[0] in RIGHT_TO_LEFT else "ltr"
@@ -240,10 +241,10 @@ class ChatPage:
 
     def _draw_top(self) -> None:
         with Tag("header", of="top"):
-            with Tag("button", of="who", type="button", data_cast="open", aria_controls="cast", aria_haspopup="true"):
+            with Tag("button", of="who", type="button", data_cast="open", aria_controls="cast") as self._who:
                 self._face = Tag("img", of="face", alt="")
                 with Tag("span", of="about"):
-                    self._name = Tag("span", of="name", role="heading", aria_level="1")
+                    self._name = Tag("span", of="name")
                     self._summary = Tag("span", of="summary")
             Tag("button", of="icon start-over", type="button", aria_label="Start over", title="Start over").on(
                 "click", lambda: self._sure.open()
@@ -267,8 +268,8 @@ class ChatPage:
         self._intro.clear()
         with self._intro:
             Tag("img", of="face", src=_face(card), alt="")
-            Tag("span", card.name, of="name")
-            Tag("span", card.summary, of="summary")
+            Tag("h1", card.name, of="name")
+            Tag("p", card.summary, of="summary")
 
     def _draw_question(self) -> ui.dialog:
         with ui.dialog() as dialog, Tag("div", of="sheet", role="document"):
