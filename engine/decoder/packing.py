@@ -36,7 +36,7 @@ def can_pack(model: Any) -> bool:  # noqa: ANN401 - whatever transformers has bu
         and model.dtype is torch.bfloat16
         and model.config.model_type in PACKABLE_TYPES
         and "quantization_config" not in model.config.to_dict()
-        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
