@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 import torch
 from efficientnet_lite_pytorch import EfficientNet
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
@@ -23,8 +24,6 @@ from engine.errors import RequestError, WeightsError
 INPUT_SIZE = 260
 GRID_SIZE = 5
 NUM_CONCEPTS = 10
-# Softer than the classifier's own softmax, so that the second and third guess carry weight (docs/training.md).
-CONCEPT_TEMPERATURE = 1.5
 WEIGHTS_FILE = "model.safetensors"
 
 
@@ -59,7 +58,7 @@ class ImageEncoder:
         backbone = EfficientNet.from_name("efficientnet-lite2")
         try:
             backbone.load_state_dict(load_file(folder / WEIGHTS_FILE))
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise WeightsError(
                 f"The image encoder in {folder} is damaged ({type(error).__name__}); "
                 "delete that folder and run `commedia models fetch`."
@@ -74,6 +73,8 @@ class ImageEncoder:
         device = next(self.backbone.parameters()).device
         patches, probabilities = self.run(torch.stack([read_picture(data) for data in pictures]).to(device))
         weights, ids = probabilities.topk(NUM_CONCEPTS, dim=-1)
+        # Of a busy photo no class is likely: what counts is how the best guesses compare.
+        weights = weights / weights.sum(dim=-1, keepdim=True)
         return [ImageFeatures(*one) for one in zip(patches, ids, weights, strict=True)]
 
     def run(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,4 +82,4 @@ class ImageEncoder:
         maps: Tensor = self.backbone.extract_features(pixels)
         logits: Tensor = self.backbone._fc(maps.mean(dim=(2, 3)))
         patches = functional.adaptive_avg_pool2d(maps, GRID_SIZE).flatten(2).transpose(1, 2)
-        return patches, (logits / CONCEPT_TEMPERATURE).softmax(dim=-1)
+        return patches, logits.softmax(dim=-1)

@@ -14,7 +14,7 @@ class ImageFeatures:
     """One picture: a square map of patches, row by row, and the classes it most likely shows.
 
     `patches: (n_p, d_i)`, `concept_ids: (n_c,)` indices of the encoder's own classes, the likeliest first,
-    `concept_weights: (n_c,)` their probabilities.
+    `concept_weights: (n_c,)` how likely each is among these, together 1.
     """
 
     patches: Tensor

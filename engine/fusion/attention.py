@@ -1,7 +1,7 @@
 """Multi-head attention over weighted tokens, the one building block of every fusion.
 
 A token's weight in [0, 1] multiplies its share of the attention: 1 is an ordinary token, 0 a padded or missing one, and
-a concept word brings its probability. Shapes: `b` batch, `h` heads, `n` queries, `m` keys, `d` width.
+a concept word brings its likelihood. Shapes: `b` batch, `h` heads, `n` queries, `m` keys, `d` width.
 """
 
 import math
@@ -24,8 +24,8 @@ def attention_shares(queries: Tensor, keys: Tensor, weights: Tensor) -> Tensor:
 
 def split_heads(tokens: Tensor, num_heads: int) -> Tensor:
     """`(b, n, d)` → `(b, h, n, d/h)`."""
-    b, n, _ = tokens.shape
-    return tokens.view(b, n, num_heads, -1).transpose(1, 2)
+    b, n, width = tokens.shape
+    return tokens.view(b, n, num_heads, width // num_heads).transpose(1, 2)
 
 
 def merge_heads(tokens: Tensor) -> Tensor:

@@ -16,11 +16,11 @@ from engine.errors import ConfigurationError, WeightsError
 from engine.fusion.model import ConceptVocabulary
 
 CLASSES_FILE = "classes.json"
-_REMARK = re.compile(r" \(.*?\)|,.*")
+_REMARK = re.compile(r" \(.*?\)|(?:,| /| or ).*")
 
 
 def read_class_names(folder: Path) -> tuple[str, ...]:
-    """The names in `classes.json`, without the remarks in brackets or behind a comma."""
+    """The names in `classes.json`, without remarks in brackets and without second names."""
     path = folder / CLASSES_FILE
     try:
         names = json.loads(path.read_text(encoding="utf-8"))

@@ -115,11 +115,20 @@ class FrozenDecoder:
         return head
 
     def example(
-        self, system_prompt: str, turns: Sequence[Turn], *, reply: str, focus: str = "", focus_weight: float = 1.0
+        self,
+        system_prompt: str,
+        turns: Sequence[Turn],
+        *,
+        reply: str,
+        has_end: bool = True,
+        focus: str = "",
+        focus_weight: float = 1.0,
     ) -> ReplyExample:
-        """A reply to the last of `turns`. Tokens of `focus`, a part of the reply, weigh `focus_weight`."""
+        """A reply to the last of `turns`; without `has_end` it may go on. Tokens of `focus`, a part of the reply,
+        weigh `focus_weight`."""
         head_ids, tail_ids = self.prompt(system_prompt, turns)
-        encoding = self.tokenizer(reply + self._end_of_reply, add_special_tokens=False, return_offsets_mapping=True)
+        text = reply + self._end_of_reply if has_end else reply
+        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         start = reply.find(focus) if focus else -1
         stop = start + len(focus)
         weights = [

@@ -38,7 +38,12 @@ class SampleEncoder:
     def example(self, sample: TrainingSample, *, focus_weight: float = 1.0) -> ReplyExample:
         """The sample as the decoder reads it."""
         return self._decoder.example(
-            sample.system_prompt, sample.turns, reply=sample.reply, focus=sample.focus, focus_weight=focus_weight
+            sample.system_prompt,
+            sample.turns,
+            reply=sample.reply,
+            has_end=sample.has_end,
+            focus=sample.focus,
+            focus_weight=focus_weight,
         )
 
     def _learn(self, samples: Sequence[TrainingSample]) -> None:

@@ -22,6 +22,8 @@ from engine.errors import ConfigurationError, RequestError
 from engine.training.datasets import CaptionedPicture, ReadPicture, open_pictures
 
 BATCH_SIZE = 32
+# To be raised where the encoder's way of computing features changes, so that old ones are not used.
+FORMAT = 2
 Advance = Callable[[int, int], None]
 """Told how many pictures are done, of how many."""
 
@@ -49,12 +51,7 @@ class FeatureSet:
 def encoder_key(weights: Path) -> str:
     """Sixteen hex digits that change with the encoder's weights or its preprocessing."""
     digest = hashlib.sha256((weights / image_encoder.WEIGHTS_FILE).read_bytes())
-    settings = (
-        image_encoder.INPUT_SIZE,
-        image_encoder.GRID_SIZE,
-        image_encoder.NUM_CONCEPTS,
-        image_encoder.CONCEPT_TEMPERATURE,
-    )
+    settings = (FORMAT, image_encoder.INPUT_SIZE, image_encoder.GRID_SIZE, image_encoder.NUM_CONCEPTS)
     digest.update(repr(settings).encode())
     return digest.hexdigest()[:16]
 

@@ -76,7 +76,7 @@ def _picture_figures(
 
 
 def _caption_sample(caption: str, image: ImageFeatures) -> TrainingSample:
-    persona, _ = characters()[1]
+    persona = characters()[1].persona
     facets = tuple(facet.text for facet in persona.facets())
     return TrainingSample("scenes", describe(persona), facets, (Turn(Role.USER, QUESTION),), (image,), caption)
 

@@ -17,7 +17,16 @@ from torch import Tensor
 
 from engine.encoders.types import ImageFeatures
 from engine.persona import Persona
-from engine.training import characters
+from engine.training.characters import (
+    HISTORIES,
+    PLAIN_EXCLAMATIONS,
+    SCENE_REPLIES,
+    SHOWING_LINES,
+    Character,
+    characters,
+    describe,
+    describe_person,
+)
 from engine.training.datasets import CaptionedPicture, PersonaDialogue, StyledAnswers
 from engine.training.features import FeatureSet
 from engine.types import Role, Turn
@@ -41,8 +50,9 @@ _KIND_OF = {number: word for numbers, word in _KINDS for number in numbers} | di
 
 @dataclass(frozen=True, slots=True)
 class TrainingSample:
-    """One reply to learn. `facets` are what the persona encoder reads; `focus` is the part of the reply that names what
-    is seen. With `class_ids` the sample is about those of the image encoder's classes."""
+    """One reply to learn. `facets` are what the persona encoder reads; `focus` is the part of the reply that names
+    what is seen. A reply without `has_end` may go on: how long to talk is the persona's affair. With `class_ids`
+    the sample is about those of the image encoder's classes."""
 
     kind: str
     system_prompt: str
@@ -50,6 +60,7 @@ class TrainingSample:
     turns: tuple[Turn, ...]
     images: tuple[ImageFeatures, ...]
     reply: str
+    has_end: bool = True
     focus: str = ""
     class_ids: tuple[int, ...] = ()
 
@@ -66,11 +77,11 @@ class PictureSource:
 
 def with_article(thing: str) -> str:
     """ "apple" → "an apple"; what has an article, is plural or a mass keeps its form."""
-    if re.match(r"(?:a|an|the|some|two|three|pair of) ", thing, re.IGNORECASE):
+    if re.match(r"(?:a|an|the|some|two|three) ", thing, re.IGNORECASE):
         return thing
-    if re.search(
-        r"(?:[^s]s|\b(?:men|women|people|hair|bread|food|water|sand|clothing))$", thing
-    ) and not thing.endswith("us"):
+    if re.search(r"(?:[^s]s|\b(?:men|women|people|hair|bread|food|water|sand|clothing))$", thing) and not re.match(
+        r"pair of |person |.*us$", thing
+    ):
         return thing
     return f"{'an' if thing[:1].lower() in 'aeiou' else 'a'} {thing}"
 
@@ -81,8 +92,10 @@ def thing_in(caption: str) -> str:
 
 
 def exclaim(template: str, thing: str) -> str:
-    """Fill `{a}`, `{A}` and `{thing}`."""
+    """Fill `{a}`, `{A}` and `{thing}`. Two things at once, "a dog and a cat", bring their articles along."""
     phrase = with_article(thing)
+    if phrase == thing and " and " in thing:
+        template = re.sub(r"\b(?:a|the|this) \{thing\}", "{thing}", template)
     return template.format(a=phrase, A=phrase[:1].upper() + phrase[1:], thing=thing)
 
 
@@ -110,12 +123,7 @@ class ConceptSource:
         kind = _KIND_OF.get(target)
         is_general = kind is not None and chance.random() < 0.45
         others = self._others(target, chance, num_others=len(weights) - 1, kind=kind if is_general else None)
-        weights = weights.clone()
-        if weights[0] < 0.3:  # a class that the encoder itself hardly believes in is not worth naming
-            weights = weights * (0.3 + 0.5 * chance.random()) / weights[0].clamp_min(1e-3)
-        features = ImageFeatures(
-            torch.zeros(0, num_patches_width), torch.tensor([target, *others]), weights.clamp(max=1)
-        )
+        features = ImageFeatures(torch.zeros(0, num_patches_width), torch.tensor([target, *others]), weights)
         return features, kind if is_general and kind is not None else self.names[target], target
 
     def _others(self, target: int, chance: Random, *, num_others: int, kind: str | None) -> list[int]:
@@ -155,7 +163,7 @@ class SampleMix:
         self._dialogues = tuple(dialogues)
         self._shares = shares
         self._patch_dropout = patch_dropout
-        self._characters = characters.characters()
+        self._characters = characters()
 
     def draw(self, index: int) -> TrainingSample:
         """Sample number `index` of this seed."""
@@ -163,16 +171,14 @@ class SampleMix:
         (kind,) = chance.choices(list(self._shares), weights=list(self._shares.values()))
         if kind == "dialogues":
             return self._dialogue(chance)
-        persona, exclamations = chance.choice(self._characters)
-        if chance.random() < 0.6:
-            exclamations = characters.PLAIN_EXCLAMATIONS
+        character = chance.choice(self._characters)
         if kind == "concepts":
-            return self._concept(chance, persona, exclamations)
+            return self._concept(chance, character)
         if kind == "things":
-            return self._thing(chance, persona, exclamations)
-        return self._scene(chance, persona)
+            return self._thing(chance, character)
+        return self._scene(chance, character.persona)
 
-    def _concept(self, chance: Random, persona: Persona, exclamations: Sequence[str]) -> TrainingSample:
+    def _concept(self, chance: Random, character: Character) -> TrainingSample:
         width = self._scenes.features.patches.shape[-1]
         drawn = [
             self._concepts.draw(chance, weights=self._profile(chance), num_patches_width=width)
@@ -181,27 +187,34 @@ class SampleMix:
         thing = " and ".join(with_article(name) if len(drawn) > 1 else name for _, name, _ in drawn)
         images = tuple(features for features, _, _ in drawn)
         classes = tuple(number for _, _, number in drawn)
-        return self._shown(
-            chance, persona, images, exclaim(chance.choice(exclamations), thing), thing, "concepts", classes
-        )
+        reply = self._reply(chance, character, thing)
+        return self._shown(chance, character.persona, images, reply, thing, "concepts", classes)
+
+    def _reply(self, chance: Random, character: Character, thing: str) -> str:
+        """Plain words or the character's own, and now and then something added."""
+        is_plain = chance.random() < 0.45
+        reply = exclaim(chance.choice(PLAIN_EXCLAMATIONS if is_plain else character.exclamations), thing)
+        if chance.random() < 0.4:
+            reply = f"{reply} {exclaim(chance.choice(character.additions), thing)}"
+        return reply
 
     def _profile(self, chance: Random) -> Tensor:
         source = chance.choice(self._things)
         return source.features.row(chance.choice(source.rows)).concept_weights
 
-    def _thing(self, chance: Random, persona: Persona, exclamations: Sequence[str]) -> TrainingSample:
+    def _thing(self, chance: Random, character: Character) -> TrainingSample:
         (source,) = chance.choices(self._things, weights=[source.share for source in self._things])
         row = chance.choice(source.rows)
         thing = thing_in(chance.choice(source.pictures[row].captions))
         images = (self._maybe_without_patches(source.features.row(row), chance),)
-        return self._shown(chance, persona, images, exclaim(chance.choice(exclamations), thing), thing, "things")
+        return self._shown(chance, character.persona, images, self._reply(chance, character, thing), thing, "things")
 
     def _scene(self, chance: Random, persona: Persona) -> TrainingSample:
         row = chance.choice(self._scenes.rows)
         scene = " ".join(chance.choice(self._scenes.pictures[row].captions).split()).rstrip(". ")
         scene = scene[:1].upper() + scene[1:]
         images = (self._maybe_without_patches(self._scenes.features.row(row), chance),)
-        template = chance.choice(characters.SCENE_REPLIES)
+        template = chance.choice(SCENE_REPLIES)
         reply = template.format(scene=scene, scene_lower=scene[:1].lower() + scene[1:])
         return self._shown(chance, persona, images, reply, "", "scenes")
 
@@ -221,14 +234,14 @@ class SampleMix:
         kind: str,
         class_ids: tuple[int, ...] = (),
     ) -> TrainingSample:
-        words = Turn(Role.USER, chance.choice(characters.SHOWING_LINES))
+        words = Turn(Role.USER, chance.choice(SHOWING_LINES))
         history: tuple[Turn, ...] = ()
         if chance.random() < 0.25:
-            said, answered = chance.choice(characters.HISTORIES)
+            said, answered = chance.choice(HISTORIES)
             history = (Turn(Role.USER, said), Turn(Role.ASSISTANT, answered))
         facets = tuple(facet.text for facet in persona.facets())
-        prompt = characters.describe(persona)
-        return TrainingSample(kind, prompt, facets, (*history, words), images, reply, focus, class_ids)
+        prompt = describe(persona)
+        return TrainingSample(kind, prompt, facets, (*history, words), images, reply, False, focus, class_ids)
 
     def _dialogue(self, chance: Random) -> TrainingSample:
         if chance.random() < 0.5:
@@ -253,7 +266,7 @@ def dialogue_sample(dialogue: PersonaDialogue, chance: Random, *, num_told: int 
     facets = dialogue.personas[speaker]
     told = chance.sample(facets, min(len(facets), chance.randint(0, 2) if num_told is None else num_told))
     words = dialogue.turns[place - 1][1] if place else "Hello!"
-    prompt = characters.describe_person(tuple(told))
+    prompt = describe_person(tuple(told))
     return TrainingSample("dialogues", prompt, facets, (Turn(Role.USER, words),), (), reply)
 
 

@@ -31,7 +31,7 @@ MAX_PER_CAPTION = 40
 # Every fiftieth class is kept back, to see whether concept words carry to classes never trained with.
 HELD_OUT_STEP, HELD_OUT_FIRST = 50, 7
 # Picture sets whose captions name one thing, and how often each is drawn.
-THING_SETS = {"caltech101": 0.6, "clothing": 0.15, "emoji": 0.25}
+THING_SETS = {"caltech101": 0.7, "clothing": 0.18, "emoji": 0.12}
 SCENE_SET = "coco_open"
 SPLIT_SEED = 0
 
