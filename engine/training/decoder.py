@@ -129,7 +129,7 @@ class FrozenDecoder:
         head_ids, tail_ids = self.prompt(system_prompt, turns)
         text = reply + self._end_of_reply if has_end else reply
         encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        start = reply.find(focus) if focus else -1
+        start = reply.casefold().find(focus.casefold()) if focus else -1
         stop = start + len(focus)
         weights = [
             focus_weight if start >= 0 and first < stop and last > start else 1.0

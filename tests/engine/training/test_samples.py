@@ -1,0 +1,123 @@
+from collections import Counter
+from random import Random
+
+import pytest
+import torch
+
+from engine.training.characters import characters, describe
+from engine.training.datasets import PersonaDialogue
+from engine.training.samples import dialogue_sample, exclaim, split_rows, thing_in, with_article
+from engine.types import Role
+from tests.engine.fusion.tiny import NAMES
+from tests.engine.training.tiny import a_mix
+
+
+@pytest.mark.parametrize(
+    ("thing", "phrase"),
+    [
+        ("dog", "a dog"),
+        ("apple", "an apple"),
+        ("an anchor", "an anchor"),
+        ("scissors", "scissors"),
+        ("glass", "a glass"),
+        ("octopus", "an octopus"),
+        ("pair of shoes", "a pair of shoes"),
+        ("windsor chair", "a windsor chair"),
+        ("a dog and a cat", "a dog and a cat"),
+    ],
+)
+def test_things_get_their_article(thing: str, phrase: str) -> None:
+    assert with_article(thing) == phrase
+
+
+def test_captions_give_their_thing() -> None:
+    assert thing_in("a photo of an anchor") == "anchor"
+    assert thing_in("a 3D emoji sticker: hotel") == "hotel"
+
+
+def test_exclamations_are_filled() -> None:
+    assert exclaim("{A}! Such {a}, my {thing}.", "apple") == "An apple! Such an apple, my apple."
+    assert exclaim("What a {thing}!", "a dog and a cat") == "What a dog and a cat!"
+
+
+def test_a_sample_depends_on_seed_and_number_alone() -> None:
+    one, same, other = a_mix(), a_mix(), a_mix(seed=1)
+    forwards = [one.draw(j) for j in range(40)]
+    backwards = [same.draw(j) for j in reversed(range(40))]
+    assert [s.reply for s in forwards] == [s.reply for s in reversed(backwards)]
+    assert [s.reply for s in forwards] != [other.draw(j).reply for j in range(40)]
+
+
+def test_kinds_come_in_their_shares() -> None:
+    kinds = Counter(a_mix(shares={"concepts": 0.5, "dialogues": 0.5}).draw(j).kind for j in range(200))
+    assert set(kinds) == {"concepts", "dialogues"}
+    assert 60 < kinds["concepts"] < 140
+
+
+def test_a_concept_sample_names_its_likeliest_class() -> None:
+    mix = a_mix(shares={"concepts": 1.0})
+    for sample in (mix.draw(j) for j in range(60)):
+        for image, class_id in zip(sample.images, sample.class_ids, strict=True):
+            assert image.concept_ids[0] == class_id
+            assert len(set(image.concept_ids.tolist())) == len(image.concept_ids)
+            assert image.patches.shape == (0, 1280)
+        assert sample.focus.casefold() in sample.reply.casefold()
+        assert not sample.has_end
+
+
+def test_classes_that_are_kept_back_are_never_the_answer() -> None:
+    mix = a_mix(shares={"concepts": 1.0})
+    assert all(class_id >= 300 for j in range(100) for class_id in mix.draw(j).class_ids)
+
+
+def test_a_kind_word_stands_for_its_classes() -> None:
+    mix = a_mix(shares={"concepts": 1.0})
+    mix._concepts.class_ids = (207,)  # a golden retriever
+    focuses = Counter(mix.draw(j).focus for j in range(60))
+    assert focuses["dog"] > 5
+    assert focuses[NAMES[207]] > 5
+
+
+def test_some_pictures_come_without_patches() -> None:
+    mix = a_mix(shares={"things": 1.0}, patch_dropout=0.5)
+    sizes = Counter(len(mix.draw(j).images[0].patches) for j in range(60))
+    assert set(sizes) == {0, 4}
+
+
+def test_pictures_are_shown_in_the_last_turn_of_the_user() -> None:
+    mix = a_mix(shares={"things": 0.5, "scenes": 0.5})
+    samples = [mix.draw(j) for j in range(60)]
+    assert all(sample.turns[-1].role is Role.USER for sample in samples)
+    assert {len(sample.turns) for sample in samples} == {1, 3}
+    assert any(not sample.turns[-1].text for sample in samples)
+
+
+def test_a_dialogue_tells_the_prompt_less_than_the_persona_stream() -> None:
+    turns = ((0, "Hi!"), (1, "Hello!"), (1, "And you?"), (0, "word " * 40))
+    dialogue = PersonaDialogue((("I ski.",), ("I cook.", "I am six.", "I sing.")), turns)
+    for number in range(10):
+        sample = dialogue_sample(dialogue, Random(number), num_told=1)
+        assert sample.reply == "Hello!"  # the only short answer to somebody else
+        assert sample.turns[0].text == "Hi!"
+        assert sample.facets == ("I cook.", "I am six.", "I sing.")
+        assert sum(facet in sample.system_prompt for facet in sample.facets) == 1
+
+
+def test_rows_are_split_without_overlap() -> None:
+    learnt, kept_back = split_rows(200, seed=0)
+    assert sorted(learnt + kept_back) == list(range(200))
+    assert len(kept_back) == 10
+    assert split_rows(200, seed=0) == (learnt, kept_back)
+
+
+def test_characters_are_unlike_each_other_and_filled_in() -> None:
+    everybody = characters()
+    assert len({one.persona.name for one in everybody}) == len(everybody) >= 20
+    assert all("{" not in describe(one.persona) for one in everybody)
+    assert all("{a}" in line or "{A}" in line or "{thing}" in line for one in everybody for line in one.exclamations)
+
+
+def test_samples_hold_finite_features() -> None:
+    mix = a_mix()
+    for sample in (mix.draw(j) for j in range(40)):
+        assert all(torch.isfinite(image.patches).all() and image.concept_weights.sum() > 0.9 for image in sample.images)
