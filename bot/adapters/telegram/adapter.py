@@ -116,12 +116,33 @@ class TelegramAdapter:
         try:
             await self._keep_trying(client, client.initialize)
             await self._keep_trying(client, client.delete_webhook)  # while there is one, polling is refused
-            await self._keep_trying(client, lambda: publish_menu(client, self._commands))
-            await self._poll(client, ledger, dispatcher)
+            # Beside the polling: a menu that is refused for an hour must not make the bot deaf for an hour.
+            menu = asyncio.create_task(self._publish_menu(client), name="telegram menu")
+            try:
+                await self._poll(client, ledger, dispatcher)
+            finally:
+                menu.cancel()
         finally:
             await dispatcher.aclose()
             await self._confirm(client, ledger)
             await client.shutdown()
+
+    async def _publish_menu(self, client: TelegramClient) -> None:
+        last_reason = ""
+        for next_s in retry_delays(self._timing):
+            delay_s = next_s
+            try:
+                await publish_menu(client, self._commands)
+                return
+            except RetryAfter as error:
+                delay_s = retry_after_s(error)
+                reason = f"Telegram asks for patience, {delay_s:.0f} s"
+            except (TelegramError, *MALFORMED_ANSWER) as error:
+                reason = redact(str(error) or type(error).__name__, self._token)
+            if reason != last_reason:
+                logger.warning("the command menu is not up to date yet: %s", reason)
+            last_reason = reason
+            await asyncio.sleep(delay_s)
 
     async def _poll(self, client: TelegramClient, ledger: UpdateLedger, dispatcher: UpdateDispatcher) -> None:
         while True:

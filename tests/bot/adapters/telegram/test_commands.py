@@ -71,6 +71,7 @@ def recorder() -> Recorder:
 
 async def test_the_menu_is_registered(fake: FakeTelegram, recorder: Recorder) -> None:
     async with serving(fake, RecordingHandler(), commands=recorder.table):
+        await fake.wait_for(lambda: fake.my_commands)
         menu = {entry["command"]: entry["description"] for entry in fake.my_commands}
     assert list(menu) == ["persona", "reset", "start", "help", "fail", "crash"]
     assert menu["persona"] == "list | use | show: Show all personas"
@@ -82,6 +83,19 @@ def test_the_menu_always_has_start_and_only_names_that_telegram_takes(recorder: 
     menu = menu_of(table)
     assert [entry.command for entry in menu] == ["reset", "start"]
     assert len(menu[0].description) == 256
+
+
+async def test_a_menu_that_must_wait_holds_up_nothing(
+    fake: FakeTelegram, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    ada = fake.add_user("Ada")
+    fake.flood("setMyCommands", retry_after=1)
+    async with serving(fake, RecordingHandler(), commands=recorder.table):
+        fake.say(fake.private_chat(ada), ada, "/reset")
+        await fake.wait_for(lambda: fake.sent)
+        assert not fake.my_commands
+        await fake.wait_for(lambda: fake.my_commands)
+    assert "menu is not up to date yet: Telegram asks for patience, 1 s" in caplog.text
 
 
 async def test_a_refused_menu_stops_nothing(fake: FakeTelegram, recorder: Recorder) -> None:
