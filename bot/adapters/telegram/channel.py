@@ -32,13 +32,22 @@ def limits_of(kind: ChatKind) -> PlatformLimits:
 
 
 class TelegramChannel:
-    """One chat, or one topic of it."""
+    """One chat, or one topic of it. `on_sent` hears of everything that was sent."""
 
-    def __init__(self, client: TelegramClient, *, chat_id: int, thread_id: int | None, kind: ChatKind) -> None:
+    def __init__(
+        self,
+        client: TelegramClient,
+        *,
+        chat_id: int,
+        thread_id: int | None,
+        kind: ChatKind,
+        on_sent: Callable[[], None] | None = None,
+    ) -> None:
         self.limits = limits_of(kind)
         self._client = client
         self._chat_id = chat_id
         self._thread_id = thread_id
+        self._on_sent = on_sent
 
     async def show_typing(self) -> None:
         """Show "typing…" for about five seconds."""
@@ -63,6 +72,8 @@ class TelegramChannel:
                 parse_mode=None,
             )
         )
+        if self._on_sent is not None:
+            self._on_sent()
         return str(message.message_id)
 
     async def edit(self, message_id: str, text: str) -> None:

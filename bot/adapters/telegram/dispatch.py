@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _STOP_GRACE_S = 10.0
 
+HandOver = Callable[[], None]
+
 
 class UpdateDispatcher:
     """Hands updates over and tells the ledger so."""
@@ -69,7 +71,7 @@ class UpdateDispatcher:
             self._take(update.message, update.update_id)
         elif update.callback_query is not None:
             query = update.callback_query
-            self._start([update.update_id], lambda: self._press(query))
+            self._start([update.update_id], lambda hand_over: self._press(query, hand_over))
         else:
             self._ledger.handed_over(update.update_id)
 
@@ -81,34 +83,44 @@ class UpdateDispatcher:
             self._start_messages([message], [update_id])
 
     def _start_messages(self, messages: list[Message], update_ids: list[int]) -> None:
-        self._start(update_ids, lambda: self._handle(messages))
+        self._start(update_ids, lambda hand_over: self._handle(messages, hand_over))
 
-    def _start(self, update_ids: Sequence[int], work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        async def guarded() -> None:
-            # Only here is it handed over: a task that is cancelled before its first step never runs.
+    def _start(self, update_ids: Sequence[int], work: Callable[[HandOver], Coroutine[Any, Any, None]]) -> None:
+        def hand_over() -> None:
             for update_id in update_ids:
                 self._ledger.handed_over(update_id)
+
+        async def guarded() -> None:
             try:
-                await work()
+                await work(hand_over)
             except Exception:
                 logger.exception("update %s could not be handled", update_ids[0])
+            # Not where it is cancelled: what nobody has kept yet comes again after the restart.
+            hand_over()
 
         task = asyncio.create_task(guarded(), name=f"telegram update {update_ids[0]}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _handle(self, messages: list[Message]) -> None:
+    async def _handle(self, messages: list[Message], hand_over: HandOver) -> None:
+        """Answer. Until the answer begins, a message may not be kept yet: its pictures are fetched before.
+
+        So the server keeps it until then. Should it come twice, the handler knows it by its id; a command is not known
+        again, and is handed over before it runs.
+        """
         first = messages[0]
         invocation = parse_invocation(first)
         if invocation is not None and is_from_person(first):
             if not self._commands.is_for_others(invocation, first.chat):
+                hand_over()
                 await self._commands.run(invocation, first, self._channel(first))
             return
         incoming = incoming_message(self._client, messages)
         if incoming is not None:
-            await self._handler.handle(incoming, self._channel(first))
+            await self._handler.handle(incoming, self._channel(first, on_sent=hand_over))
 
-    async def _press(self, query: CallbackQuery) -> None:
+    async def _press(self, query: CallbackQuery, hand_over: HandOver) -> None:
+        hand_over()
         message = query.message
         if isinstance(message, Message):
             channel = self._channel(message)
@@ -118,7 +130,11 @@ class UpdateDispatcher:
             channel = TelegramChannel(self._client, chat_id=chat.id, thread_id=None, kind=kind)
         await self._commands.press(query, channel)
 
-    def _channel(self, message: Message) -> TelegramChannel:
+    def _channel(self, message: Message, *, on_sent: HandOver | None = None) -> TelegramChannel:
         return TelegramChannel(
-            self._client, chat_id=message.chat.id, thread_id=thread_of(message), kind=kind_of(message.chat)
+            self._client,
+            chat_id=message.chat.id,
+            thread_id=thread_of(message),
+            kind=kind_of(message.chat),
+            on_sent=on_sent,
         )

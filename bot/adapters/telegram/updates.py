@@ -4,10 +4,17 @@ Telegram repeats every update from the asked offset on, and forgets those before
 requests and knows nothing of what an update means.
 """
 
+import logging
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+logger = logging.getLogger(__name__)
+
 RawUpdate = dict[str, Any]
+
+# The server shows 100 at a time, repeated ones included: one that never ends must not hide what comes after it.
+MAX_REPEATED = 90
 
 
 class UpdateLedger:
@@ -16,11 +23,12 @@ class UpdateLedger:
     def __init__(self) -> None:
         self._next_id = 0
         self._waiting: set[int] = set()
+        self._repeated: deque[int] = deque()  # from the first waiting one on
 
     @property
     def offset(self) -> int:
         """Everything before it was handed over and may be forgotten. 0 before the first update."""
-        return min(self._waiting, default=self._next_id)
+        return self._repeated[0] if self._repeated else self._next_id
 
     @property
     def has_waiting(self) -> bool:
@@ -29,12 +37,28 @@ class UpdateLedger:
 
     def new_ones(self, batch: Sequence[RawUpdate]) -> list[RawUpdate]:
         """The updates of `batch` that were not seen before, in order; they wait from now on."""
+        if any(raw["update_id"] < self.offset for raw in batch):
+            self._begin_anew()
         fresh = sorted((raw for raw in batch if raw["update_id"] >= self._next_id), key=lambda raw: raw["update_id"])
         for raw in fresh:
             self._waiting.add(raw["update_id"])
+            self._repeated.append(raw["update_id"])
             self._next_id = raw["update_id"] + 1
+        self._forget()
         return fresh
 
     def handed_over(self, update_id: int) -> None:
         """`update_id` has reached whoever handles it, or cannot be handled at all."""
         self._waiting.discard(update_id)
+        self._forget()
+
+    def _begin_anew(self) -> None:
+        """After a week without updates Telegram goes on with any number, which may be a lower one."""
+        logger.info("Telegram numbers its updates anew")
+        self._waiting.clear()
+        self._repeated.clear()
+        self._next_id = 0
+
+    def _forget(self) -> None:
+        while self._repeated and (self._repeated[0] not in self._waiting or len(self._repeated) > MAX_REPEATED):
+            self._waiting.discard(self._repeated.popleft())

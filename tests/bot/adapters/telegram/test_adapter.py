@@ -10,7 +10,7 @@ import pytest
 from bot.adapters.base import AdapterState, ReplyChannel
 from bot.adapters.telegram import TelegramAdapter, Timing
 from bot.adapters.telegram.adapter import retry_delays
-from bot.commands import CommandTable
+from bot.commands import Command, CommandCall, CommandReply, CommandTable
 from bot.errors import PlatformFatal
 from bot.types import IncomingMessage
 from tests.bot.adapters.telegram.harness import (
@@ -296,7 +296,7 @@ async def test_a_restart_does_not_answer_twice(fake: FakeTelegram) -> None:
     chat = fake.private_chat(ada)
     async with serving(fake, RecordingHandler()):
         fake.say(chat, ada, "before")
-        await fake.wait_for(lambda: fake.sent)
+        await fake.wait_for(lambda: fake.sent and not fake.pending_update_ids)
     assert fake.pending_update_ids == []
     fake.say(chat, ada, "meanwhile")
     handler = RecordingHandler()
@@ -307,21 +307,77 @@ async def test_a_restart_does_not_answer_twice(fake: FakeTelegram) -> None:
 
 async def test_a_message_that_is_being_answered_at_the_stop_does_not_come_again(fake: FakeTelegram) -> None:
     ada = fake.add_user("Ada")
-    was_cancelled = asyncio.Event()
+    has_begun, was_cancelled = asyncio.Event(), asyncio.Event()
 
     async def answer(message: IncomingMessage, channel: ReplyChannel) -> None:
+        await channel.send("Once upon a time")
+        has_begun.set()
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             was_cancelled.set()
             raise
 
-    handler = RecordingHandler(answer)
-    async with serving(fake, handler):
+    async with serving(fake, RecordingHandler(answer)):
         fake.say(fake.private_chat(ada), ada, "long story")
-        await eventually(lambda: handler.messages)
+        await asyncio.wait_for(has_begun.wait(), 5)
     assert was_cancelled.is_set()
     assert fake.pending_update_ids == []
+
+
+async def test_a_message_that_was_not_kept_at_the_stop_comes_again(fake: FakeTelegram) -> None:
+    ada, bob = fake.add_user("Ada"), fake.add_user("Bob")
+
+    async def fetch_for_ever(message: IncomingMessage, channel: ReplyChannel) -> None:
+        await channel.show_typing()
+        if message.text == "see this":
+            await asyncio.sleep(60)
+
+    first = RecordingHandler(fetch_for_ever)
+    async with serving(fake, first):
+        fake.say(fake.private_chat(ada), ada, "see this", photo=b"jpg")
+        fake.say(fake.private_chat(bob), bob, "and me?")
+        await eventually(lambda: len(first.messages) == 2)
+        num_polls = fake.num_calls("getUpdates")
+        await fake.wait_for(lambda: fake.num_calls("getUpdates") > num_polls + 2)
+        assert len(fake.pending_update_ids) == 2, "forgotten by the server before anybody has kept it"
+        assert len(first.messages) == 2, "begun twice"
+    second = RecordingHandler()
+    async with serving(fake, second):
+        await eventually(lambda: second.messages)
+        assert second.messages[0].text == "see this"
+        await fake.wait_for(lambda: not fake.pending_update_ids)
+
+
+async def test_a_command_is_never_run_again(fake: FakeTelegram) -> None:
+    ada = fake.add_user("Ada")
+    began = asyncio.Event()
+
+    async def reset(call: CommandCall) -> CommandReply:
+        began.set()
+        await asyncio.sleep(60)
+        return CommandReply("done")
+
+    table = CommandTable((Command(("reset",), "Forget", reset),))
+    async with serving(fake, RecordingHandler(), commands=table):
+        fake.say(fake.private_chat(ada), ada, "/reset")
+        await asyncio.wait_for(began.wait(), 5)
+    assert fake.pending_update_ids == []
+
+
+async def test_a_message_without_end_hides_no_later_one(fake: FakeTelegram) -> None:
+    ada, bob = fake.add_user("Ada"), fake.add_user("Bob")
+
+    async def answer(message: IncomingMessage, channel: ReplyChannel) -> None:
+        if message.text == "stuck":
+            await asyncio.sleep(60)
+
+    handler = RecordingHandler(answer)
+    async with serving(fake, handler):
+        fake.say(fake.private_chat(ada), ada, "stuck")
+        for number in range(130):
+            fake.say(fake.private_chat(bob), bob, f"message {number}")
+        await eventually(lambda: len(handler.messages) == 131)
 
 
 async def test_an_album_that_was_not_handed_over_comes_again(fake: FakeTelegram) -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.adapters.telegram.updates import UpdateLedger
+from bot.adapters.telegram.updates import MAX_REPEATED, UpdateLedger
 
 
 def updates(*numbers: int) -> list[dict[str, int]]:
@@ -27,6 +27,28 @@ def test_repeated_updates_are_not_new() -> None:
     ledger = UpdateLedger()
     ledger.new_ones(updates(7, 8))
     assert ledger.new_ones(updates(7, 8, 9)) == updates(9)
+
+
+def test_one_that_never_ends_does_not_hide_what_comes_after_it() -> None:
+    ledger = UpdateLedger()
+    ledger.new_ones(updates(*range(1, MAX_REPEATED + 1)))
+    for number in range(2, MAX_REPEATED + 1):
+        ledger.handed_over(number)
+    assert ledger.offset == 1
+    ledger.new_ones(updates(1, MAX_REPEATED + 1))
+    assert ledger.offset == MAX_REPEATED + 1
+
+
+def test_numbers_that_begin_anew_are_new() -> None:
+    ledger = UpdateLedger()
+    ledger.new_ones(updates(700, 701))
+    ledger.handed_over(700)
+    ledger.handed_over(701)
+    assert ledger.new_ones(updates(5, 6)) == updates(5, 6)
+    assert ledger.offset == 5
+    ledger.handed_over(5)
+    ledger.handed_over(6)
+    assert ledger.offset == 7
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), max_size=60))
