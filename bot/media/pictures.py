@@ -33,6 +33,8 @@ _DECODER_ERRORS = (
     zlib.error,
 )
 _SMALL_SIDE = 256
+# Cameras and editors write about ten. Every scan goes over the whole picture, and can be a few bytes short.
+_MAX_SCANS = 500
 _SMALLER = "Please send a smaller version."
 _TURNS = {  # by the orientation that a camera noted
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -133,6 +135,8 @@ def _sniff(data: bytes, name: str) -> str:
     if not data:
         raise MediaError(f"{_label(name)} is empty (0 bytes). Please send it again.")
     if data.startswith(b"\xff\xd8\xff"):
+        if data.count(b"\xff\xda") > _MAX_SCANS:
+            raise MediaError(f"{_label(name)} would take too long to read. Please save it anew and send it again.")
         return "JPEG"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"

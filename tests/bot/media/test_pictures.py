@@ -305,3 +305,11 @@ async def test_only_a_few_pictures_are_decoded_at_once(monkeypatch: pytest.Monke
     reader = PictureReader(LIMITS, max_concurrent=2)
     await asyncio.gather(*(reader.read(incoming(b"")) for _ in range(6)))
     assert most == 2
+
+
+def test_a_jpeg_of_endless_scans_is_refused() -> None:
+    data = saved(photo(), "JPEG", progressive=True)
+    last_scan = data[data.rindex(b"\xff\xda") : -2]
+    assert normalise(data[:-2] + last_scan * 20 + data[-2:]).mime == "image/jpeg"
+    with pytest.raises(MediaError, match="too long to read"):
+        normalise(data[:-2] + last_scan * 1000 + data[-2:])
