@@ -167,7 +167,7 @@ class _Unfolding:
                 return int(self._constructor.construct_yaml_int(node))
             if kind == "float":
                 return float(self._constructor.construct_yaml_float(node))
-        except (ValueError, LookupError):
+        except (ArithmeticError, ValueError, LookupError):
             return text
         self._report(_place(node.start_mark), f"the tag `{_tag_name(node.tag)}` is not supported; remove it")
         return text

@@ -7,6 +7,7 @@ what is wrong to `bot.personas.mistakes`. Knows no folder of personas and no pro
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
@@ -26,6 +27,8 @@ from engine.persona import Persona
 PERSONA_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 AVATAR_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 MAX_AVATAR_BYTES = 8 * 1024 * 1024
+# A file of another kind has thousands of mistakes, and finding the words for each takes long.
+MAX_PROBLEMS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class PersonaProblem:
 
 
 class InvalidPersona(PersonaError):
-    """A persona file is wrong. `problems` holds everything that was found, in the order of the file."""
+    """A persona file is wrong. `problems` holds what was found, in the order of the file, at most `MAX_PROBLEMS`."""
 
     def __init__(self, problems: Sequence[PersonaProblem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
@@ -134,7 +137,7 @@ def _validated(document: Document, mistakes: list[Mistake]) -> Persona | None:
         except ValidationError as error:
             respelled = _mistaken_for_values(error, document)
             if not respelled:
-                mistakes.extend(schema_mistakes(error, document))
+                mistakes.extend(islice(schema_mistakes(error, document), MAX_PROBLEMS))
                 return None
         for location in respelled:
             _place_value(document.values, location, document.spellings.pop(location))
@@ -168,7 +171,10 @@ def _place_value(values: dict[str, JsonValue], location: Location, text: str) ->
 
 def _invalid(path: Path, mistakes: list[Mistake]) -> InvalidPersona:
     problems = []
-    for mistake in sorted(mistakes, key=lambda mistake: mistake.place or (0, 0)):
+    ordered = sorted(mistakes, key=lambda mistake: mistake.place or (0, 0))[:MAX_PROBLEMS]
+    if len(mistakes) >= MAX_PROBLEMS:
+        ordered.append(Mistake(None, f"only {MAX_PROBLEMS} problems are listed; mend these first"))
+    for mistake in ordered:
         line, column = mistake.place or (None, None)
         problems.append(PersonaProblem(path, line, column, mistake.message))
     return InvalidPersona(problems)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.personas.document import UnreadableDocument, parse_document
-from bot.personas.reading import InvalidPersona, read_persona
+from bot.personas.reading import MAX_PROBLEMS, InvalidPersona, read_persona
 from tests.bot.personas.conftest import MIRA, WritePersona
 
 
@@ -257,3 +257,14 @@ def test_whatever_stands_in_a_field_is_answered_plainly(
     for problem in caught.value.problems:
         assert "Input should" not in problem.message
         assert "pydantic" not in problem.message
+
+
+@pytest.mark.parametrize("number", ["1" + ":59" * 400 + ".5", "9" * 6000, "1e999999", "1" + ":59" * 4000, ".nan"])
+def test_monstrous_numbers_are_no_reason_to_fail(write: WritePersona, number: str) -> None:
+    assert "far" in read_persona(write("mira.yaml", f"extensions:\n  far: {number}\n")).extensions
+
+
+def test_a_file_of_another_kind_is_not_described_to_its_end(write: WritePersona) -> None:
+    problems = problems_of(write("mira.yaml", "".join(f"key_{number}: 1\n" for number in range(500))))
+    assert len(problems) == MAX_PROBLEMS + 1
+    assert "mend these first" in problems[-1][2]
