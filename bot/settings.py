@@ -155,12 +155,12 @@ def read_settings(path: Path | None = None, *, environment: Mapping[str, str] | 
     Raises `SettingsError` naming each wrong option, where it was set and what would be right.
     """
     if environment is None:
-        environment = {**{k: v for k, v in dotenv_values(".env").items() if v is not None}, **os.environ}
+        environment = {**_read_dotenv(), **os.environ}
     named = path or (Path(environment[CONFIG_VARIABLE]) if environment.get(CONFIG_VARIABLE) else None)
     values = _read_toml(named) if named or Path("commedia.toml").is_file() else {}
     sources: dict[tuple[str, ...], str] = {}
     for variable, keys in _option_variables(environment).items():
-        _set(values, keys, environment[variable])
+        _set(values, keys, environment[variable].strip())  # a token that was copied often brings a line break
         sources[keys] = variable
     try:
         return Settings.model_validate(values)
@@ -184,10 +184,21 @@ def reference() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _read_dotenv() -> dict[str, str]:
+    try:
+        # Some editors begin a file with a mark of its encoding, which would become part of the first name.
+        values = dotenv_values(".env", encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise SettingsError(".env: not UTF-8. Save it as UTF-8.") from None
+    except OSError as error:
+        raise SettingsError(f".env: cannot be read: {error.strerror}. Give this user the right to read it.") from None
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _read_toml(path: Path | None) -> dict[str, Any]:
     path = path or Path("commedia.toml")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such file. Name an existing one, or leave it out.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -197,12 +208,12 @@ def _read_toml(path: Path | None) -> dict[str, Any]:
 
 
 def _option_variables(environment: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Which variables set which option; an empty variable sets nothing."""
+    """Which variables set which option; a blank variable sets nothing."""
     found: dict[str, tuple[str, ...]] = {
-        variable: keys for variable, keys in TOKEN_VARIABLES.items() if environment.get(variable)
+        variable: keys for variable, keys in TOKEN_VARIABLES.items() if environment.get(variable, "").strip()
     }
     for variable, value in environment.items():
-        if variable.startswith(PREFIX) and variable not in (CONFIG_VARIABLE, "COMMEDIA_TEST_CACHE") and value:
+        if variable.startswith(PREFIX) and variable not in (CONFIG_VARIABLE, "COMMEDIA_TEST_CACHE") and value.strip():
             found[variable] = tuple(variable.removeprefix(PREFIX).lower().split("__"))
     return found
 

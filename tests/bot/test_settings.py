@@ -84,3 +84,23 @@ def test_the_reference_reads_back_as_the_defaults() -> None:
     options = [line.removeprefix("# ") if " = " in line else line for line in lines]
     Path("commedia.toml").write_text("\n".join(options))
     assert read_settings(environment={}) == Settings()
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_files_may_begin_with_the_mark_of_their_encoding(mark: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISCORD_TOKEN", raising=False)
+    Path(".env").write_bytes(mark + b"DISCORD_TOKEN=abc\n")
+    Path("commedia.toml").write_bytes(mark + b"[web]\nport = 1\n")
+    settings = read_settings()
+    assert settings.secrets() == ("abc",)
+    assert settings.web.port == 1
+
+
+def test_a_dotenv_in_another_encoding_is_said() -> None:
+    Path(".env").write_bytes("DISCORD_TOKEN=abc\n".encode("utf-16"))
+    with pytest.raises(SettingsError, match=r"\.env: not UTF-8"):
+        read_settings()
+
+
+def test_space_around_a_token_is_left_out() -> None:
+    assert read_settings(environment={"DISCORD_TOKEN": " abc\r\n", "TELEGRAM_TOKEN": "  "}).secrets() == ("abc",)
