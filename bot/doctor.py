@@ -1,7 +1,7 @@
 """What is missing or wrong, and how to mend it: the checks behind `commedia doctor`.
 
-Every check looks at one thing, changes nothing, and gives findings. Platforms are asked over plain HTTP, so that a
-broken client library can be told from a wrong token. Tokens never show up in a finding.
+Every check looks at one thing and gives findings; nothing is changed, but that the home folder is made. Platforms are
+asked over plain HTTP, so that a broken client library can be told from a wrong token. Tokens never show up in a finding.
 """
 
 import asyncio
@@ -188,9 +188,12 @@ async def _ask(
     """The status and JSON body of an answer, or in a few words why there is none. Never names the URL."""
     try:
         response = await client.get(url, headers=headers)
-        body = response.json()
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         return type(error).__name__
+    except UnicodeEncodeError:
+        return "the token has a character that no token has"
+    try:
+        body = response.json()
     except ValueError:
         return response.status_code, {}
     return response.status_code, body if isinstance(body, dict) else {}

@@ -62,9 +62,9 @@ class Database:
 
     async def revision(self) -> str | None:
         """The schema revision of the file, `None` where there is none yet. Never creates the file."""
-        if not await asyncio.to_thread(self.path.exists):
-            return None
         with store_errors(self.path):
+            if not await asyncio.to_thread(self.path.exists):
+                return None
             async with self._engine.connect() as connection:
                 return await connection.run_sync(_current_revision)
 

@@ -108,3 +108,12 @@ def test_persona_problems_are_told(tmp_path: Path) -> None:
     assert "bad.yaml" in findings[0].text
     assert "nobody" in findings[1].text
     assert "Ann" in findings[2].text
+
+
+async def test_what_cannot_even_be_asked_is_a_problem(tmp_path: Path) -> None:
+    async with httpx.AsyncClient() as real:
+        discord = await check_discord(settings(tmp_path, DISCORD_TOKEN="tökén"), real)
+        (telegram,) = await check_telegram(settings(tmp_path, TELEGRAM_TOKEN="a\x01b"), real)
+    for finding in (discord, telegram):
+        assert finding.level is Level.PROBLEM
+        assert "cannot be reached" in finding.text
