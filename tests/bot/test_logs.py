@@ -1,9 +1,11 @@
+import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bot.errors import SettingsError
 from bot.logs import REDACTED, configure_logging
 
 
@@ -13,7 +15,8 @@ def _restore_logging() -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     yield
     for handler in set(root.handlers) - set(handlers):
-        handler.close()
+        with contextlib.suppress(OSError):  # the disk that is full in one test
+            handler.close()
     root.handlers[:] = handlers
     root.setLevel(level)
 
@@ -37,7 +40,11 @@ def test_known_secrets_are_blotted_out_of_messages_and_tracebacks(
 
 @pytest.mark.parametrize(
     "token",
-    ["123456789:AAE-abcdefghijklmnopqrstuvwxyz01234", "MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ." + "x" * 30],
+    [
+        "123456789:AAE-abcdefghijklmnopqrstuvwxyz01234",
+        "123456789%3AAAE-abcdefghijklmnopqrstuvwxyz01234",
+        "MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ." + "x" * 30,
+    ],
 )
 def test_what_looks_like_a_token_is_blotted_out(tmp_path: Path, token: str) -> None:
     configure_logging("info", folder=tmp_path)
@@ -51,3 +58,36 @@ def test_libraries_do_not_chatter_at_info(tmp_path: Path) -> None:
     logging.getLogger("httpx").warning("trouble")
     assert "chatter" not in written(tmp_path)
     assert "trouble" in written(tmp_path)
+
+
+def test_a_log_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("")
+    with pytest.raises(SettingsError, match="COMMEDIA_HOME"):
+        configure_logging("info", folder=tmp_path / "logs")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_said_once_and_shows_no_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "commedia.log").symlink_to("/dev/full")
+    configure_logging("info", folder=tmp_path, secrets=["hunter2"])
+    for _ in range(3):
+        logging.getLogger("test").warning("with %s", "hunter2")
+    said = capsys.readouterr().err
+    assert said.count("No space left") == 1
+    assert said.count(f"with {REDACTED}") == 3
+    assert "hunter2" not in said
+    assert "Traceback" not in said
+
+
+def test_a_record_that_cannot_be_written_shows_no_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", folder=tmp_path)
+    logging.getLogger("test").warning("%d", "hunter2")
+    said = capsys.readouterr().err
+    assert "cannot be written: TypeError" in said
+    assert "hunter2" not in said
+
+
+def test_what_people_said_is_not_in_the_log_of_debugging(tmp_path: Path) -> None:
+    configure_logging("debug", folder=tmp_path)
+    logging.getLogger("aiosqlite").debug("executing INSERT … ('a secret of somebody')")
+    assert "somebody" not in written(tmp_path)
