@@ -14,7 +14,8 @@ MIN_LIMIT = 128  # leaves room for a fence at both ends of a piece
 _BORDERS = (
     re.compile(r"(?=\r?\n[ \t]*\r?\n)"),  # paragraph
     re.compile(r"(?=\r?\n)"),  # line
-    re.compile(r"[.!?…]+[\"'”’)\]»*_]*(?=\s)|[。！？…]+[」』”’）]*"),  # sentence
+    # A run of stops is tried once, as a whole: a model may write thousands.
+    re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]»*_]*+(?=\s)|[。！？…]+[」』”’）]*"),  # sentence
     re.compile(r"[,;:](?=\s)|[，、；：]"),  # clause
     re.compile(r"(?=\s)"),  # word
 )

@@ -1,6 +1,7 @@
 """Where long texts are cut: nothing lost, nothing doubled, nothing torn apart."""
 
 import re
+import time
 
 import pytest
 from hypothesis import example, given
@@ -158,3 +159,10 @@ def test_a_block_that_does_not_fit_begins_in_the_next_piece() -> None:
 
 def test_long_codes_of_many_pieces_are_fast() -> None:
     assert len(split_text("some. words, and\n" * 6000, limit=2000)) > 50
+
+
+@pytest.mark.parametrize("babble", [".", "!?", "…", ".)", "'."])
+def test_endless_stops_do_not_hold_up_everybody(babble: str) -> None:
+    started = time.perf_counter()
+    split_text(babble * 20_000, limit=10_000)
+    assert time.perf_counter() - started < 2
