@@ -102,9 +102,12 @@ class AttachmentStore:
 
     def _remove_if_older(self, path: Path, newest: float) -> bool:
         with self._lock:
-            if path.stat().st_mtime > newest:
+            try:
+                if path.stat().st_mtime > newest:
+                    return False
+                path.unlink()
+            except FileNotFoundError:  # a part that has become whole since the folder was listed
                 return False
-            path.unlink()
             return True
 
 

@@ -171,3 +171,14 @@ async def test_prune_clears_torn_writes_and_nothing_foreign(store: AttachmentSto
 
 async def test_prune_of_an_empty_store(store: AttachmentStore) -> None:
     assert await store.prune() == 0
+
+
+async def test_prune_leaves_a_write_that_ends_meanwhile(
+    store: AttachmentStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(store)
+    (path,) = files(folder)
+    renamed = path.with_name("tmp123.part")
+    monkeypatch.setattr(store, "_own_files", lambda: iter([renamed, path]))
+    make_old(folder)
+    assert await store.prune() == 1
