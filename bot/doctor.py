@@ -1,7 +1,7 @@
 """What is missing or wrong, and how to mend it: the checks behind `commedia doctor`.
 
 Every check looks at one thing and gives findings; nothing is changed, but that the home folder is made. Platforms are
-asked over plain HTTP, so that a broken client library can be told from a wrong token. Tokens never show up in a finding.
+asked over plain HTTP, so that a broken client library can be told from a wrong token. Tokens never show up in findings.
 """
 
 import asyncio
