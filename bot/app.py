@@ -21,8 +21,9 @@ from bot.errors import BotError, SettingsError, StoreError
 from bot.media.pictures import PictureLimits
 from bot.personas.library import PersonaLibrary
 from bot.settings import Settings
-from bot.store.attachments import AttachmentStore
+from bot.store.attachments import AttachmentStore, write_atomically
 from bot.store.database import Database
+from bot.store.remedies import store_errors
 from bot.store.repositories import Conversations, Rooms
 from engine.config import EngineConfig
 from engine.types import ReplyEngine, SamplingSettings
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 _STATUS_INTERVAL_S = 0.25
 _PRUNE_INTERVAL_S = 86_400
+_MIN_SECRET_LENGTH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,8 @@ async def _serve_all(application: Application, adapters: Sequence[Adapter], stop
         asyncio.create_task(_report_changes(adapters), name="status report"),
         asyncio.create_task(_prune_daily(application.attachments), name="attachment pruning"),
     ]
+    for job in background:
+        job.add_done_callback(_report_failure)
     running = {asyncio.create_task(adapter.run(), name=adapter.name): adapter for adapter in adapters}
     stopped = asyncio.create_task(stop.wait())
     pending: set[asyncio.Task[object]] = {*running, stopped}
@@ -222,6 +226,9 @@ async def _prune_daily(attachments: AttachmentStore) -> None:
 
 def _report_end(task: asyncio.Task[object]) -> bool:
     """Log how an adapter ended; whether it failed."""
+    if task.cancelled():
+        logger.error("%s is off: it was cancelled from within, which is a bug in Commedia", task.get_name())
+        return True
     error = task.exception()
     if error is None:
         logger.info("%s has ended.", task.get_name())
@@ -230,6 +237,11 @@ def _report_end(task: asyncio.Task[object]) -> bool:
     else:
         logger.error("%s is off: this is a bug in Commedia", task.get_name(), exc_info=error)
     return error is not None
+
+
+def _report_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("%s has ended: this is a bug in Commedia", task.get_name(), exc_info=error)
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[object]]) -> None:
@@ -260,9 +272,10 @@ def _single_process(home: Path) -> Iterator[None]:
         raise SettingsError(
             f"The home folder {home.absolute()} cannot be written: {error.strerror}. Name another one in COMMEDIA_HOME."
         ) from None
-    with lock:
+    try:
         yield
-    lock.release()
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -289,7 +302,9 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
 def _page_secret(home: Path) -> str:
     """The key that signs the page's cookies, so that browsers keep their conversation across restarts."""
     file = home / "page-secret"
-    if not file.exists():
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_urlsafe(32), encoding="ascii")
-    return file.read_text(encoding="ascii")
+    with store_errors(file):
+        secret = file.read_bytes() if file.exists() else b""
+        if len(secret) < _MIN_SECRET_LENGTH:  # a power cut or a full disk may have left a part of it
+            secret = secrets.token_urlsafe(_MIN_SECRET_LENGTH).encode("ascii")
+            write_atomically(file, secret)
+    return secret.decode("ascii", "replace")

@@ -66,7 +66,7 @@ class AttachmentStore:
             if path.exists() and path.read_bytes() == data:
                 os.utime(path)
             else:
-                _write_atomically(path, data)
+                write_atomically(path, data)
 
     def _read(self, digest: str) -> bytes:
         path = self._path(digest)
@@ -111,7 +111,7 @@ class AttachmentStore:
             return True
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
     """Write so that, whatever happens, the name has either all of `data` or is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=PART_SUFFIX)
