@@ -65,10 +65,10 @@ class TextEncoder:
 
     def _run(self, texts: Sequence[str]) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
         for start in range(0, len(texts), BATCH_SIZE):
-            states, mask, encodings = self._forward(texts[start : start + BATCH_SIZE])
+            states, _, encodings = self._forward(texts[start : start + BATCH_SIZE])
             for row, encoding in enumerate(encodings):
-                is_word = mask[row] & ~torch.tensor(encoding.special_tokens_mask, device=mask.device).bool()
-                yield states[row], is_word, encoding.tokens
+                is_mark_or_padding = torch.tensor(encoding.special_tokens_mask, device=states.device).bool()
+                yield states[row], ~is_mark_or_padding, encoding.tokens
 
     def _forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, list[Any]]:
         encodings = self.tokenizer.encode_batch(list(texts))

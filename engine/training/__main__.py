@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from engine.config import EngineConfig
+from engine.decoder.checkpoint import open_checkpoint
 from engine.device import choose_device, choose_dtype
 from engine.errors import ConfigurationError, EngineError
 from engine.models.store import ModelStore
@@ -23,7 +25,9 @@ console = Console()
 
 Data = Annotated[Path, typer.Option(help="Folder with the data sets (docs/training.md says how they are laid out).")]
 Cache = Annotated[Path, typer.Option(help="Where weights and features are kept.")]
-Decoder = Annotated[str, typer.Option(help="The language model, a name of the catalogue.")]
+Decoder = Annotated[
+    str, typer.Option(help="The language model: a name of the catalogue, a folder, or a Hugging Face repository.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 DEFAULT_CACHE = Path("var/cache")
 DEFAULTS = TrainingOptions()
@@ -105,9 +109,9 @@ def _open(decoder: str, *, cache: Path, device: str) -> Workshop:
     chosen = choose_device(device)
     dtype = choose_dtype("auto", chosen)
     console.print(f"Loading {decoder} in {str(dtype).removeprefix('torch.')} on {chosen}")
-    return open_workshop(
-        decoder, models=ModelStore(cache), features=cache / "features", device=str(chosen), dtype=dtype
-    )
+    models = ModelStore(cache)
+    checkpoint = open_checkpoint(EngineConfig(cache_dir=cache, decoder=decoder), models, None)
+    return open_workshop(checkpoint, models=models, features=cache / "features", device=str(chosen), dtype=dtype)
 
 
 def _progress() -> Progress:

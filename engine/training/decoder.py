@@ -104,7 +104,7 @@ class FrozenDecoder:
         """Keys and values of a prompt's head; those of the heads met last are kept."""
         head = self._heads.get(head_ids)
         if head is None:
-            cache = self.model.model(
+            cache = self.model.base_model(
                 input_ids=torch.tensor([head_ids], device=self.device), use_cache=True
             ).past_key_values
             layers = [torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers]
@@ -146,7 +146,7 @@ class FrozenDecoder:
         inputs = self._embed(examples, prefix)
         states = self._run(examples, inputs)
         rows, places, targets = self._targets(examples, num_prefix_tokens=k)
-        logits = self.model.lm_head(states[rows, places]).float()
+        logits = self.model.get_output_embeddings()(states[rows, places]).float()
         return functional.cross_entropy(logits, targets, reduction="none"), rows
 
     def _embed(self, examples: Sequence[ReplyExample], prefix: Tensor | None) -> Tensor:
@@ -163,7 +163,7 @@ class FrozenDecoder:
         places = torch.arange(inputs.shape[1], device=self.device)
         is_head = torch.arange(longest, device=self.device)[None] >= longest - num_head[:, None]
         mask = torch.cat([is_head, is_head.new_ones(len(examples), len(places))], dim=1)
-        states: Tensor = self.model.model(
+        states: Tensor = self.model.base_model(
             inputs_embeds=inputs,
             past_key_values=cache,
             attention_mask=mask.long(),

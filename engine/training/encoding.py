@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from engine.encoders.text import TextEncoder
+from engine.encoders.types import ImageFeatures
 from engine.fusion.model import TurnFeatures
 from engine.training.decoder import FrozenDecoder, ReplyExample
 from engine.training.samples import TrainingSample
@@ -28,7 +29,7 @@ class SampleEncoder:
         empty = self._text.pool([])
         return [
             TurnFeatures(
-                images=sample.images,
+                images=tuple(_to(image, self._decoder.device) for image in sample.images),
                 text=self._words[sample.turns[-1].text],
                 persona=torch.stack([self._facets[facet] for facet in sample.facets]) if sample.facets else empty,
             )
@@ -55,6 +56,10 @@ class SampleEncoder:
         self._words.update((text, one.tokens) for text, one in zip(words, features, strict=True))
         facets = _unknown((facet for sample in samples for facet in sample.facets), self._facets)
         self._facets.update(zip(facets, self._text.pool(facets), strict=True))
+
+
+def _to(image: ImageFeatures, device: torch.device) -> ImageFeatures:
+    return ImageFeatures(image.patches.to(device), image.concept_ids.to(device), image.concept_weights.to(device))
 
 
 def _unknown(texts: Iterable[str], known: dict[str, Tensor]) -> list[str]:

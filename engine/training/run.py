@@ -37,7 +37,7 @@ class TrainingFailed(EngineError):
 class TrainingOptions:
     """What a run is told. Shares say how often each kind of sample is drawn."""
 
-    num_steps: int = 450
+    num_steps: int = 400
     batch_size: int = 32
     learning_rate: float = 1e-3
     gate_learning_rate: float = 3e-2

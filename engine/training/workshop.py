@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from engine.decoder.checkpoint import Checkpoint
 from engine.encoders.image import ImageEncoder
 from engine.encoders.text import TextEncoder
 from engine.fusion.config import FusionConfig
@@ -82,13 +83,15 @@ class Workshop:
         return tuple(known[image] for image in features.images), features
 
 
-def open_workshop(decoder: str, *, models: ModelStore, features: Path, device: str, dtype: torch.dtype) -> Workshop:
+def open_workshop(
+    decoder: Checkpoint, *, models: ModelStore, features: Path, device: str, dtype: torch.dtype
+) -> Workshop:
     """Load the frozen models; the store brings those that are missing."""
     text = TextEncoder.load(models.ensure(TEXT_ENCODER), device=device)
     names = read_class_names(models.ensure(CLASS_NAMES))
-    frozen = FrozenDecoder.load(models.ensure(decoder), name=decoder, dtype=dtype, device=device)
+    frozen = FrozenDecoder.load(decoder.folder, name=decoder.name, dtype=dtype, device=device)
     return Workshop(
-        decoder_name=decoder,
+        decoder_name=decoder.name,
         decoder=frozen,
         text=text,
         encoder=SampleEncoder(text, frozen),
