@@ -27,7 +27,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from bot.errors import BotError, PersonaError
+from bot.errors import BotError
 from bot.logs import configure_logging
 from bot.personas.library import PersonaLibrary, persona_files
 from bot.personas.reading import InvalidPersona, PersonaProblem, read_persona
@@ -108,12 +108,8 @@ async def _chat(
     from bot.app import open_application
 
     async with open_application(settings, seed=seed) as application:
-        chosen = None if persona is None else application.library.find(persona)
-        if persona is not None and chosen is None:
-            names = ", ".join(found.id for found in application.library.all())
-            raise PersonaError(f"There is no persona {persona}. These exist: {names}.")
-        persona_id = None if chosen is None else chosen.id
         chat = application.chat
+        persona_id = None if persona is None else chat.find_persona(persona).id
         if message is None and not images:
             await ConsoleAdapter(handler=chat, browser=chat, commands=application.commands, persona_id=persona_id).run()
             return
@@ -166,7 +162,7 @@ def persona_list(config: ConfigOption = None) -> None:
     library.load()
     table = Table("id", "name", "language", "summary", box=None, pad_edge=False)
     for persona in library.all():
-        table.add_row(persona.id, persona.name, persona.language, persona.summary)
+        table.add_row(persona.id, escape(persona.name), persona.language, escape(persona.summary))
     Console().print(table)
     _print_problems(library.problems)
 
@@ -227,10 +223,10 @@ def models_fetch(
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
     ) as bars:
         for name in names or [status.model.name for status in store.list()]:
-            bar = bars.add_task(name, total=None)
+            bar = bars.add_task(escape(name), total=None)
             folder = store.ensure(name, report=partial(_show_progress, bars, bar))
             size = sum(file.stat().st_size for file in folder.iterdir())
-            bars.update(bar, description=f"{name}: ready", completed=size, total=size)
+            bars.update(bar, description=f"{escape(name)}: ready", completed=size, total=size)
 
 
 @database_commands.command("upgrade")
@@ -254,11 +250,11 @@ def database_upgrade(config: ConfigOption = None) -> None:
 
 
 def _show_progress(bars: Progress, bar: TaskID, progress: "ModelProgress") -> None:
-    bars.update(bar, description=f"{progress.name}: {progress.step}")
+    bars.update(bar, description=escape(f"{progress.name}: {progress.step}"))
     if progress.total:
         bars.update(bar, completed=progress.done, total=progress.total)
     if progress.note:
-        bars.console.print(f"{progress.name}: {progress.note}")
+        bars.console.print(escape(f"{progress.name}: {progress.note}"))
 
 
 def _bring_weights(settings: Settings) -> None:

@@ -83,7 +83,7 @@ def test_an_unknown_persona_is_named_with_those_that_exist(
     assert commedia(monkeypatch, "chat", "--persona", "bob", "--message", "hi") == 1
     error = capsys.readouterr().err
     assert "bob" in error
-    assert "ann" in error
+    assert "Ann" in error
 
 
 def test_a_question_is_answered_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,3 +92,12 @@ def test_a_question_is_answered_once(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setenv("COMMEDIA_ENGINE__BACKEND", "echo")
     assert commedia(monkeypatch, "chat", "--message", "good morning") == 0
     assert capsys.readouterr().out.count("good morning") == 1
+
+
+def test_a_name_is_shown_as_it_is_written(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("personas").mkdir()
+    Path("personas/ann.yaml").write_text('name: "[/b] Ann"\nsummary: "[red]hi"\ngreetings: [Hello]\n')
+    assert commedia(monkeypatch, "persona", "list") == 0
+    out = capsys.readouterr().out
+    assert "[/b] Ann" in out
+    assert "[red]hi" in out
