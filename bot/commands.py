@@ -4,13 +4,17 @@ Owns names, descriptions and what a command does. Knows no platform: it gets a `
 Of the chat it knows `CommandedChat` alone. To add a command, write it in `_ChatCommands`, name it in `build_commands`.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from bot.errors import BotError, StoreError
 from bot.personas.prompt import fill_macros
 from bot.types import Author, ChatKind, PersonaCard, Room
 from engine.persona import Persona
+
+logger = logging.getLogger(__name__)
 
 MAX_SUGGESTIONS = 25  # as many as Discord shows
 
@@ -18,6 +22,7 @@ HELP = """Write to me, with or without pictures, and I answer in character.
 In a group, mention me, reply to me or call me by name. Reply to a message with a picture to ask about it.
 
 {commands}"""
+NOT_DONE = "My memory has a problem, so that did not work. Please tell whoever runs me: my log says what to do."
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,22 +126,35 @@ class CommandedChat(Protocol):
 
 
 def build_commands(chat: CommandedChat) -> CommandTable:
-    """The table of all commands, in the order of menus."""
+    """The table of all commands, in the order of menus. Each raises `BotError` with a text for people."""
     commands = _ChatCommands(chat)
     persona = Argument("name", "Who it is about", suggest=commands.suggest)
     maybe_persona = Argument("name", "Who it is about", is_required=False, suggest=commands.suggest)
-    table = CommandTable(
-        (
-            Command(("start",), "Meet the persona that answers here", commands.start),
-            Command(("help",), "How to talk to me", commands.help),
-            Command(("persona", "list"), "Who you can talk to", commands.list),
-            Command(("persona", "use"), "Talk to another persona", commands.use, (persona,)),
-            Command(("persona", "show"), "Get to know a persona", commands.show, (maybe_persona,)),
-            Command(("reset",), "Forget our conversation and start over", commands.reset),
-        )
+    listed = (
+        Command(("start",), "Meet the persona that answers here", commands.start),
+        Command(("help",), "How to talk to me", commands.help),
+        Command(("persona", "list"), "Who you can talk to", commands.list),
+        Command(("persona", "use"), "Talk to another persona", commands.use, (persona,)),
+        Command(("persona", "show"), "Get to know a persona", commands.show, (maybe_persona,)),
+        Command(("reset",), "Forget our conversation and start over", commands.reset),
     )
-    commands.table = table
-    return table
+    commands.table = CommandTable(tuple(replace(command, run=_for_people(command.run)) for command in listed))
+    return commands.table
+
+
+def _for_people(
+    run: Callable[[CommandCall], Awaitable[CommandReply]],
+) -> Callable[[CommandCall], Awaitable[CommandReply]]:
+    """`run`, with what is wrong with the store told to the log: it names folders of the machine."""
+
+    async def run_for_people(call: CommandCall) -> CommandReply:
+        try:
+            return await run(call)
+        except StoreError as error:
+            logger.error("a command in %s failed: %s", call.room, error)
+            raise BotError(NOT_DONE) from error
+
+    return run_for_people
 
 
 class _ChatCommands:

@@ -3,8 +3,8 @@
 import pytest
 
 from bot.chat import ChatOptions, ChatService
-from bot.commands import Command, CommandCall, CommandReply, CommandTable, build_commands, describe
-from bot.errors import PersonaError
+from bot.commands import NOT_DONE, Command, CommandCall, CommandReply, CommandTable, build_commands, describe
+from bot.errors import BotError, PersonaError, StoreError
 from bot.types import ChatKind, ConversationKey, Room
 from engine.persona import Identity
 from tests.fakes.adapter import ANN
@@ -142,3 +142,14 @@ def test_commands_fit_every_platform(desk: Desk) -> None:
 def test_two_commands_of_one_path_are_refused(desk: Desk) -> None:
     with pytest.raises(ValueError, match="same path"):
         CommandTable((desk.command("help"), desk.command("help")))
+
+
+async def test_what_is_wrong_with_the_store_is_for_the_log(desk: Desk, monkeypatch, caplog) -> None:
+    async def full(_key: ConversationKey) -> int:
+        raise StoreError("the disk that holds /home/admin/var is full")
+
+    monkeypatch.setattr(desk.conversations, "reset", full)
+    with pytest.raises(BotError) as caught:
+        await desk.use("reset")
+    assert str(caught.value) == NOT_DONE
+    assert "/home/admin/var is full" in caplog.text
