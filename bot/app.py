@@ -145,6 +145,7 @@ def build_adapters(application: Application) -> list[Adapter]:
                 browser=chat,
                 commands=commands,
                 storage_secret=_page_secret(settings.home),
+                max_files=settings.pictures.max_per_message,
             )
         )
     if settings.discord.token is not None:

@@ -141,6 +141,21 @@ async def test_pictures_are_pasted_and_dropped(page: Page, chat: RehearsalChat, 
     assert await page.run("document.querySelector('.round').disabled")
 
 
+async def test_no_more_pictures_than_the_bot_looks_at(page: Page, chat: RehearsalChat, dog: Path) -> None:
+    assert "at most 4 pictures" in await page.run("document.querySelector('.line .icon').ariaLabel")
+    await page.attach(*[dog] * 6)
+    await page.wait_for("document.querySelectorAll('.previews img').length === 4")
+    assert await page.text(".trouble") == "At most 4 pictures in one message: the others are left out."
+    await page.click(".previews button")
+    await page.wait_for("!document.querySelector('.trouble') && !document.querySelector('.previews .busy')")
+    chat.gate.clear()
+    await say(page, "Who are these?")
+    await page.wait_for("[...document.querySelectorAll('.thumb img')].filter((img) => img.naturalWidth).length === 3")
+    assert len(chat.received[0].files) == 3
+    chat.gate.set()
+    await page.wait_for("!document.querySelector('.stop') && !document.querySelector('.thumb img[src*=sent]')")
+
+
 async def test_stop_and_start_over(page: Page, chat: RehearsalChat) -> None:
     chat.gate.clear()
     await say(page, "Hello")

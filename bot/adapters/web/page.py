@@ -17,7 +17,7 @@ from nicegui.events import GenericEventArguments
 from bot.adapters.base import ConversationBrowser
 from bot.adapters.web.channel import MAX_FILE_BYTES
 from bot.adapters.web.formatting import render_markdown
-from bot.adapters.web.session import MAX_FILES, Session, Sessions
+from bot.adapters.web.session import Session, Sessions
 from bot.adapters.web.transcript import Bubble, Offer, ShownPicture, Speaker
 from bot.types import PersonaCard
 
@@ -61,9 +61,9 @@ class Tag(TextElement):
 class Composer(ui.element, component="static/composer.js"):
     """Where people write and add pictures."""
 
-    def __init__(self, *, on_stop: Callable[[], None]) -> None:
+    def __init__(self, *, max_files: int, on_stop: Callable[[], None]) -> None:
         super().__init__()
-        self.props["maxFiles"] = MAX_FILES
+        self.props["maxFiles"] = max_files
         self.props["maxFileBytes"] = MAX_FILE_BYTES
         self.on("stop", on_stop)
 
@@ -151,7 +151,7 @@ class ChatPage:
             with Tag("main", of="chat"):
                 self._draw_top()
                 self._draw_log()
-                self._composer = Composer(on_stop=session.stop)
+                self._composer = Composer(max_files=session.max_files, on_stop=session.stop)
         self._live = Tag("div", of="unseen", aria_live="polite", role="status")
         self._sure = self._draw_question()
         ui.timer(PERSONAS_INTERVAL_S, self._reread_personas)

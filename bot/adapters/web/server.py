@@ -6,6 +6,7 @@ Knows HTTP. What a browser's conversation is, `session` knows; how it looks, `pa
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -22,9 +23,11 @@ from bot.adapters.web.channel import MAX_FILE_BYTES
 from bot.adapters.web.guard import Guard
 from bot.adapters.web.page import FAVICON, add_page
 from bot.adapters.web.pictures import drawn_face, picture_type
-from bot.adapters.web.session import Session, Sessions, Upload
+from bot.adapters.web.session import MAX_FILES, Session, Sessions, Upload
 from bot.commands import CommandTable
 from bot.errors import BotError, MediaError, PlatformFatal
+
+logger = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 COOKIE = "commedia_session"
@@ -34,6 +37,7 @@ MAX_PORT = 65_535
 CLOSING_TIMEOUT_S = 5.0
 RECONNECT_TIMEOUT_S = 10.0
 MAX_MESSAGE_BYTES = 2**20
+ENDED_BY_ITSELF = "the local page's server ended by itself: start again, and if it happens again the log says why"
 PRIVATE = {"Cache-Control": "private, max-age=3600", "Content-Security-Policy": "sandbox; default-src 'none'"}
 DRAWN = {
     "Cache-Control": "private, max-age=60",
@@ -59,7 +63,10 @@ class _Server(uvicorn.Server):
 
 
 class WebAdapter:
-    """The local page as an adapter. One a process: the page library keeps its routes for the whole process."""
+    """The local page as an adapter. One a process: the page library keeps its routes for the whole process.
+
+    `max_files` is how many pictures go into one message: as many as the bot looks at.
+    """
 
     name = "web"
 
@@ -72,11 +79,12 @@ class WebAdapter:
         browser: ConversationBrowser,
         commands: CommandTable,
         storage_secret: str,
+        max_files: int = MAX_FILES,
     ) -> None:
         self._host = host.strip("[]")
         self._port = port
         self._browser = browser
-        self._sessions = Sessions(handler, browser=browser, commands=commands)
+        self._sessions = Sessions(handler, browser=browser, commands=commands, max_files=max_files)
         self._status = AdapterStatus(AdapterState.STARTING)
         self._url: str | None = None
         self.app = self._build_app(storage_secret)
@@ -101,16 +109,20 @@ class WebAdapter:
         async with self._page_library():
             server = _Server(_server_config(self.app), on_started=lambda: self._say_running(listener))
             serving = asyncio.create_task(server.serve(sockets=[listener]), name="web server")
+            end = AdapterStatus(AdapterState.STOPPED)
             try:
-                await asyncio.shield(serving)
-                raise PlatformFatal("the local page's server ended by itself; the log says why")
+                await asyncio.wait({serving})
+                end = AdapterStatus(AdapterState.FAILED, ENDED_BY_ITSELF)
+                if not serving.cancelled() and (cause := serving.exception()):
+                    logger.error("the local page's server failed", exc_info=cause)
+                raise PlatformFatal(ENDED_BY_ITSELF)
             finally:
                 await self._sessions.aclose()
                 server.should_exit = True
                 await asyncio.wait([serving], timeout=CLOSING_TIMEOUT_S)
                 listener.close()
                 self._url = None
-                self._status = AdapterStatus(AdapterState.STOPPED)
+                self._status = end
 
     @contextlib.asynccontextmanager
     async def _page_library(self) -> AsyncIterator[None]:
@@ -264,7 +276,8 @@ def _message_in(body: object) -> tuple[str, tuple[str, ...]]:
         raise ValueError("not a message")
     if not all(isinstance(upload_id, str) for upload_id in upload_ids):
         raise ValueError("not a list of ids")
-    return text, tuple(dict.fromkeys(upload_ids))
+    # A browser sends half an emoji as it is, where a text was cut inside one; nobody else could read or keep it.
+    return text.encode(errors="replace").decode(), tuple(dict.fromkeys(upload_ids))
 
 
 def _read_or_nothing(path: Path) -> bytes:

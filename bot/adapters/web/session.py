@@ -29,8 +29,7 @@ from engine.types import Role
 
 log = logging.getLogger(__name__)
 
-MAX_FILES = 10
-MAX_WAITING_UPLOADS = 2 * MAX_FILES
+MAX_FILES = 4
 MAX_TEXT_LENGTH = 20_000
 KEEP_IDLE_S = 600.0
 COMMAND_LIKE = re.compile(r"/[a-z]+(?:\s|$)", re.IGNORECASE)
@@ -71,10 +70,17 @@ class Session:
     """One browser, found again by its cookie."""
 
     def __init__(
-        self, session_id: str, handler: MessageHandler, *, browser: ConversationBrowser, commands: CommandTable
+        self,
+        session_id: str,
+        handler: MessageHandler,
+        *,
+        browser: ConversationBrowser,
+        commands: CommandTable,
+        max_files: int = MAX_FILES,
     ) -> None:
         self.room = Room(platform="web", chat_id=session_id)
         self.author = Author(platform="web", user_id=session_id, display_name="You")
+        self.max_files = max_files
         self.persona_id = ""
         self.last_used_s = time.monotonic()
         self._handler = handler
@@ -181,7 +187,8 @@ class Session:
             raise MediaError(f"{upload.name} is too large: at most {MAX_FILE_BYTES // 2**20} MB, please")
         in_use = {upload_id for exchange in self._exchanges for upload_id in exchange.upload_ids}
         waiting = [upload_id for upload_id in self._uploads if upload_id not in in_use]
-        for upload_id in waiting[: max(0, len(waiting) + 1 - MAX_WAITING_UPLOADS)]:
+        # Another tab may be filling a message too.
+        for upload_id in waiting[: max(0, len(waiting) + 1 - 2 * self.max_files)]:
             del self._uploads[upload_id]
         upload_id = uuid4().hex
         self._uploads[upload_id] = upload
@@ -204,16 +211,17 @@ class Session:
             return None
         if len(text) > MAX_TEXT_LENGTH:
             raise MediaError(f"this message is too long: at most {MAX_TEXT_LENGTH:,} characters, please")
-        if len(upload_ids) > MAX_FILES:
-            raise MediaError(f"too many files: at most {MAX_FILES} in one message, please")
-        if any(upload_id not in self._uploads for upload_id in upload_ids):
-            raise MediaError("a picture got lost on the way: please attach it again")
+        if len(upload_ids) > self.max_files:
+            raise MediaError(f"too many files: at most {self.max_files} in one message, please")
         if not self.persona_id:
             await self.open()
         if not upload_ids and COMMAND_LIKE.match(text):
             await self._run_typed(text)
             return None
         async with self._moving:
+            # Not before: while one conversation gives way to another, files may be taken back.
+            if any(upload_id not in self._uploads for upload_id in upload_ids):
+                raise MediaError("a picture got lost on the way: please attach it again")
             return self._send(text, upload_ids)
 
     def _send(self, text: str, upload_ids: tuple[str, ...]) -> str:
@@ -240,15 +248,18 @@ class Session:
         return message.message_id
 
     async def _answer(self, exchange: Exchange, message: IncomingMessage) -> None:
-        await self._handler.handle(message, PageChannel(exchange, self._show_activity))
-        await self._settle(exchange)
+        try:
+            await self._handler.handle(message, PageChannel(exchange, self._show_activity))
+        finally:
+            # Also where it was stopped: the uploaded files go, and what was stored stays.
+            await self._settle(exchange)
 
     async def _settle(self, exchange: Exchange) -> None:
         """Show the stored pictures in place of the uploaded ones, which need not be kept then."""
         if not exchange.upload_ids or exchange.persona_id != self.persona_id:
             return
         question = exchange.question
-        pictures = tuple(ShownPicture(picture.name, None) for picture in question.pictures)
+        pictures = _names_of(question.pictures)
         try:
             turns = await self._browser.history(self.room)
         except BotError:
@@ -265,6 +276,9 @@ class Session:
         self._exchanges.remove(exchange)
         for upload_id in exchange.upload_ids:
             self._uploads.pop(upload_id, None)
+        question = exchange.question
+        if question.pictures and exchange.transcript[question.id].pictures == question.pictures:
+            exchange.transcript.set_pictures(question.id, _names_of(question.pictures))
         if exchange.is_stopped and not exchange.has_answer:
             exchange.transcript.add(Bubble(Speaker.NOTICE, "Stopped before an answer came."))
         if not task.cancelled() and (error := task.exception()):
@@ -366,20 +380,38 @@ class Session:
             view.refresh()
 
 
+def _names_of(pictures: tuple[ShownPicture, ...]) -> tuple[ShownPicture, ...]:
+    return tuple(ShownPicture(picture.name, None) for picture in pictures)
+
+
 class Sessions:
     """All browsers that are or were here."""
 
-    def __init__(self, handler: MessageHandler, *, browser: ConversationBrowser, commands: CommandTable) -> None:
+    def __init__(
+        self,
+        handler: MessageHandler,
+        *,
+        browser: ConversationBrowser,
+        commands: CommandTable,
+        max_files: int = MAX_FILES,
+    ) -> None:
         self._handler = handler
         self._browser = browser
         self._commands = commands
+        self._max_files = max_files
         self._by_id: dict[str, Session] = {}
 
     def of(self, session_id: str) -> Session:
         """The session of a browser's cookie."""
         if session_id not in self._by_id:
             self._forget_old()
-            self._by_id[session_id] = Session(session_id, self._handler, browser=self._browser, commands=self._commands)
+            self._by_id[session_id] = Session(
+                session_id,
+                self._handler,
+                browser=self._browser,
+                commands=self._commands,
+                max_files=self._max_files,
+            )
         return self._by_id[session_id]
 
     async def aclose(self) -> None:

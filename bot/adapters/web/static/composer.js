@@ -24,7 +24,7 @@ export default {
           </li>
         </ul>
         <div class="line">
-          <button type="button" class="icon" @click="$refs.picker.click()" aria-label="Add a picture" title="Add a picture">
+          <button type="button" class="icon" @click="$refs.picker.click()" :aria-label="attachLabel" :title="attachLabel">
             <svg viewBox="0 0 24 24" aria-hidden="true"><path :d="icons.attach" /></svg>
           </button>
           <input type="file" ref="picker" accept="image/*" multiple hidden @change="pick" />
@@ -42,6 +42,12 @@ export default {
     return { text: "", files: [], trouble: "", dropping: false, sending: false, icons: ICONS };
   },
   computed: {
+    most() {
+      return this.maxFiles === 1 ? "one picture" : `${this.maxFiles} pictures`;
+    },
+    attachLabel() {
+      return `Add a picture (at most ${this.most})`;
+    },
     canSend() {
       return !this.sending && this.files.every((file) => file.id) && Boolean(this.text.trim() || this.files.length);
     },
@@ -114,7 +120,7 @@ export default {
       for (const blob of chosen) {
         const name = blob.name || "picture";
         if (this.files.length >= this.maxFiles) {
-          this.trouble = `At most ${this.maxFiles} files in one message, please.`;
+          this.trouble = `At most ${this.most} in one message: the others are left out.`;
           return;
         }
         if (blob.size > this.maxFileBytes) {
@@ -142,6 +148,7 @@ export default {
       }
     },
     remove(file) {
+      this.trouble = "";
       this.dropPreview(file);
       if (file.id) fetch(`/upload/${file.id}`, { method: "DELETE" }).catch(() => {});
       this.focus();
@@ -178,6 +185,8 @@ export default {
     },
     explain(error) {
       if (error instanceof TypeError) return "The bot cannot be reached. Is it still running?";
+      // The answer was no JSON: something broke before anybody could explain it.
+      if (error instanceof SyntaxError) return "The bot could not take this. Its log says why.";
       return error.message.charAt(0).toUpperCase() + error.message.slice(1);
     },
   },

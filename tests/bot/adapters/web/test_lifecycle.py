@@ -54,6 +54,21 @@ async def test_cancellation_ends_replies_and_the_server(chat: RehearsalChat) -> 
     assert [turn.text for turn in await chat.history(room)][1:] == ["Hello", "Oh,"]
 
 
+async def test_a_server_that_fails_shows_in_the_status(
+    chat: RehearsalChat, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(_server: uvicorn.Server) -> None:
+        raise RuntimeError("no more sockets")
+
+    monkeypatch.setattr(uvicorn.Server, "main_loop", fail)
+    with fresh_page_library():
+        adapter = adapter_for(chat)
+        with pytest.raises(PlatformFatal, match="ended by itself"):
+            await asyncio.wait_for(adapter.run(), 10)
+    assert adapter.status.state is AdapterState.FAILED
+    assert "no more sockets" in caplog.text
+
+
 async def test_it_says_where_it_is_and_leaves_signals_alone(chat: RehearsalChat) -> None:
     async with serving(chat) as adapter:
         assert adapter.url is not None

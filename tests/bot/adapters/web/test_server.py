@@ -149,6 +149,15 @@ async def test_a_malformed_message_is_refused(visitor: httpx.AsyncClient, chat: 
     assert chat.received == []
 
 
+async def test_half_an_emoji_breaks_nothing(visitor: httpx.AsyncClient, chat: RehearsalChat) -> None:
+    answer = await visitor.post("/say", content=rb'{"text": "cut \ud83d", "uploads": ["\ud83d"]}')
+    assert "attach it again" in answer.json()["error"]
+    await visitor.post("/say", content=rb'{"text": "cut \ud83d"}')
+    await answered(chat)
+    assert [message.text for message in chat.received] == ["cut ?"]
+    assert (await visitor.get("/")).status_code == 200
+
+
 async def test_a_lost_upload_is_explained(visitor: httpx.AsyncClient) -> None:
     answer = await visitor.post("/say", json={"text": "Look", "uploads": ["gone"]})
     assert answer.status_code == 400

@@ -7,7 +7,7 @@ import pytest
 
 from bot.adapters.base import ReplyChannel
 from bot.adapters.web.channel import MAX_FILE_BYTES
-from bot.adapters.web.session import MAX_FILES, MAX_WAITING_UPLOADS, Session, Sessions, Upload
+from bot.adapters.web.session import MAX_FILES, Session, Sessions, Upload
 from bot.adapters.web.transcript import Bubble, Speaker
 from bot.errors import DeliveryError, MediaError
 from bot.types import IncomingMessage
@@ -256,6 +256,35 @@ async def test_a_picture_is_shown_from_memory_then_from_the_store(session: Sessi
     assert await chat.received[0].files[0].read(1000) == PNG
 
 
+async def test_a_stopped_answer_leaves_the_picture(session: Session, chat: RehearsalChat) -> None:
+    chat.gate.clear()
+    await session.say("Look", (session.add_upload(Upload("dog.png", "image/png", PNG)),))
+    await until(lambda: bool(chat.received))
+    session.stop()
+    await answered(session)
+    [picture] = list(session.transcript)[1].pictures
+    assert (picture.url or "").startswith("/picture/")
+
+
+async def test_an_answer_that_never_began_leaves_the_pictures_name(session: Session) -> None:
+    await session.say("Look", (session.add_upload(Upload("dog.png", "image/png", PNG)),))
+    session.stop()
+    await answered(session)
+    [picture] = list(session.transcript)[1].pictures
+    assert (picture.name, picture.url) == ("dog.png", None)
+
+
+async def test_a_file_that_is_taken_back_while_it_waits_to_be_sent(session: Session, chat: RehearsalChat) -> None:
+    upload_id = session.add_upload(Upload("dog.png", "image/png", PNG))
+    async with session._moving:
+        sending = asyncio.create_task(session.say("Look", (upload_id,)))
+        await asyncio.sleep(0)
+        session.remove_upload(upload_id)
+    with pytest.raises(MediaError, match="attach it again"):
+        await sending
+    assert chat.received == []
+
+
 async def test_a_refused_picture_leaves_its_name_and_the_reason(session: Session) -> None:
     upload_id = session.add_upload(Upload("evil.svg", "image/svg+xml", b"<svg/>"))
     await session.say("", (upload_id,))
@@ -277,7 +306,15 @@ async def test_the_reader_of_a_file_holds_its_own_limit() -> None:
 
 async def test_too_many_files_are_refused(session: Session) -> None:
     ids = tuple(session.add_upload(Upload("dog.png", None, PNG)) for _ in range(MAX_FILES + 1))
-    with pytest.raises(MediaError, match="at most 10"):
+    with pytest.raises(MediaError, match="at most 4"):
+        await session.say("Look", ids)
+
+
+async def test_one_file_is_enough_where_the_bot_looks_at_one(chat: RehearsalChat) -> None:
+    sessions = Sessions(chat, browser=chat, commands=rehearsal_commands(chat), max_files=1)
+    session = sessions.of("someone")
+    ids = tuple(session.add_upload(Upload("dog.png", None, PNG)) for _ in range(2))
+    with pytest.raises(MediaError, match="at most 1"):
         await session.say("Look", ids)
 
 
@@ -288,7 +325,7 @@ async def test_a_lost_file_is_asked_for_again(session: Session, chat: RehearsalC
 
 
 def test_files_that_are_never_sent_do_not_pile_up(session: Session) -> None:
-    ids = [session.add_upload(Upload("dog.png", None, PNG)) for _ in range(MAX_WAITING_UPLOADS + 3)]
+    ids = [session.add_upload(Upload("dog.png", None, PNG)) for _ in range(2 * MAX_FILES + 3)]
     kept = [upload_id for upload_id in ids if session.upload(upload_id)]
     assert kept == ids[3:]
 
