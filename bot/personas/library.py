@@ -6,7 +6,6 @@ platform. Reading may happen on another thread; what is served changes in one as
 
 import asyncio
 import logging
-import unicodedata
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from bot.errors import PersonaError
 from bot.personas.prompt import fill_macros
 from bot.personas.reading import InvalidPersona, PersonaProblem, read_persona, resolve_avatar
 from bot.types import PersonaCard
+from bot.words import fold
 from engine.persona import Persona
 
 SUFFIXES = (".yaml", ".yml")
@@ -78,7 +78,7 @@ class PersonaLibrary:
 
     def all(self) -> tuple[Persona, ...]:
         """All personas, by name."""
-        return tuple(sorted(self._shelf.personas.values(), key=lambda persona: (_folded(persona.name), persona.id)))
+        return tuple(sorted(self._shelf.personas.values(), key=lambda persona: (fold(persona.name), persona.id)))
 
     def get(self, persona_id: str) -> Persona:
         """The persona with this id. Raises `PersonaError` with the names that exist."""
@@ -90,16 +90,14 @@ class PersonaLibrary:
 
     def find(self, text: str) -> Persona | None:
         """The persona somebody means: an id, a name, or the beginning of exactly one persona's, in any case."""
-        wanted = _folded(text)
+        wanted = fold(text).strip()
         if not wanted:
             return None
         if wanted in self._shelf.personas:
             return self._shelf.personas[wanted]
-        named = [persona for persona in self.all() if _folded(persona.name) == wanted]
+        named = [persona for persona in self.all() if fold(persona.name) == wanted]
         begun = [
-            persona
-            for persona in self.all()
-            if persona.id.startswith(wanted) or _folded(persona.name).startswith(wanted)
+            persona for persona in self.all() if persona.id.startswith(wanted) or fold(persona.name).startswith(wanted)
         ]
         matches = named or begun
         return matches[0] if len(matches) == 1 else None
@@ -256,7 +254,3 @@ def _identities(folders: Iterable[Path]) -> list[tuple[int, int] | None]:
         else:
             identities.append((status.st_dev, status.st_ino))
     return identities
-
-
-def _folded(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).strip().casefold()

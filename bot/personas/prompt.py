@@ -12,8 +12,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
+from bot.words import UNSPACED, fold, has_any
 from engine.persona import Persona
 from engine.types import GenerationRequest, SamplingSettings, Turn
 
@@ -126,8 +126,6 @@ _CONTROL_MARKER = re.compile(
     re.IGNORECASE,
 )
 _ROLES = frozenset({"system", "user", "assistant", "developer", "tool", "model", "human"})
-# Chinese, Japanese and Korean put no spaces between words, or join endings to them.
-_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
 
 
 def build_request(
@@ -220,7 +218,7 @@ def _example_lines(persona: Persona, phrases: _Phrases) -> Iterator[str]:
     num_characters = 0
     for number, example in enumerate(persona.examples):
         user, reply = " ".join(example.user.split()), " ".join(example.reply.split())
-        num_characters += sum(3 if _UNSPACED.match(sign) else 1 for sign in user + reply)
+        num_characters += sum(3 if UNSPACED.match(sign) else 1 for sign in user + reply)
         if number and num_characters > MAX_EXAMPLE_CHARACTERS:
             return
         if not number:
@@ -231,20 +229,13 @@ def _example_lines(persona: Persona, phrases: _Phrases) -> Iterator[str]:
 
 def _lore_for(persona: Persona, turns: Sequence[Turn]) -> Iterator[str]:
     """The lore to be told now, in the author's order, each text once."""
-    recent = _folded("\n".join(turn.text for turn in turns[-NUM_TURNS_SEARCHED_FOR_LORE:]))
+    recent = fold("\n".join(turn.text for turn in turns[-NUM_TURNS_SEARCHED_FOR_LORE:]))
     told: set[str] = set()
     for entry in persona.lore:
-        is_due = entry.is_constant or any(_key_pattern(key).search(recent) for key in entry.keys)
+        is_due = entry.is_constant or has_any(recent, entry.keys)
         if is_due and entry.content not in told:
             told.add(entry.content)
             yield entry.content
-
-
-@lru_cache(maxsize=4096)
-def _key_pattern(key: str) -> re.Pattern[str]:
-    """Finds `key` as a whole word, or anywhere where words have no borders. To be used on folded text."""
-    folded = re.escape(_folded(key))
-    return re.compile(folded if _UNSPACED.search(key) else rf"(?<!\w){folded}(?!\w)")
 
 
 def _labelled(label: str, items: Iterable[str], phrases: _Phrases) -> Iterator[str]:
@@ -277,7 +268,3 @@ def _sentence(text: str, phrases: _Phrases) -> str:
 def _without_markers(text: str) -> str:
     """`text` with the markers of chat templates broken by a space, so that nobody writes a system turn."""
     return _CONTROL_MARKER.sub(lambda match: f"{match[0]} ", text)
-
-
-def _folded(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()

@@ -1,0 +1,27 @@
+"""How words are compared and found: in any case and width, whole where their script puts spaces between words. Pure."""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+# Scripts without spaces between words, or, as Korean, with endings joined to them: a word is found wherever it stands.
+UNSPACED = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
+    r"\U00020000-\U0003ffff]"
+)
+
+
+def fold(text: str) -> str:
+    """`text` without differences of case and width."""
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def has_any(folded: str, words: tuple[str, ...]) -> bool:
+    """Whether one of `words` occurs in a folded text as a whole word, or as several with any space between them."""
+    return any(_pattern(word).search(folded) for word in words)
+
+
+@lru_cache(maxsize=4096)
+def _pattern(word: str) -> re.Pattern[str]:
+    escaped = r"\s+".join(re.escape(part) for part in fold(word).split())
+    return re.compile(escaped if UNSPACED.search(word) else rf"(?<!\w){escaped}(?!\w)")
