@@ -44,6 +44,8 @@ TOO_BUSY = "Too many people are talking to me right now. Please try again in a m
 TOO_LONG = "That is more than I can read at once. Please send a shorter message."
 
 MAX_QUOTE_LENGTH = 300
+# Shorter words, such as "no", occur inside of others by chance.
+MIN_TELLING_LENGTH = 30
 
 
 class PersonaSource(Protocol):
@@ -342,7 +344,9 @@ class ChatService:
 
     async def _remembers(self, key: ConversationKey, words: str) -> bool:
         turns = await self._conversations.recent(key, max_turns=self._options.max_history_turns)
-        return any(words in " ".join(turn.text.split()) for turn in turns)
+        remembered = (" ".join(turn.text.split()) for turn in turns)
+        # A part is enough, for a long reply comes in several messages.
+        return any(words == text or (len(words) >= MIN_TELLING_LENGTH and words in text) for text in remembered)
 
     async def _turns(self, accepted: _Accepted, current: StoredTurn) -> list[Turn]:
         """The conversation as the engine takes it; the last turn is the one to answer.
@@ -352,7 +356,7 @@ class ChatService:
         recent = await self._conversations.recent(accepted.key, max_turns=self._options.max_history_turns)
         earlier = [turn for turn in recent if turn.id < current.id or turn.role is Role.ASSISTANT]
         turns: list[Turn] = []
-        room_left = self._options.max_history_pictures
+        room_left = max(self._options.max_history_pictures, len(current.attachments))
         for stored in reversed([*earlier, current]):
             images = await self._images(stored.attachments[:room_left], is_needed=stored is current)
             room_left -= len(images)

@@ -339,6 +339,19 @@ async def test_words_in_the_conversation_are_not_quoted_again(stage: Stage) -> N
     assert len(quoting) < 400
 
 
+async def test_short_words_are_quoted_though_others_contain_them(stage: Stage) -> None:
+    await stage.say(message("I know the moon"))
+    await stage.say(message("Why?", reply_to=RepliedMessage("x", BOB, "no")))
+    assert "“no”" in stage.heard()[-1]
+
+
+async def test_a_part_of_a_long_reply_is_not_quoted_again(stage: Stage) -> None:
+    stage.script("The moon goes around the earth in a month. " * 9)
+    await stage.say(message("Hello"))
+    await stage.say(message("Why?", reply_to=RepliedMessage("x", BOT, "The moon goes around the earth in a month.")))
+    assert stage.heard()[-1] == "Why?"
+
+
 async def test_an_empty_call_on_words_is_about_them(stage: Stage) -> None:
     await stage.say(in_group("", reply_to=RepliedMessage("x", BOB, "Is the moon cheese?")))
     assert "Is the moon cheese?" in stage.heard()[-1]
@@ -379,6 +392,12 @@ async def test_pictures_in_history_are_bounded(stage: Stage) -> None:
     for colour in ("red", "blue", "lime"):
         await stage.say(message(colour, files=(picture_file(colour),)))
     assert [len(turn.images) for turn in stage.engine.requests[-1].turns if turn.role is Role.USER] == [0, 1, 1]
+
+
+async def test_all_pictures_of_the_message_itself_are_seen(stage: Stage) -> None:
+    stage.with_options(max_history_pictures=1)
+    await stage.say(message("", files=(picture_file("red"), picture_file("blue"))))
+    assert len(stage.engine.requests[-1].turns[-1].images) == 2
 
 
 async def test_an_earlier_picture_that_is_gone_does_not_stop_the_conversation(
