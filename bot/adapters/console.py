@@ -130,8 +130,13 @@ def incoming_file(path: Path) -> IncomingFile:
 
 def _message(room: Room, text: str, files: Sequence[IncomingFile]) -> IncomingMessage:
     return IncomingMessage(
-        room=room, kind=ChatKind.DIRECT, message_id=uuid4().hex, author=AUTHOR, text=text, files=tuple(files)
+        room=room, kind=ChatKind.DIRECT, message_id=uuid4().hex, author=AUTHOR, text=_as_text(text), files=tuple(files)
     )
+
+
+def _as_text(typed: str) -> str:
+    """Bytes that are no text come as lone surrogates, which can be neither kept nor printed."""
+    return typed.encode(errors="replace").decode()
 
 
 def pictures_in(line: str) -> tuple[str, list[Path]]:
@@ -348,7 +353,9 @@ class TypedLines:
         if not self._stdin.isatty():
             return self._read_unbuffered()
         try:
-            return input(PROMPT)
+            return _as_text(input(PROMPT))
+        except UnicodeDecodeError as error:
+            return error.object.decode(errors="replace")
         except (EOFError, OSError):
             return None
 

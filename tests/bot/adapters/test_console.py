@@ -190,6 +190,38 @@ async def test_lines_come_from_a_pipe() -> None:
         assert [await lines(), await lines(), await lines()] == ["first\n", "zwölf\n", None]
 
 
+class Terminal(io.StringIO):
+    """A standard input that people type into."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+async def test_bytes_that_are_no_text_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed: list[str | UnicodeDecodeError] = [
+        UnicodeDecodeError("utf-8", b"caf\xe9", 3, 4, "invalid"),
+        "caf\udce9",
+        "tea",
+    ]
+
+    def type_line(_prompt: str) -> str:
+        line = typed.pop(0)
+        if isinstance(line, UnicodeDecodeError):
+            raise line
+        return line
+
+    monkeypatch.setattr("builtins.input", type_line)
+    lines = TypedLines(Terminal())
+    async with asyncio.timeout(10):
+        assert [await lines(), await lines(), await lines()] == ["caf\ufffd", "caf?", "tea"]
+
+
+async def test_a_question_that_is_no_text_is_asked_all_the_same() -> None:
+    chat = RehearsalChat()
+    await ask_once(chat, room=ROOM, text="caf\udce9", image_paths=[], write=lambda text: None)
+    assert chat.received[0].text == "caf?"
+
+
 def test_cancellation_ends_the_process_though_a_line_is_awaited() -> None:
     code = textwrap.dedent("""
         import asyncio
