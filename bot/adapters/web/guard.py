@@ -3,6 +3,7 @@
 Knows nothing of what is served.
 """
 
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -33,11 +34,15 @@ HEADERS = {
 
 
 class Guard:
-    """Middleware that answers only to this machine's own names, and only to its own pages."""
+    """Middleware that answers only to this machine's own names, and only to its own pages.
+
+    Where it listens on all addresses, every address will do: only a name can be made to mean another machine.
+    """
 
     def __init__(self, app: ASGIApp, host: str) -> None:
         self.app = app
         self._hosts = {"127.0.0.1", "localhost", "::1", host.strip("[]").lower()}
+        self._is_open = bool(self._hosts & {"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -59,8 +64,9 @@ class Guard:
 
     def _refusal(self, headers: Headers) -> str | None:
         host = headers.get("host", "")
-        if _host_name(host) not in self._hosts:
-            return "This page does not answer to that name: open it as http://127.0.0.1 with its port."
+        name = _host_name(host)
+        if name not in self._hosts and not (self._is_open and _is_address(name)):
+            return "This page does not answer to that name: open it by its address, such as http://127.0.0.1, and port."
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             return "This page answers only to itself, not to other sites."
@@ -79,3 +85,11 @@ def _host_name(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -5,6 +5,7 @@ Knows HTTP. What a browser's conversation is, `session` knows; how it looks, `pa
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import logging
 import socket
@@ -163,7 +164,11 @@ class WebAdapter:
     def _build_app(self, storage_secret: str) -> FastAPI:
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         app.add_middleware(
-            SessionMiddleware, secret_key=storage_secret, session_cookie=COOKIE, max_age=COOKIE_AGE_S, same_site="lax"
+            SessionMiddleware,
+            secret_key=storage_secret,
+            session_cookie=_cookie_name(storage_secret),
+            max_age=COOKIE_AGE_S,
+            same_site="lax",
         )
         app.add_middleware(Guard, host=self._host)
         app.mount("/static", StaticFiles(directory=STATIC))
@@ -244,6 +249,11 @@ class WebAdapter:
         if not session_id:
             raise HTTPException(403, "open the page first")
         return self._sessions.of(session_id)
+
+
+def _cookie_name(storage_secret: str) -> str:
+    """Browsers tell no port from another: two bots on one machine would take each other's cookie away."""
+    return f"{COOKIE}_{hashlib.sha256(storage_secret.encode()).hexdigest()[:8]}"
 
 
 def _server_config(app: FastAPI) -> uvicorn.Config:

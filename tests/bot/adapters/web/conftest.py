@@ -34,7 +34,7 @@ def chat() -> RehearsalChat:
 async def started(adapter: WebAdapter) -> "asyncio.Task[None]":
     """Run `adapter` until it serves."""
     running = asyncio.create_task(adapter.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while adapter.url is None and not running.done():
             await asyncio.sleep(0.01)
     if running.done():

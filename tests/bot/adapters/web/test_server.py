@@ -9,11 +9,14 @@ from pathlib import Path
 import httpx
 import pytest
 import pytest_asyncio
+from starlette.responses import PlainTextResponse
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from bot.adapters.web import WebAdapter
 from bot.adapters.web.channel import MAX_FILE_BYTES
+from bot.adapters.web.guard import Guard
+from bot.adapters.web.server import _cookie_name
 from bot.types import PersonaCard
 from tests.bot.adapters.web.conftest import serving
 from tests.bot.adapters.web.rehearsal import CARDS, GREETINGS, LINES, RehearsalChat
@@ -58,7 +61,7 @@ async def upload(visitor: httpx.AsyncClient, data: bytes = PNG, name: str = "dog
 
 
 async def answered(chat: RehearsalChat, num_messages: int = 1) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while len(chat.received) < num_messages or any("reply" in task.get_name() for task in asyncio.all_tasks()):
             await asyncio.sleep(0.01)
 
@@ -97,9 +100,15 @@ async def test_the_cookie_is_signed_and_out_of_reach_of_scripts(served: WebAdapt
         cookie = (await client.get("/")).headers["set-cookie"]
         assert "httponly" in cookie
         assert "samesite=lax" in cookie
+        [name] = client.cookies
         client.cookies.clear()
-        client.cookies.set("commedia_session", "eyJpZCI6ICJhbm4ifQ==.forged.signature")
+        client.cookies.set(name, "eyJpZCI6ICJhbm4ifQ==.forged.signature")
         assert (await client.post("/say", json={"text": "Hello"})).status_code == 403
+
+
+async def test_two_bots_on_one_machine_leave_each_other_their_cookies() -> None:
+    names = {_cookie_name("one secret"), _cookie_name("another secret")}
+    assert len(names) == 2
 
 
 # Talking
@@ -227,6 +236,22 @@ async def test_other_names_are_refused(served: WebAdapter, host: str) -> None:
 async def test_this_machines_names_are_welcome(served: WebAdapter, host: str) -> None:
     async with httpx.AsyncClient(base_url=served.url or "", trust_env=False) as client:
         assert (await client.get("/", headers={"Host": f"{host}:8080"})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("192.168.1.5:8765", 200),
+        ("[fe80::1]:8765", 200),
+        ("localhost", 200),
+        ("evil.example", 403),
+        ("1.2.3.4.evil", 403),
+    ],
+)
+async def test_open_to_a_network_every_address_is_welcome_but_no_name(host: str, status: int) -> None:
+    transport = httpx.ASGITransport(Guard(PlainTextResponse("inside"), "0.0.0.0"))
+    async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
+        assert (await client.get("/")).status_code == status
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"])

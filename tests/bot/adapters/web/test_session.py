@@ -51,7 +51,7 @@ async def session(chat: RehearsalChat, view: WatchingView) -> Session:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0)
 
