@@ -28,7 +28,7 @@ from tests.fakes.adapter import FakeAdapter
 from tests.fakes.personas import MemoryLibrary, a_persona
 from tests.fakes.store import MemoryAttachments, MemoryConversations, MemoryRooms
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 20.0
 
 
 class FakeHarness:

@@ -173,7 +173,7 @@ class FakeDiscord:
         own = [message for message in self.messages.values() if message.author is self.bot]
         return [message for message in own if channel is None or message.channel is channel]
 
-    async def wait_for(self, predicate: Callable[[], Found], timeout_s: float = 10.0) -> Found:
+    async def wait_for(self, predicate: Callable[[], Found], timeout_s: float = 20.0) -> Found:
         """Wait until `predicate` gives something true, and return it. Looks again after everything the bot does."""
         try:
             async with asyncio.timeout(timeout_s):
@@ -186,7 +186,7 @@ class FakeDiscord:
         except TimeoutError:
             raise AssertionError(f"waited {timeout_s} s in vain; {self._summary()}") from None
 
-    async def wait_until_connected(self, timeout_s: float = 10.0) -> None:
+    async def wait_until_connected(self, timeout_s: float = 20.0) -> None:
         """Wait until a gateway session stands. What is said from here on reaches the bot."""
         await self.wait_for(lambda: self.gateway.is_connected, timeout_s)
 

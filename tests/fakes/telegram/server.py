@@ -270,7 +270,7 @@ class FakeTelegram:
         """How often the bot called `method`."""
         return sum(call.method == method for call in self.calls)
 
-    async def wait_for(self, predicate: Callable[[], T], timeout_s: float = 5.0) -> T:
+    async def wait_for(self, predicate: Callable[[], T], timeout_s: float = 20.0) -> T:
         """The first true result of `predicate`, asked anew after everything that happens. Raises `TimeoutError`."""
         async with asyncio.timeout(timeout_s), self._changed:
             while not (result := predicate()):

@@ -23,7 +23,7 @@ async def open_channel(stage: Stage, place: Channel) -> ReplyChannel:
 
     stage.handler.answer = keep
     stage.discord.say(place, stage.discord.add_user("ada"), "hello")
-    return await asyncio.wait_for(opened.get(), 5)
+    return await asyncio.wait_for(opened.get(), 20)
 
 
 async def open_dm(stage: Stage) -> ReplyChannel:

@@ -199,7 +199,7 @@ async def test_wrong_token_is_fatal_and_not_told(
         discord.token = token
     async with performing(discord, token=token) as stage:
         with pytest.raises(PlatformFatal, match="Reset Token") as caught:
-            await asyncio.wait_for(stage.running, 5)
+            await asyncio.wait_for(stage.running, 20)
         assert stage.adapter.status.state is AdapterState.FAILED
         assert stage.adapter.status.detail == str(caught.value)
     assert "DISCORD_TOKEN" in str(caught.value)
@@ -210,7 +210,7 @@ async def test_missing_intent_is_fatal_and_names_the_switch(discord: FakeDiscord
     discord.gateway.grants_message_content = False
     async with performing(discord) as stage:
         with pytest.raises(PlatformFatal, match="“Message Content Intent”"):
-            await asyncio.wait_for(stage.running, 5)
+            await asyncio.wait_for(stage.running, 20)
         assert stage.adapter.status.state is AdapterState.FAILED
 
 
@@ -218,7 +218,7 @@ async def test_token_reset_while_running_is_fatal(stage: Stage) -> None:
     await say_and_hear(stage, "hello")
     stage.discord.gateway.close(4004)
     with pytest.raises(PlatformFatal, match="Reset Token"):
-        await asyncio.wait_for(stage.running, 5)
+        await asyncio.wait_for(stage.running, 20)
 
 
 async def test_handler_that_breaks_its_promise_is_logged(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:

@@ -38,7 +38,7 @@ class RecordingHandler:
         await self.answer(message, channel)
 
 
-async def eventually(probe: Callable[[], T], timeout_s: float = 5.0) -> T:
+async def eventually(probe: Callable[[], T], timeout_s: float = 20.0) -> T:
     """The first true result of `probe`."""
     async with asyncio.timeout(timeout_s):
         while not (result := probe()):

@@ -172,9 +172,9 @@ async def test_a_gateways_error_page_is_one_line(fake: FakeTelegram, caplog: pyt
 
 async def test_a_flood_limit_on_polling_is_obeyed(fake: FakeTelegram) -> None:
     async with serving(fake, RecordingHandler()) as adapter:
-        fake.flood("getUpdates", retry_after=1)
+        fake.flood("getUpdates", retry_after=30)
         await eventually(lambda: adapter.status.state is AdapterState.RECONNECTING)
-        assert "asks for patience, 1 s" in adapter.status.detail
+        assert "asks for patience, 30 s" in adapter.status.detail
         num_polls = fake.num_calls("getUpdates")
         await asyncio.sleep(0.5)
         assert fake.num_calls("getUpdates") == num_polls
@@ -228,7 +228,7 @@ async def test_a_wrong_token_is_fatal_and_never_shown(
     caplog.set_level(logging.DEBUG)
     adapter = adapter_for(fake, RecordingHandler(), token=token)
     with pytest.raises(PlatformFatal, match="@BotFather") as caught:
-        await asyncio.wait_for(adapter.run(), 5)
+        await asyncio.wait_for(adapter.run(), 20)
     assert adapter.status.state is AdapterState.FAILED
     assert "telegram.api_url" in adapter.status.detail
     assert caught.value.__context__ is None
@@ -240,7 +240,7 @@ async def test_a_wrong_token_is_fatal_and_never_shown(
 async def test_a_refusal_with_404_is_fatal_too(fake: FakeTelegram) -> None:
     fake.fail("getMe", status=404, body={"ok": False, "error_code": 404, "description": "Not Found"}, times=5)
     with pytest.raises(PlatformFatal, match="@BotFather"):
-        await asyncio.wait_for(adapter_for(fake, RecordingHandler()).run(), 5)
+        await asyncio.wait_for(adapter_for(fake, RecordingHandler()).run(), 20)
 
 
 @pytest.mark.parametrize("token", ["", "no token", "123456:with/slash", "äöü"])
@@ -267,7 +267,7 @@ async def test_a_token_revoked_while_running_is_fatal(fake: FakeTelegram) -> Non
         await eventually(lambda: adapter.status.state is AdapterState.RUNNING)
         fake.revoke_token()
         with pytest.raises(PlatformFatal):
-            await asyncio.wait_for(task, 5)
+            await asyncio.wait_for(task, 20)
 
 
 async def test_a_stray_404_while_running_is_not(fake: FakeTelegram) -> None:
@@ -320,7 +320,7 @@ async def test_a_message_that_is_being_answered_at_the_stop_does_not_come_again(
 
     async with serving(fake, RecordingHandler(answer)):
         fake.say(fake.private_chat(ada), ada, "long story")
-        await asyncio.wait_for(has_begun.wait(), 5)
+        await asyncio.wait_for(has_begun.wait(), 20)
     assert was_cancelled.is_set()
     assert fake.pending_update_ids == []
 
@@ -361,7 +361,7 @@ async def test_a_command_is_never_run_again(fake: FakeTelegram) -> None:
     table = CommandTable((Command(("reset",), "Forget", reset),))
     async with serving(fake, RecordingHandler(), commands=table):
         fake.say(fake.private_chat(ada), ada, "/reset")
-        await asyncio.wait_for(began.wait(), 5)
+        await asyncio.wait_for(began.wait(), 20)
     assert fake.pending_update_ids == []
 
 
@@ -395,9 +395,8 @@ async def test_an_album_that_was_not_handed_over_comes_again(fake: FakeTelegram)
     assert [message.text for message in first.messages] == ["meanwhile"]
     second = RecordingHandler()
     async with serving(fake, second):
-        await eventually(lambda: [message for message in second.messages if message.text == "album"])
+        await fake.wait_for(lambda: not fake.pending_update_ids)
     assert len(next(message for message in second.messages if message.text == "album").files) == 2
-    assert fake.pending_update_ids == []
 
 
 async def test_stopping_while_the_server_is_silent_is_quick(fake: FakeTelegram) -> None:
@@ -408,4 +407,4 @@ async def test_stopping_while_the_server_is_silent_is_quick(fake: FakeTelegram) 
         await fake.wait_for(lambda: fake.sent and not fake.pending_update_ids)
         fake.fail("getUpdates", delay_s=20, times=2)
         stopped_at = loop.time()
-    assert loop.time() - stopped_at < 5
+    assert loop.time() - stopped_at < 15

@@ -89,13 +89,19 @@ async def test_a_menu_that_must_wait_holds_up_nothing(
     fake: FakeTelegram, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
     ada = fake.add_user("Ada")
-    fake.flood("setMyCommands", retry_after=1)
+    fake.flood("setMyCommands", retry_after=30)
     async with serving(fake, RecordingHandler(), commands=recorder.table):
         fake.say(fake.private_chat(ada), ada, "/reset")
         await fake.wait_for(lambda: fake.sent)
         assert not fake.my_commands
+    assert "menu is not up to date yet: Telegram asks for patience, 30 s" in caplog.text
+
+
+async def test_a_menu_that_did_not_arrive_is_sent_again(fake: FakeTelegram, recorder: Recorder) -> None:
+    fake.fail("setMyCommands", is_dropped=True)
+    fake.fail("setMyCommands", status=404, body={"ok": False, "description": "Not Found"})
+    async with serving(fake, RecordingHandler(), commands=recorder.table):
         await fake.wait_for(lambda: fake.my_commands)
-    assert "menu is not up to date yet: Telegram asks for patience, 1 s" in caplog.text
 
 
 async def test_a_refused_menu_stops_nothing(fake: FakeTelegram, recorder: Recorder) -> None:
