@@ -104,11 +104,10 @@ class GenerationLoop:
         sequence.num_prompt_tokens = prompt.num_tokens
         sequence.has_fused_prefix = bool(prompt.prefixes)
         state = model.new_state()
-        if self._prefix_cache is not None:
+        # Read in parts, a prompt rounds differently, enough for another token: what a seed repeats is read whole.
+        if self._prefix_cache is not None and request.sampling.seed is None:
             self._prefix_cache.fill(state.cache, tuple(position_keys))
         logits = model.prefill(prompt, state)
-        if self._prefix_cache is not None:
-            self._prefix_cache.keep(state.cache, tuple(position_keys))
         sampler = Sampler(
             request.sampling,
             vocab_size=len(logits),
@@ -119,7 +118,11 @@ class GenerationLoop:
         text = ReplyText(model.tokenizer.backend_tokenizer, stop=request.sampling.stop)
         room = model.max_context_tokens - prompt.num_tokens
         max_new_tokens = min(request.sampling.max_new_tokens, room)
-        return _Running(state, sampler, text, sampler.choose(logits), max_new_tokens, position_keys)
+        first_token = sampler.choose(logits)
+        # Only now: a prompt that gave no numbers would spoil every later one that begins alike.
+        if self._prefix_cache is not None:
+            self._prefix_cache.keep(state.cache, tuple(position_keys))
+        return _Running(state, sampler, text, first_token, max_new_tokens, position_keys)
 
     def _decode(self, sequence: Sequence) -> None:
         running = self._running[sequence]

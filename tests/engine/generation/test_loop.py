@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from engine.decoder.language_model import DecoderState, EncodedPrompt, LanguageModel
 from engine.errors import DeviceError, EngineError, PromptTooLong
 from engine.fusion.types import AttentionMaps, FusedContext
 from engine.generation.loop import GenerationLoop
@@ -193,7 +194,7 @@ def test_a_reply_never_outgrows_the_context() -> None:
 
 def picture_talk(*images: tuple[Image, ...], persona: Persona | None = None) -> GenerationRequest:
     """User turns with these pictures, and short answers between them."""
-    asked = request(temperature=0.0, max_new_tokens=20)
+    asked = request(temperature=0.0, max_new_tokens=20, seed=None)
     turns: list[Turn] = []
     for index, pictures in enumerate(images):
         turns += [Turn(Role.USER, f"look {index}", pictures), Turn(Role.ASSISTANT, "nice")]
@@ -253,7 +254,8 @@ def test_reused_prefixes_change_no_reply(case: str) -> None:
     assert warm.text == cold.text
 
 
-def test_a_prefix_is_really_reused_even_before_the_first_reply_has_ended() -> None:
+def prefill_lengths(*asked: GenerationRequest) -> list[int]:
+    """How many tokens each prompt had to read, on one loop."""
     lengths: list[int] = []
 
     def count(_module: object, _args: object, inputs: dict[str, torch.Tensor]) -> None:
@@ -261,11 +263,39 @@ def test_a_prefix_is_really_reused_even_before_the_first_reply_has_ended() -> No
 
     hook = MODEL.model.register_forward_pre_hook(count, with_kwargs=True)
     try:
-        serve(GenerationLoop(MODEL), request("Hi!"), request("Who are you?"))
+        serve(GenerationLoop(MODEL), *asked)
     finally:
         hook.remove()
-    first, second = (length for length in lengths if length > 1)
+    return [length for length in lengths if length > 1]
+
+
+def test_a_prefix_is_really_reused_even_before_the_first_reply_has_ended() -> None:
+    first, second = prefill_lengths(request("Hi!", seed=None), request("Who are you?", seed=None))
     assert second < first / 2
+
+
+def test_what_a_seed_repeats_is_read_whole() -> None:
+    # In bfloat16 a prompt that is read in parts gives other logits, and soon another reply.
+    first, second = prefill_lengths(request("Hi!", seed=None), request("Hi!", seed=4))
+    assert first == second
+
+
+def test_a_prompt_that_gives_no_numbers_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_numbers(self: LanguageModel, prompt: EncodedPrompt, state: DecoderState) -> torch.Tensor:
+        logits = prefill(self, prompt, state)
+        for layer in state.cache.layers:
+            layer.keys.fill_(torch.nan)
+        return logits * torch.nan
+
+    prefill = LanguageModel.prefill
+    (expected,) = serve(GenerationLoop(MODEL), request(seed=None, temperature=0.0))
+    loop = GenerationLoop(MODEL)
+    with monkeypatch.context() as patched:
+        patched.setattr(LanguageModel, "prefill", no_numbers)
+        (refused,) = serve(loop, request(seed=None, temperature=0.0))
+    (served,) = serve(loop, request(seed=None, temperature=0.0))
+    assert isinstance(refused.answers[-1], DeviceError)
+    assert served.text == expected.text
 
 
 def test_a_failure_of_one_is_told_to_one(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
