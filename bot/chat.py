@@ -68,7 +68,10 @@ class ConversationStore(Protocol):
     """What was said: `bot.store.repositories.Conversations`. Raises `StoreError`."""
 
     async def append(self, key: ConversationKey, turn: NewTurn) -> StoredTurn | None:
-        """Remember `turn`, for good when this returns; `None` where one of its messages was seen already."""
+        """Remember `turn`, for good when this returns; `None` where one of its messages was seen already.
+
+        Once begun it ends, also where the caller is cancelled.
+        """
 
     async def recent(self, key: ConversationKey, *, max_turns: int) -> list[StoredTurn]:
         """The newest turns since the last reset, oldest first."""
@@ -235,8 +238,8 @@ class ChatService:
         try:
             await stream.deliver(self._engine.generate(request))
         finally:
-            # Also what was broken off: people have seen it. Shielded, for the cancellation may come twice.
-            await asyncio.shield(self._remember(accepted.key, stream.text_to_remember, stream.message_ids))
+            # Also what was broken off: people have seen it.
+            await self._remember(accepted.key, stream.text_to_remember, stream.message_ids)
 
     async def _greet(self, accepted: _Accepted, channel: ReplyChannel) -> None:
         text = _greeting(accepted.persona, accepted.message.author.display_name)

@@ -14,7 +14,8 @@ from typing import TextIO
 from rich.console import Console
 from rich.logging import RichHandler
 
-from bot.errors import SettingsError
+from bot.errors import BotError, SettingsError
+from engine.errors import EngineError
 
 REDACTED = "[redacted]"
 # A token of Telegram or Discord that came from elsewhere than our settings, such as a URL in a library's error.
@@ -93,3 +94,9 @@ def configure_logging(level: str, *, folder: Path | None = None, secrets: Sequen
     logging.basicConfig(level=level.upper(), handlers=handlers, force=True)
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def log_failure(logger: logging.Logger, what: str, error: BaseException) -> None:
+    """Log `what` failed: in one line where the error says what to do, with its traceback where it is a bug."""
+    is_expected = isinstance(error, (BotError, EngineError))
+    logger.error("%s: %s", what, error, exc_info=None if is_expected else error)

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from bot.logs import log_failure
+
 logger = logging.getLogger(__name__)
 Key = TypeVar("Key", bound=Hashable)
 
@@ -97,8 +99,8 @@ class KeyedQueues(Generic[Key]):
         except asyncio.CancelledError:
             task.cancel()
             await asyncio.wait({task})
-            if not task.cancelled() and task.exception() is not None:
-                logger.error("a job failed while it was being cancelled", exc_info=task.exception())
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log_failure(logger, "a job failed while it was being cancelled", error)
             raise
         finally:
             queue.running = None

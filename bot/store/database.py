@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 import migrations
 from bot.errors import StoreError
+from bot.logs import log_failure
 from bot.store.remedies import DAMAGED, NEWER, store_errors
 
 logger = logging.getLogger(__name__)
@@ -203,4 +204,4 @@ def _check_can_migrate(connection: Connection, path: Path) -> None:
 
 def _log_failure(task: asyncio.Task[Any]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        logger.error("a transaction failed after its caller had gone", exc_info=error)
+        log_failure(logger, "a transaction failed after its caller had gone", error)

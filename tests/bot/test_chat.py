@@ -494,6 +494,23 @@ async def test_stopping_remembers_what_was_shown(stage: Stage) -> None:
     assert await stage.conversations.speaker(ROOM, stage.channel.sent[0].id) == "luna"
 
 
+async def test_stopping_while_the_reply_is_being_remembered_keeps_it(stage: Stage) -> None:
+    gate = asyncio.Event()
+    stage.script("These are the first words.", gate)
+    task = asyncio.create_task(stage.chat.handle(message("Hello"), stage.channel))
+    await stage.channel.wait_until(lambda: bool(stage.channel.sent))
+    is_stored = isinstance(stage.conversations, Conversations)
+    async with stage.conversations._database._writers if is_stored else contextlib.nullcontext():
+        task.cancel()
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    while len(await stage.said()) < 2:
+        await asyncio.sleep(0.005)
+    assert await stage.said() == ["Hello", "These are the first words."]
+
+
 async def test_stopping_before_the_first_word_remembers_no_reply(stage: Stage) -> None:
     stage.script(asyncio.Event())
     task = asyncio.create_task(stage.chat.handle(message("Hello"), stage.channel))

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 
+from bot.errors import StoreError
 from bot.queues import KeyedLocks, KeyedQueues
 
 
@@ -110,3 +111,23 @@ async def test_locks_are_given_in_order_and_let_go() -> None:
     await asyncio.gather(*(visit(number) for number in range(5)))
     assert order == [0, 1, 2, 3, 4]
     assert len(locks) == 0
+
+
+@pytest.mark.parametrize(("error", "has_trace"), [(StoreError("the disk is full"), False), (KeyError("a bug"), True)])
+async def test_a_job_that_fails_while_it_is_cancelled_is_in_the_log(
+    caplog: pytest.LogCaptureFixture, error: Exception, has_trace: bool
+) -> None:
+    async def job() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise error
+
+    queues: KeyedQueues[str] = KeyedQueues(max_inside=2)
+    caller = asyncio.create_task(queues.run("a", job))
+    await asyncio.sleep(0.01)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert str(error) in caplog.text
+    assert ("Traceback" in caplog.text) is has_trace
