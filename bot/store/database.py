@@ -7,7 +7,9 @@ import asyncio
 import errno
 import logging
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,6 +55,7 @@ class Database:
         """Bring the file to the newest schema, all of it or nothing."""
         with store_errors(self.path):
             await asyncio.to_thread(_make_private_file, self.path)
+            await asyncio.to_thread(_switch_to_wal, self.path)
             # A migration may rebuild a table; with foreign keys on, dropping the old one would empty its children.
             engine = _create_engine(self.path, foreign_keys=False)
             try:
@@ -173,6 +176,20 @@ def _make_private_file(path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, "is a folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
+
+
+def _switch_to_wal(path: Path) -> None:
+    """Where two processes switch a new file at once, SQLite refuses one of them without waiting."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    with closing(sqlite3.connect(path)) as connection:
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.02)
 
 
 def _current_revision(connection: Connection) -> str | None:
