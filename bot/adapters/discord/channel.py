@@ -13,6 +13,7 @@ import discord
 from bot.adapters.base import PlatformLimits
 from bot.adapters.discord.connection import Connection
 from bot.adapters.discord.errors import REQUEST_ERRORS, delivery_error
+from bot.errors import DeliveryError
 
 LIMITS = PlatformLimits(
     max_text_length=2000, edit_interval_s=1.2, typing_interval_s=8.0, max_file_bytes=10 * 1024 * 1024
@@ -21,6 +22,10 @@ LIMITS = PlatformLimits(
 REQUEST_TIMEOUT_S = 60.0
 TYPING_TIMEOUT_S = 5.0
 
+# Missing access, no direct messages, missing permission: asking again in the same breath helps nobody, and ten thousand
+# refusals in ten minutes lock the bot out of Discord.
+_LASTING_REFUSALS = {50001, 50007, 50013}
+
 # What a model writes must not ring anybody's phone, but for the person it answers.
 ALLOWED_MENTIONS = discord.AllowedMentions(everyone=False, users=False, roles=False, replied_user=True)
 
@@ -28,13 +33,14 @@ Result = TypeVar("Result")
 
 
 class DiscordChannel:
-    """One place to write to, as `bot.adapters.base.ReplyChannel`."""
+    """One place to write to, as `bot.adapters.base.ReplyChannel`. Made for one message, it remembers being shut out."""
 
     limits = LIMITS
 
     def __init__(self, connection: Connection, channel_id: int) -> None:
         self._connection = connection
         self._channel_id = channel_id
+        self._shut_out: str | None = None
 
     async def show_typing(self) -> None:
         """Show once that the bot is writing."""
@@ -72,13 +78,18 @@ class DiscordChannel:
         self, action: Callable[[discord.PartialMessageable], Coroutine[Any, Any, Result]], timeout_s: float
     ) -> Result:
         client: discord.Client | None = None
+        if self._shut_out is not None:
+            raise DeliveryError(self._shut_out)
         try:
             async with asyncio.timeout(timeout_s):
                 client = await self._connection.client()
                 return await action(client.get_partial_messageable(self._channel_id))
         except REQUEST_ERRORS as error:
             missing = missing_permissions(client, self._channel_id) if isinstance(error, discord.Forbidden) else ()
-            raise delivery_error(error, missing) from error
+            delivery = delivery_error(error, missing)
+            if isinstance(error, discord.Forbidden) and error.code in _LASTING_REFUSALS:
+                self._shut_out = str(delivery)
+            raise delivery from error
 
 
 def missing_permissions(client: discord.Client | None, channel_id: int) -> tuple[str, ...]:

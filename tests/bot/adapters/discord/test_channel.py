@@ -142,6 +142,17 @@ async def test_missing_permission_is_named(stage: Stage, denied: tuple[str, ...]
         await channel.send("x")
 
 
+async def test_shut_out_asks_once_a_message(stage: Stage) -> None:
+    place = stage.discord.add_channel(stage.discord.add_guild("G"), "c", denied=("send_messages",))
+    channel = await open_channel(stage, place)
+    for _ in range(3):
+        with pytest.raises(DeliveryError, match="lacks the permission"):
+            await channel.send("x")
+    with pytest.raises(DeliveryError, match="lacks the permission"):
+        await channel.show_typing()
+    assert [request.status for request in stage.discord.requests].count(403) == 1
+
+
 async def test_silent_server_ends_in_an_error(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bot.adapters.discord.channel.REQUEST_TIMEOUT_S", 0.1)
     channel = await open_dm(stage)
