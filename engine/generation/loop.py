@@ -12,6 +12,7 @@ import torch
 
 from engine.decoder.language_model import DecoderState, EncodedPrompt, LanguageModel
 from engine.decoder.prompt import TokenPieces, num_turns_to_drop
+from engine.device import is_out_of_memory
 from engine.errors import DeviceError, EngineError
 from engine.fusion.types import FusedContext, TurnFuser
 from engine.generation.prefix_cache import Key, PrefixCache
@@ -158,7 +159,7 @@ class GenerationLoop:
     def _fail(self, sequence: Sequence, error: Exception) -> None:
         self._scheduler.remove(sequence)
         self._running.pop(sequence, None)
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             if self._prefix_cache is not None:
                 self._prefix_cache.clear()
             sequence.emit(_out_of_memory())

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from engine import device as module
-from engine.device import bound_threads, choose_device, choose_dtype, describe_device, free_bytes, num_physical_cores
+from engine.device import (
+    bound_threads,
+    choose_device,
+    choose_dtype,
+    describe_device,
+    free_bytes,
+    is_out_of_memory,
+    num_physical_cores,
+)
 from engine.errors import DeviceError
 
 CPU = torch.device("cpu")
@@ -76,6 +84,17 @@ def test_a_containers_limit_bounds_free_memory(monkeypatch: pytest.MonkeyPatch, 
     (tmp_path / "memory.max").write_text("5000\n")
     assert free_bytes(CPU) == 4000
     assert unlimited is None or unlimited > 4000
+    (tmp_path / "memory.stat").write_text("anon 100\nfile 700\ninactive_file 500\nactive_file 200\nshmem 100\n")
+    assert free_bytes(CPU) == 4700
+
+
+def test_running_out_of_memory_is_known_on_every_device() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 50)
+    assert is_out_of_memory(caught.value)
+    for error in (torch.OutOfMemoryError("x"), MemoryError(), RuntimeError("MPS backend out of memory (MPS …)")):
+        assert is_out_of_memory(error)
+    assert not is_out_of_memory(RuntimeError("shapes differ"))
 
 
 def test_the_choice_is_told_in_words() -> None:
