@@ -79,8 +79,7 @@ def _locate(config: EngineConfig, models: ModelStore, report: Report | None) -> 
     name = config.decoder
     if is_catalogued(name):
         return models.ensure(name, report=report)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    if (folder := _folder(name)) is not None:
         return folder
     if not REPOSITORY.match(name):
         known = ", ".join(model.name for model in CATALOGUE if model.part == "decoder")
@@ -89,6 +88,19 @@ def _locate(config: EngineConfig, models: ModelStore, report: Report | None) -> 
             'repository such as "HuggingFaceTB/SmolLM2-1.7B-Instruct"'
         )
     return _download(name, config.cache_dir)
+
+
+def _folder(name: str) -> Path | None:
+    try:
+        folder = Path(name).expanduser()
+        return folder if folder.is_dir() else None
+    except RuntimeError:
+        return None  # "~somebody" without a home
+    except OSError as error:
+        raise ConfigurationError(
+            f"engine.decoder = {name!r} cannot be looked at ({error.strerror}): correct the path, or let this user "
+            "read it"
+        ) from error
 
 
 def _download(repository: str, cache_dir: Path) -> Path:
@@ -126,7 +138,7 @@ def _num_elements(path: Path) -> int:
                 raise ValueError("the header is longer than the file")
             header = json.loads(file.read(header_size))
         shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-    except (OSError, ValueError, struct.error, LookupError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, struct.error) as error:
         raise WeightsError(f"{path} is damaged ({error}): delete it, and fetch it again") from error
     return sum(_product(shape) for shape in shapes)
 

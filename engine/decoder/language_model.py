@@ -35,14 +35,16 @@ from transformers.utils.import_utils import is_torchvision_available
 from engine.config import EngineConfig
 from engine.decoder.checkpoint import Checkpoint, open_checkpoint
 from engine.decoder.prompt import PromptWriter, TokenPieces
-from engine.device import choose_device, choose_dtype, free_bytes
-from engine.errors import ConfigurationError, DeviceError, WeightsError
+from engine.device import choose_device, choose_dtype, free_bytes, is_out_of_memory
+from engine.errors import ConfigurationError, DeviceError, EngineError, RequestError, WeightsError
 from engine.models.fetch import Report
 from engine.models.store import ModelStore
 from engine.types import Image, Turn
 
 # Room for activations and KV beside the weights, as a share of the weights.
 WORKING_SHARE = 0.15
+# Said outright: left open, transformers asks on the terminal whether a folder's own code may run.
+OWN_CODE_AND_FILES_ONLY: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 END_OF_TURN_TEXTS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>")
 
 
@@ -106,7 +108,7 @@ class LanguageModel:
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         with _clear_errors(checkpoint):
-            model_config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+            model_config = AutoConfig.from_pretrained(checkpoint.folder, **OWN_CODE_AND_FILES_ONLY)
             is_vision = _is_vision(model_config)
             model = _load_model(checkpoint.folder, dtype, is_vision=is_vision)
             processor = _load_processor(checkpoint.folder) if is_vision else None
@@ -236,8 +238,8 @@ def _clear_errors(checkpoint: Checkpoint) -> Iterator[None]:
     name = checkpoint.name
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(_too_large(name)) from error
+    except EngineError:
+        raise
     except (ImportError, ModuleNotFoundError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigurationError(f"{name} needs a Python package that is not installed: {reason}") from error
@@ -247,7 +249,9 @@ def _clear_errors(checkpoint: Checkpoint) -> Iterator[None]:
             f"{name} cannot be used as a chat model: {reason}. Choose a causal or vision-language model that "
             "transformers knows without code of its own (docs/models.md names some)"
         ) from error
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise DeviceError(_too_large(name)) from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise WeightsError(f"the files of {name} are damaged or incomplete ({reason}): fetch them again") from error
     except Exception as error:
@@ -261,20 +265,35 @@ def _clear_errors(checkpoint: Checkpoint) -> Iterator[None]:
 
 def _load_model(folder: Path, dtype: torch.dtype, *, is_vision: bool) -> PreTrainedModel:
     auto_class = AutoModelForImageTextToText if is_vision else AutoModelForCausalLM
-    model: PreTrainedModel = auto_class.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, local_files_only=True
+    loaded: Any = auto_class.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **OWN_CODE_AND_FILES_ONLY
     )
+    model: PreTrainedModel
+    model, found = loaded
+    # transformers fills gaps with random numbers, and replies would be noise. Vision towers may lack heads nobody uses.
+    if missing := sorted(key for key in found["missing_keys"] if "vis" not in key):
+        raise WeightsError(
+            f"{folder} lacks {len(missing)} of the model's weights ({missing[0]}, …), or its config.json belongs to "
+            "another model: fetch its files again"
+        )
     return model
 
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, **OWN_CODE_AND_FILES_ONLY)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise WeightsError(
+            f"the tokenizer in {folder} cannot be read ({reason}): fetch the model's files again, or name a model "
+            "whose tokenizer.json needs no code of its own"
+        ) from error
     return tokenizer
 
 
 def _load_processor(folder: Path) -> Any:  # noqa: ANN401 - what a processor has differs from model to model
     try:
-        return AutoProcessor.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
+        return AutoProcessor.from_pretrained(folder, **OWN_CODE_AND_FILES_ONLY)  # type: ignore[no-untyped-call]
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         if is_torchvision_available():
             raise
@@ -315,4 +334,7 @@ def _end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
 
 
 def _open(image: Image) -> PillowImage.Image:
-    return PillowImage.open(io.BytesIO(image.data)).convert("RGB")
+    try:
+        return PillowImage.open(io.BytesIO(image.data)).convert("RGB")
+    except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
+        raise RequestError("a picture cannot be decoded: send it again as a JPEG or PNG file") from error

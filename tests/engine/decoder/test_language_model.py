@@ -1,11 +1,13 @@
 """The wrapper against the plain backbone, on tiny random models."""
 
 import io
+import struct
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image as PillowImage
+from safetensors.torch import load_file, save_file
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
@@ -22,7 +24,7 @@ from engine.config import EngineConfig
 from engine.decoder import language_model as module
 from engine.decoder.checkpoint import Checkpoint
 from engine.decoder.language_model import EncodedPrompt, LanguageModel
-from engine.errors import ConfigurationError, DeviceError, EngineError, WeightsError
+from engine.errors import ConfigurationError, DeviceError, EngineError, RequestError, WeightsError
 from engine.models.store import ModelStore
 from engine.types import Image, Role, Turn
 from tests.engine.tiny import save_tiny, tiny_language_model, tiny_tokenizer
@@ -113,10 +115,18 @@ def broken_folder(tmp_path: Path, what: str) -> Path:
             weights.write_bytes(weights.read_bytes()[:2000])
         case "damaged header":
             weights.write_bytes(b"\xff" * 2000)
+        case "strange header":
+            weights.write_bytes(struct.pack("<Q", 7) + b'{"a":1}')
+        case "missing weights":
+            kept = {name: value for name, value in load_file(weights).items() if "layers.1.mlp" not in name}
+            save_file(kept, weights, metadata={"format": "pt"})
+        case "damaged tokenizer":
+            (folder / "tokenizer.json").write_text('{"model":')
         case "unknown kind":
             (folder / "config.json").write_text('{"model_type": "nobody-knows"}')
         case "own code":
             (folder / "config.json").write_text('{"model_type": "x", "auto_map": {"AutoConfig": "a.B"}}')
+            (folder / "a.py").write_text("raise SystemExit")
         case "no language model":
             (folder / "config.json").write_text('{"model_type": "vit"}')
     return folder
@@ -129,20 +139,38 @@ def broken_folder(tmp_path: Path, what: str) -> Path:
         ("no weights", WeightsError, "no \\*.safetensors"),
         ("cut weights", WeightsError, "damaged"),
         ("damaged header", WeightsError, "damaged"),
+        ("strange header", WeightsError, "damaged"),
+        ("missing weights", WeightsError, "lacks 3 of the model's weights"),
+        ("damaged tokenizer", WeightsError, "the tokenizer in"),
         ("unknown kind", ConfigurationError, "docs/models.md"),
         ("own code", ConfigurationError, "docs/models.md"),
         ("no language model", ConfigurationError, "docs/models.md"),
         ("no template", ConfigurationError, "instruction-tuned"),
     ],
 )
-def test_a_folder_that_cannot_be_used_says_why(tmp_path: Path, what: str, kind: type[EngineError], words: str) -> None:
+def test_a_folder_that_cannot_be_used_says_why(
+    tmp_path: Path, what: str, kind: type[EngineError], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = broken_folder(tmp_path, what)
+    capsys.readouterr()
     with pytest.raises(kind, match=words):
-        load(broken_folder(tmp_path, what), tmp_path)
+        load(folder, tmp_path)
+    # No progress bar, no report, and nobody is asked whether foreign code may run.
+    assert capsys.readouterr() == ("", "")
 
 
-def test_a_name_that_means_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="smollm2-135m-instruct"):
-        load(Path("no such model"), tmp_path)
+@pytest.mark.parametrize("name", ["no such model", "~nobody-of-that-name/model", "x" * 300])
+def test_a_name_that_means_nothing_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"engine\.decoder"):
+        load(Path(name), tmp_path)
+
+
+def test_memory_that_runs_out_while_loading_is_not_taken_for_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_load_model", lambda *_, **__: torch.empty(1 << 50))
+    with pytest.raises(DeviceError, match="smaller model"):
+        load(save_tiny(tmp_path / "model"), tmp_path)
 
 
 def test_a_repository_out_of_reach_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,6 +271,11 @@ def test_a_vision_language_model_decodes_like_its_backbone(llava: LanguageModel)
     torch.testing.assert_close(
         logits, plain_logits(llava.model, input_ids=ids, **prompt.pictures), atol=1e-4, rtol=1e-4
     )
+
+
+def test_a_picture_that_cannot_be_decoded_is_said(llava: LanguageModel) -> None:
+    with pytest.raises(RequestError, match="send it again"):
+        llava.encode_with_pictures("", [Turn(Role.USER, "what?", (Image("x", b"no picture"),))])
 
 
 def test_a_vision_language_model_talks_without_pictures(llava: LanguageModel) -> None:
