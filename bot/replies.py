@@ -187,14 +187,19 @@ class ReplyStream:
             raise
 
     async def _end(self, *tasks: asyncio.Task[None], grace_s: float = 0.0) -> None:
+        for task in tasks:
+            task.add_done_callback(_see_failure)
         if grace_s:
             await asyncio.wait(tasks, timeout=grace_s)
         for task in tasks:
             task.cancel()
-        done, _ = await asyncio.wait(tasks, timeout=self._pacing.grace_s)
-        for task in done:
-            if not task.cancelled():
-                task.exception()  # seen: it was raised already, or is of no use to a cancelled reply
+        await asyncio.wait(tasks, timeout=self._pacing.grace_s)
+
+
+def _see_failure(task: asyncio.Task[None]) -> None:
+    """Else the loop would report it. It was raised already, or is of no use to a reply that was broken off."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def send_text(

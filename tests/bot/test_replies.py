@@ -1,6 +1,7 @@
 """Replies on their way: paced, retried, whole."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from enum import Enum
 from functools import partial
@@ -274,6 +275,23 @@ async def test_cancelling_during_a_send_knows_that_it_was_sent() -> None:
         await task
     assert stream.message_ids == ("sent-1",)
     assert stream.text_to_remember == channel.texts[0]
+
+
+async def test_a_send_that_fails_after_two_cancellations_is_no_bug(caplog: pytest.LogCaptureFixture) -> None:
+    channel = limited()
+    channel.delay_s = 0.1
+    channel.failures = [DeliveryError("gone")]
+    stream = ReplyStream(channel, pacing=FAST)
+    task = asyncio.create_task(stream.deliver(Speech("These are the first words.", Step.FOREVER).chunks(channel)))
+    await asyncio.sleep(0.05)
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0.01)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0.1)
+    gc.collect()
+    assert not caplog.text
 
 
 async def test_an_engine_that_fails_is_reported_after_what_it_said() -> None:
