@@ -36,7 +36,8 @@ NO_TRANSACTION = ""
 PRAGMAS = (
     f"busy_timeout = {BUSY_TIMEOUT_S * 1000}",
     "journal_mode = WAL",
-    "synchronous = NORMAL",
+    # What was committed survives a power cut too: platforms send a message that was taken only once.
+    "synchronous = FULL",
     # What is forgotten is overwritten, not only unlinked.
     "secure_delete = ON",
 )

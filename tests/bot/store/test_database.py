@@ -62,7 +62,7 @@ async def test_pragmas_hold_on_every_connection(database: Database) -> None:
         return [(await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one() for name in names]
 
     for found in await asyncio.gather(*(database.read(pragmas) for _ in range(8))):
-        assert found == ["wal", 1, 1, 10_000, 1]
+        assert found == ["wal", 1, 2, 10_000, 1]
 
 
 async def test_a_failed_transaction_leaves_nothing(database: Database, conversations: Conversations) -> None:
