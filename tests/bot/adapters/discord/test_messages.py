@@ -201,6 +201,9 @@ async def test_file_that_is_gone_or_unreachable(stage: Stage) -> None:
     stage.discord.fail_next("GET", "/cdn/*", status=404)
     with pytest.raises(MediaError, match=r"no longer offers “dog\.png”"):
         await message.files[0].read(1000)
+    stage.discord.fail_next("GET", "/cdn/*", status=302, headers={"Location": "http://127.0.0.1:1/elsewhere"})
+    with pytest.raises(MediaError, match=r"no longer offers “dog\.png”"):
+        await message.files[0].read(1000)
     stage.discord.fail_next("GET", "/cdn/*", is_abort=True, times=5)
     with pytest.raises(MediaError, match=r"“dog\.png” could not be downloaded"):
         await message.files[0].read(1000)

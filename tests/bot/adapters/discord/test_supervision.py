@@ -132,13 +132,15 @@ async def test_stopping_ends_what_is_being_answered(stage: Stage) -> None:
         try:
             await asyncio.sleep(60)
         finally:
+            await channel.send("I must go")
             ended.append(message.text)
 
     stage.handler.answer = answer
     await say_and_hear(stage, "hello")
     stage.running.cancel()
-    await asyncio.wait({stage.running}, timeout=5)
+    await asyncio.wait({stage.running}, timeout=20)
     assert ended == ["hello"]
+    assert [message.content for message in stage.discord.bot_messages()] == ["I must go"]
 
 
 async def test_messages_begin_in_order_even_if_one_takes_longer(stage: Stage) -> None:

@@ -250,3 +250,14 @@ async def test_anonymous_admin_is_the_group(fake: FakeTelegram) -> None:
         fake.say(group, anonymous, "hi", extra={"sender_chat": group.json()})
         (message,) = await eventually(lambda: handler.messages)
     assert message.author == Author("telegram", str(group.id), "Kitchen")
+
+
+async def test_topics_in_a_private_chat_leave_it_one_room(fake: FakeTelegram) -> None:
+    ada = fake.add_user("Ada")
+    handler = RecordingHandler()
+    async with serving(fake, handler):
+        person = {"id": ada.id, "is_bot": False, "first_name": "Ada"}
+        chat = {"id": ada.id, "type": "private", "first_name": "Ada", "is_forum": True}
+        fake.inject({"message": {"message_id": 7, "date": 1, "chat": chat, "from": person, "text": "hi"}})
+        await eventually(lambda: handler.messages)
+    assert handler.messages[0].room == Room("telegram", str(ada.id))
