@@ -1,24 +1,10 @@
-import contextlib
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bot.errors import SettingsError
 from bot.logs import REDACTED, configure_logging
-
-
-@pytest.fixture(autouse=True)
-def _restore_logging() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    for handler in set(root.handlers) - set(handlers):
-        with contextlib.suppress(OSError):  # the disk that is full in one test
-            handler.close()
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def written(folder: Path) -> str:
