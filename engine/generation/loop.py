@@ -13,7 +13,7 @@ import torch
 from engine.decoder.language_model import DecoderState, EncodedPrompt, LanguageModel
 from engine.decoder.prompt import TokenPieces, num_turns_to_drop
 from engine.device import is_out_of_memory
-from engine.errors import DeviceError, EngineError
+from engine.errors import DeviceError, EngineError, RequestError
 from engine.fusion.types import FusedContext, TurnFuser
 from engine.generation.prefix_cache import Key, PrefixCache
 from engine.generation.sampler import Sampler
@@ -174,6 +174,8 @@ class GenerationLoop:
     def _prompt(self, sequence: Sequence) -> tuple[EncodedPrompt, list[object]]:
         """The prompt that fits, and what stands at each of its positions."""
         request, model = sequence.request, self._language_model
+        if not request.turns:
+            raise RequestError("there is no turn to answer: send at least one")
         # A reply may be long, but never at the price of everything that was said before.
         max_tokens = model.max_context_tokens - min(request.sampling.max_new_tokens, model.max_context_tokens // 2)
         sequence.num_dropped_turns = num_turns_to_drop(

@@ -9,6 +9,10 @@ from torch import Tensor
 from engine.errors import DeviceError
 from engine.types import SamplingSettings
 
+# Smaller ones would choose the same, and are 0 in float32.
+MIN_TEMPERATURE = 1e-6
+MIN_TIME = 1e-30
+
 
 class Sampler:
     """One reply's choices, with a random generator of its own: the same seed chooses the same."""
@@ -59,11 +63,14 @@ class Sampler:
             return logits.argmax()
         # Sorted, the likeliest first: each filter keeps a head of it, and that head is never empty.
         num_kept = min(self._settings.top_k or len(logits), len(logits))
-        values, ids = torch.topk(logits / self._settings.temperature, num_kept)
-        probabilities = self._filter(torch.softmax(values, dim=-1))
-        # A race of exponentials draws like `multinomial`, without its check that would stop a whole GPU.
-        race = probabilities / torch.empty_like(probabilities).exponential_(generator=self._generator)
-        return ids[race.argmax()]
+        values, ids = torch.topk(logits, num_kept)
+        # The distance to the likeliest, so that no temperature is too small to divide by.
+        scaled = (values - values[0]) / max(self._settings.temperature, MIN_TEMPERATURE)
+        probabilities = self._filter(torch.softmax(scaled, dim=-1))
+        # A race of exponentials draws like `multinomial`, without its check that would stop a whole GPU. Some
+        # generators draw 0 once in millions, and 0 / 0 would let a token win that was filtered out.
+        times = torch.empty_like(probabilities).exponential_(generator=self._generator).clamp_min_(MIN_TIME)
+        return ids[(probabilities / times).argmax()]
 
     def _filter(self, probabilities: Tensor) -> Tensor:
         """Set the tail to zero that `top_p` and `min_p` cut off; what is left are weights."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engine.decoder.language_model import DecoderState, EncodedPrompt, LanguageModel
-from engine.errors import DeviceError, EngineError, PromptTooLong
+from engine.errors import DeviceError, EngineError, PromptTooLong, RequestError
 from engine.fusion.types import AttentionMaps, FusedContext
 from engine.generation.loop import GenerationLoop
 from engine.generation.sequence import Sequence
@@ -184,6 +184,11 @@ def test_a_message_that_cannot_fit_is_refused_and_others_are_served() -> None:
     refused, served = serve(GenerationLoop(MODEL), request("x" * 600), request("Hi!"))
     assert isinstance(refused.answers[-1], PromptTooLong)
     assert served.last.finish_reason is not None
+
+
+def test_nothing_to_answer_is_refused() -> None:
+    (refused,) = serve(GenerationLoop(MODEL), replace(request(), turns=()))
+    assert isinstance(refused.answers[-1], RequestError)
 
 
 def test_a_reply_never_outgrows_the_context() -> None:

@@ -86,6 +86,17 @@ def test_the_end_of_a_turn_is_never_penalised() -> None:
     assert [drawing.choose(torch.tensor([2.0, 1.5, 0.0, 0.0])) for _ in range(2)] == [0, 0]
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-40, 1e-300])
+def test_the_smallest_temperatures_are_greedy(temperature: float) -> None:
+    drawing = sampler(temperature=temperature)
+    assert {drawing.choose(torch.tensor([-30.0, 20.0, 19.9, 3.0])) for _ in range(20)} == {1}
+
+
+def test_a_draw_of_zero_chooses_nothing_that_was_filtered_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "exponential_", lambda self, **_: self.zero_())
+    assert sampler(top_p=0.4).choose(LOGITS) == 0
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_logits_that_are_no_numbers_are_an_error_with_a_remedy(temperature: float) -> None:
     with pytest.raises(DeviceError, match=r"engine\.dtype"):
