@@ -45,13 +45,26 @@ class Checkpoint:
     @property
     def num_parameters(self) -> int:
         """Numbers in all weight files."""
-        return sum(_num_elements(path) for path in self.folder.glob("*.safetensors"))
+        return sum(_num_elements(path) for path in self._weight_files())
 
     def num_bytes(self, bytes_per_number: int) -> int:
         """Memory for the weights. Quantised ones stay as wide as they are stored."""
         if "quantization_config" in self.config:
-            return sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+            return sum(path.stat().st_size for path in self._weight_files())
         return self.num_parameters * bytes_per_number
+
+    def _weight_files(self) -> set[Path]:
+        """What transformers loads; a clone of a repository may hold the same weights a second time."""
+        single, index = self.folder / "model.safetensors", self.folder / "model.safetensors.index.json"
+        if single.exists():
+            return {single}
+        if not index.exists():
+            return set(self.folder.glob("*.safetensors"))
+        try:
+            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            return {self.folder / name for name in names}
+        except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
+            raise WeightsError(f"{index} is damaged: delete it, and fetch it again") from error
 
 
 def open_checkpoint(config: EngineConfig, models: ModelStore, report: Report | None = None) -> Checkpoint:

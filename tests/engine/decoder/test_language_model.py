@@ -196,6 +196,16 @@ def test_weights_are_measured_from_the_header(tmp_path: Path) -> None:
     assert checkpoint.num_bytes(2) == 2 * expected
 
 
+@pytest.mark.parametrize("is_sharded", [False, True])
+def test_weights_that_lie_there_twice_count_once(tmp_path: Path, is_sharded: bool) -> None:
+    folder = tmp_path / "model"
+    MODEL.model.save_pretrained(folder, max_shard_size="20KB" if is_sharded else "5GB")
+    assert (folder / "model.safetensors").exists() != is_sharded
+    save_file({"a": torch.zeros(10_000)}, folder / "consolidated.safetensors")
+    expected = sum(parameter.numel() for parameter in MODEL.model.parameters())
+    assert Checkpoint("tiny", folder, {}).num_parameters == expected
+
+
 PICTURE_CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
     "{% for p in m['content'] %}"
