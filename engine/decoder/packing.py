@@ -1,8 +1,8 @@
 """Linear layers whose bfloat16 weights are laid out once for the CPU's matrix units.
 
 Owns the layout. Knows nothing of what is computed. torch lays a plain weight out anew in every call; for the single row
-of a decode step that costs more than the product. The numbers are the same bit for bit. For inference only: a packed
-layer has no gradient, so training loads its model without.
+of a decode step that costs more than the product. A step's numbers are the same bit for bit, those of many rows up to
+rounding. For inference only: a packed layer has no gradient, so training loads its model without.
 """
 
 from typing import Any

@@ -182,6 +182,50 @@ async def test_a_failed_start_says_why_and_stays_failed() -> None:
     await service.aclose()
 
 
+@pytest.mark.parametrize("has_failed", [True, False])
+async def test_who_asks_while_it_loads_is_told_when_nothing_comes_of_it(has_failed: bool) -> None:
+    go = threading.Event()
+
+    def build(*_: object) -> CountingLoop:
+        go.wait(5)
+        if has_failed:
+            raise WeightsError("put the file there")
+        return CountingLoop()
+
+    service = EngineService(config(), build_loop=build)
+    starting = asyncio.create_task(service.start())
+    await asyncio.sleep(0)
+    early = asyncio.create_task(collect(service, request(max_new_tokens=10**9)))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(service.aclose())
+    await asyncio.sleep(0)
+    go.set()
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(starting, early, closing, return_exceptions=True)
+    if has_failed:
+        assert [type(result) for result in results] == [WeightsError, WeightsError, type(None)]
+    else:
+        assert results == [None, "", None]
+
+
+async def test_who_asks_in_the_moment_of_the_end_is_told() -> None:
+    class Late(CountingLoop):
+        """Gets one more request while it ends."""
+
+        def cancel_all(self) -> None:
+            super().cancel_all()
+            service._inbox.put(late)
+
+    told: list[object] = []
+    late = Sequence(request(), told.append, time.monotonic())
+    service = EngineService(config(), build_loop=lambda *_: Late())
+    await service.start()
+    await service.aclose()
+    (answer,) = told
+    assert isinstance(answer, ReplyChunk)
+    assert answer.finish_reason is FinishReason.CANCELLED
+
+
 async def test_beyond_the_queue_callers_are_sent_away() -> None:
     loop = CountingLoop()
     async with running(lambda *_: loop, max_waiting=2) as service:

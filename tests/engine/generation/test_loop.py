@@ -197,12 +197,12 @@ def test_a_reply_never_outgrows_the_context() -> None:
     assert caller.last.stats.num_prompt_tokens + caller.last.stats.num_new_tokens <= MODEL.max_context_tokens
 
 
-def picture_talk(*images: tuple[Image, ...], persona: Persona | None = None) -> GenerationRequest:
+def picture_talk(*images: tuple[Image, ...], persona: Persona | None = None, words: str = "look") -> GenerationRequest:
     """User turns with these pictures, and short answers between them."""
     asked = request(temperature=0.0, max_new_tokens=20, seed=None)
     turns: list[Turn] = []
     for index, pictures in enumerate(images):
-        turns += [Turn(Role.USER, f"look {index}", pictures), Turn(Role.ASSISTANT, "nice")]
+        turns += [Turn(Role.USER, f"{words} {index}", pictures), Turn(Role.ASSISTANT, "nice")]
     return replace(asked, turns=tuple(turns[:-1]), persona=persona or asked.persona)
 
 
@@ -245,6 +245,7 @@ REUSE_CASES = {
     "another earlier picture": (picture_talk((RED,), ()), picture_talk((BLUE,), ())),
     "two pictures for one": (picture_talk((RED,)), picture_talk((RED, RED))),
     "no picture": (picture_talk((RED,)), picture_talk(())),
+    "other words": (picture_talk((RED,)), picture_talk((RED,), words="loot")),
     "another persona": (picture_talk((RED,)), picture_talk((RED,), persona=ADA)),
 }
 
