@@ -117,7 +117,8 @@ def read_styled_answers(path: Path) -> list[StyledAnswers]:
 
 
 def read_dialogues(path: Path) -> list[PersonaDialogue]:
-    """`personas` (two lists of sentences) and `turns` (each starting with its speaker, `1: ` or `2: `) a row."""
+    """`personas` (two lists of sentences) and `turns` (each starting with its speaker, `1: ` or `2: `) a row. Dialogues in
+    which nobody speaks are left out."""
     dialogues = []
     for number, row in enumerate(read_rows(path), start=1):
         try:
@@ -125,7 +126,10 @@ def read_dialogues(path: Path) -> list[PersonaDialogue]:
             turns = tuple(_turn(turn) for turn in row["turns"] if turn[:3] in ("1: ", "2: "))
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigurationError(f"{path}, row {number}: needs two `personas` and a list of `turns`") from error
-        dialogues.append(PersonaDialogue((first, second), turns))
+        if turns:
+            dialogues.append(PersonaDialogue((first, second), turns))
+    if not dialogues:
+        raise ConfigurationError(f"{path} has no dialogue with turns that start with `1: ` or `2: `")
     return dialogues
 
 

@@ -89,6 +89,14 @@ def test_dialogues_know_who_speaks(tmp_path: Path) -> None:
     assert dialogue.turns == ((0, "Hi!"), (1, "Hello: you?"))
 
 
+def test_dialogues_in_which_nobody_speaks_are_left_out(tmp_path: Path) -> None:
+    personas = [["I ski."], ["I cook."]]
+    spoken, silent = {"personas": personas, "turns": ["1: Hi!"]}, {"personas": personas, "turns": []}
+    assert len(read_dialogues(write(tmp_path, "dialogues.jsonl", spoken, silent))) == 1
+    with pytest.raises(ConfigurationError, match="no dialogue"):
+        read_dialogues(write(tmp_path, "silent.jsonl", silent))
+
+
 def test_a_dialogue_with_one_person_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "dialogues.jsonl", {"personas": [["I ski."]], "turns": []})
     with pytest.raises(ConfigurationError, match="row 1"):
