@@ -117,8 +117,10 @@ def read_styled_answers(path: Path) -> list[StyledAnswers]:
 
 
 def read_dialogues(path: Path) -> list[PersonaDialogue]:
-    """`personas` (two lists of sentences) and `turns` (each starting with its speaker, `1: ` or `2: `) a row. Dialogues in
-    which nobody speaks are left out."""
+    """`personas` (two lists of sentences) and `turns` (each starting with its speaker, `1: ` or `2: `) a row.
+
+    Dialogues in which nobody speaks are left out.
+    """
     dialogues = []
     for number, row in enumerate(read_rows(path), start=1):
         try:
