@@ -253,7 +253,7 @@ async def _main(arguments: argparse.Namespace) -> None:
         await page.prefer("dark" if arguments.dark else "light")
         await page.open(arguments.url)
         if arguments.image:
-            await page.attach(*arguments.image)
+            await page.attach(*(image.resolve() for image in arguments.image))
         if arguments.say:
             await page.click(".composer textarea")
             await page.type(arguments.say)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import socket
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -107,6 +108,10 @@ class WebAdapter:
         except PlatformFatal as error:
             self._status = AdapterStatus(AdapterState.FAILED, str(error))
             raise
+        with contextlib.closing(listener):
+            await self._serve(listener)
+
+    async def _serve(self, listener: socket.socket) -> None:
         async with self._page_library():
             server = _Server(_server_config(self.app), on_started=lambda: self._say_running(listener))
             serving = asyncio.create_task(server.serve(sockets=[listener]), name="web server")
@@ -121,7 +126,6 @@ class WebAdapter:
                 await self._sessions.aclose()
                 server.should_exit = True
                 await asyncio.wait([serving], timeout=CLOSING_TIMEOUT_S)
-                listener.close()
                 self._url = None
                 self._status = end
 
@@ -129,7 +133,10 @@ class WebAdapter:
     async def _page_library(self) -> AsyncIterator[None]:
         # Not left to the server, which would log a traceback when it is interrupted.
         lifespan = self.app.router.lifespan_context(self.app)
-        await lifespan.__aenter__()
+        with warnings.catch_warnings():
+            # To find its server, NiceGUI looks at every object in memory; deprecated ones of torch complain of that.
+            warnings.simplefilter("ignore", FutureWarning)
+            await lifespan.__aenter__()
         try:
             yield
         finally:
