@@ -4,7 +4,8 @@ An adapter turns a platform's events into `IncomingMessage` and `CommandCall`, a
 To add a platform: implement `Adapter` and `ReplyChannel`, and add it to `tests/bot/adapters/test_contract.py`.
 """
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -99,3 +100,11 @@ class Adapter(Protocol):
 
         Raises `PlatformFatal` where only an admin can help.
         """
+
+
+def retry_delays(*, first_s: float, max_s: float) -> Iterator[float]:
+    """Waits without end, doubling from `first_s` to `max_s`, with jitter: many bots do not come back in one moment."""
+    ceiling_s = first_s
+    while True:
+        yield ceiling_s * random.uniform(0.5, 1.0)  # noqa: S311 - it spreads load, it hides nothing
+        ceiling_s = min(ceiling_s * 2, max_s)

@@ -10,7 +10,6 @@ Messages that are being answered meanwhile belong to the adapter, not to the cli
 
 import asyncio
 import logging
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +19,7 @@ import yarl
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
-from bot.adapters.base import AdapterState, AdapterStatus, MessageHandler
+from bot.adapters.base import AdapterState, AdapterStatus, MessageHandler, retry_delays
 from bot.adapters.discord.channel import DiscordChannel
 from bot.adapters.discord.client import DiscordClient
 from bot.adapters.discord.commands import SlashCommands
@@ -52,10 +51,7 @@ class Backoff:
 
     def delays(self) -> Iterator[float]:
         """The waits, one after another, without end."""
-        ceiling = self.first_s
-        while True:
-            yield ceiling * random.uniform(0.5, 1.0)  # noqa: S311  it spreads load, it hides nothing
-            ceiling = min(ceiling * 2, self.max_s)
+        return retry_delays(first_s=self.first_s, max_s=self.max_s)
 
 
 class DiscordAdapter:

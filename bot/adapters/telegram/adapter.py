@@ -5,15 +5,14 @@ Owns the connection's life and its status. Knows no message: `dispatch` does.
 
 import asyncio
 import logging
-import random
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from telegram.error import Conflict, InvalidToken, RetryAfter, TelegramError
 
-from bot.adapters.base import AdapterState, AdapterStatus, MessageHandler
+from bot.adapters.base import AdapterState, AdapterStatus, MessageHandler, retry_delays
 from bot.adapters.telegram.client import MALFORMED_ANSWER, TelegramClient, retry_after_s
 from bot.adapters.telegram.commands import publish_menu
 from bot.adapters.telegram.dispatch import UpdateDispatcher
@@ -47,14 +46,6 @@ class Timing:
     repeated_poll_s: float = 0.3
     first_retry_s: float = 1.0
     max_retry_s: float = 60.0
-
-
-def retry_delays(timing: Timing) -> Iterator[float]:
-    """Doubling waits with jitter, so that many bots do not come back in the same moment."""
-    delay_s = timing.first_retry_s
-    while True:
-        yield delay_s * random.uniform(0.5, 1.0)  # noqa: S311 - nothing to guess here
-        delay_s = min(delay_s * 2, timing.max_retry_s)
 
 
 class TelegramAdapter:
@@ -129,7 +120,7 @@ class TelegramAdapter:
 
     async def _publish_menu(self, client: TelegramClient) -> None:
         last_reason = ""
-        for next_s in retry_delays(self._timing):
+        for next_s in retry_delays(first_s=self._timing.first_retry_s, max_s=self._timing.max_retry_s):
             delay_s = next_s
             try:
                 await publish_menu(client, self._commands)
@@ -164,7 +155,7 @@ class TelegramAdapter:
 
     async def _keep_trying(self, client: TelegramClient, step: Callable[[], Awaitable[T]]) -> T:
         """The result of `step`, which is tried until it works. Raises `PlatformFatal` for a wrong token."""
-        delays_s = retry_delays(self._timing)
+        delays_s = retry_delays(first_s=self._timing.first_retry_s, max_s=self._timing.max_retry_s)
         while True:
             delay_s, is_token_refused = next(delays_s), False
             try:

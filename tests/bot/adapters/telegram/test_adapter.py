@@ -7,9 +7,8 @@ from itertools import islice
 
 import pytest
 
-from bot.adapters.base import AdapterState, ReplyChannel
+from bot.adapters.base import AdapterState, ReplyChannel, retry_delays
 from bot.adapters.telegram import TelegramAdapter, Timing
-from bot.adapters.telegram.adapter import retry_delays
 from bot.commands import Command, CommandCall, CommandReply, CommandTable
 from bot.errors import PlatformFatal
 from bot.types import IncomingMessage
@@ -204,7 +203,7 @@ async def test_a_webhook_left_behind_is_removed(fake: FakeTelegram) -> None:
 
 
 def test_retries_wait_longer_and_longer_up_to_a_limit() -> None:
-    delays = list(islice(retry_delays(Timing(first_retry_s=1, max_retry_s=8)), 6))
+    delays = list(islice(retry_delays(first_s=1, max_s=8), 6))
     assert all(most / 2 <= delay <= most for delay, most in zip(delays, (1, 2, 4, 8, 8, 8), strict=True))
 
 
