@@ -1,0 +1,1 @@
+"""Side-by-side measurements, each one command. Figures are ratios against a peer in the same run."""
