@@ -57,7 +57,7 @@ def test_the_prompt_is_short(persona: Persona) -> None:
     request = build_request(persona, [Turn(Role.USER, "hello")], sampling=SamplingSettings())
     assert estimated_tokens(request.system_prompt) <= MAX_PROMPT_TOKENS
     assert request.sampling.max_new_tokens <= 150
-    assert 0.6 <= request.sampling.temperature <= 0.8
+    assert 0.4 <= request.sampling.temperature <= 0.6
 
 
 @each_persona
