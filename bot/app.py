@@ -55,8 +55,6 @@ async def open_application(settings: Settings, *, seed: int | None = None) -> As
     prepare_home(settings.home)
     library = PersonaLibrary(settings.persona_folders())
     library.load()
-    for problem in library.problems:
-        logger.error("%s", problem)
     async with contextlib.AsyncExitStack() as stack:
         database = Database(settings.database_path)
         stack.push_async_callback(database.aclose)
@@ -106,6 +104,18 @@ def build_engine(settings: Settings) -> ReplyEngine:
     from engine.service import EngineService
 
     return EngineService(engine_config(settings))
+
+
+def required_models(settings: Settings) -> list[str]:
+    """The catalogued models that these settings need."""
+    from engine.models.catalogue import CATALOGUE, is_catalogued
+
+    if settings.engine.backend != "local":
+        return []
+    is_default = is_catalogued(settings.engine.decoder)
+    needs_encoders = settings.engine.fusion != "none" and (is_default or settings.engine.fusion_weights is not None)
+    encoders = [model.name for model in CATALOGUE if model.part != "decoder"] if needs_encoders else []
+    return [settings.engine.decoder, *encoders] if is_default else encoders
 
 
 def engine_config(settings: Settings) -> EngineConfig:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import uuid4
@@ -56,6 +57,13 @@ app.add_typer(database_commands, name="db")
 output = Console(soft_wrap=True)
 errors = Console(stderr=True, soft_wrap=True)
 
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        output.print(f"commedia {version('commedia')}")
+        raise typer.Exit
+
+
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Settings to read instead of commedia.toml.")
 ]
@@ -72,6 +80,15 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+@app.callback()
+def commedia(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Chatbots with multimodal personas on Discord, Telegram and a local page."""
 
 
 @app.command()
@@ -259,6 +276,7 @@ def _show_progress(bars: Progress, bar: TaskID, progress: "ModelProgress") -> No
 
 def _bring_weights(settings: Settings) -> None:
     """Fetch what is missing, in a process of its own: torch must stay in one thread, and its memory goes back."""
+    from bot.app import required_models
     from engine.models.store import ModelStore
 
     wanted = required_models(settings)
@@ -270,18 +288,6 @@ def _bring_weights(settings: Settings) -> None:
         command = [sys.executable, "-m", "bot.cli", "models", "fetch", *missing]
         if (status := subprocess.run(command, env=environment).returncode) != 0:  # noqa: S603
             raise typer.Exit(status)
-
-
-def required_models(settings: Settings) -> list[str]:
-    """The catalogued models that these settings need."""
-    from engine.models.catalogue import CATALOGUE, is_catalogued
-
-    if settings.engine.backend != "local":
-        return []
-    is_default = is_catalogued(settings.engine.decoder)
-    needs_encoders = settings.engine.fusion != "none" and (is_default or settings.engine.fusion_weights is not None)
-    encoders = [model.name for model in CATALOGUE if model.part != "decoder"] if needs_encoders else []
-    return [settings.engine.decoder, *encoders] if is_default else encoders
 
 
 def _print_problems(problems: Iterable[PersonaProblem]) -> None:

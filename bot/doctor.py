@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from bot.app import required_models
 from bot.errors import StoreError
 from bot.personas.library import PersonaLibrary
 from bot.settings import Settings
@@ -115,6 +116,7 @@ def check_engine(settings: Settings) -> list[Finding]:
     from engine.errors import EngineError
     from engine.models.store import ModelStore
 
+    wanted = required_models(settings)
     findings = [
         Finding(Level.OK, "weights", f"{status.model.name} is in the cache.")
         if status.is_ready
@@ -122,12 +124,30 @@ def check_engine(settings: Settings) -> list[Finding]:
             Level.HINT, "weights", f"{status.model.name} is not in the cache.", "`commedia models fetch` brings it."
         )
         for status in ModelStore(settings.cache_dir).list()
+        if status.model.name in wanted
     ]
+    if settings.engine.decoder not in wanted:
+        findings.append(_check_decoder(settings))
     try:
         findings.append(Finding(Level.OK, "device", describe_device(settings.engine.device, settings.engine.dtype)))
     except EngineError as error:
         findings.append(Finding(Level.PROBLEM, "device", str(error), 'Set engine.device = "auto".'))
     return findings
+
+
+def _check_decoder(settings: Settings) -> Finding:
+    """Whether a decoder that Commedia does not bring by itself is there."""
+    from engine.decoder.checkpoint import is_at_hand
+    from engine.errors import EngineError
+
+    name = settings.engine.decoder
+    try:
+        is_here = is_at_hand(name, settings.cache_dir)
+    except EngineError as error:
+        return Finding(Level.PROBLEM, "decoder", f"{error}.", "docs/models.md says what engine.decoder may name.")
+    if is_here:
+        return Finding(Level.OK, "decoder", f"{name} is on this machine.")
+    return Finding(Level.HINT, "decoder", f"{name} is not here yet.", "The next start downloads it from Hugging Face.")
 
 
 async def check_discord(settings: Settings, client: httpx.AsyncClient) -> Finding:

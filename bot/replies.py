@@ -18,6 +18,7 @@ from engine.types import FinishReason, ReplyChunk
 
 logger = logging.getLogger(__name__)
 
+CUT_SHORT = "…"
 EMPTY_REPLY = "(I have no words for that. Please say it in another way.)"
 
 
@@ -86,6 +87,9 @@ class ReplyStream:
         try:
             async for chunk in chunks:
                 self._text += chunk.text
+                if chunk.finish_reason is FinishReason.LENGTH and self._text.rstrip()[-1:].isalnum():
+                    # Without a sign, a reply that stops in the middle of a sentence looks like a crash.
+                    self._text = self._text.rstrip() + CUT_SHORT
                 if chunk.text:
                     self._changed.set()
             self._is_whole = True

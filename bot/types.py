@@ -35,7 +35,10 @@ class ConversationKey:
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who wrote something. `user_id` is the identity; `display_name` is for display only and can be anyone's."""
+    """Who wrote something. `user_id` is the identity; `display_name` is for display only and can be anyone's.
+
+    It is empty where nobody gave a name: on the page and in the terminal.
+    """
 
     platform: str
     user_id: str

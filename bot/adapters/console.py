@@ -39,7 +39,7 @@ except ImportError:  # Windows has neither, and needs neither
     termios = None  # type: ignore[assignment]
 
 ROOM = Room(platform="console", chat_id="local")
-AUTHOR = Author(platform="console", user_id="local", display_name="You")
+AUTHOR = Author(platform="console", user_id="local", display_name="")
 LIMITS = PlatformLimits(
     max_text_length=1_000_000, edit_interval_s=0.05, typing_interval_s=60.0, max_file_bytes=20 * 2**20
 )

@@ -146,7 +146,7 @@ def _sniff(data: bytes, name: str) -> str:
         return "GIF"
     if data.startswith(b"BM"):
         return "BMP"
-    raise MediaError(f"{_label(name)} is {_kind_of(data)}, which I cannot look at. {ADVICE}.")
+    raise MediaError(f"{_label(name)} is {_kind_of(data)}: I cannot look at that. {ADVICE}.")
 
 
 def _kind_of(data: bytes) -> str:

@@ -171,7 +171,7 @@ def speaker_label(display_name: str) -> str:
 
 def fill_macros(text: str, persona: Persona, user_name: str | None = None) -> str:
     """`text` with `{{char}}` and `{{user}}` replaced, in any case. Greetings need it too."""
-    user = speaker_label(user_name) if user_name is not None else _phrases_of(persona).stranger
+    user = speaker_label(user_name) if user_name else _phrases_of(persona).stranger
     # In one pass: a user called "{{char}}" stays called so.
     return _MACRO.sub(lambda match: persona.name if match[1].lower() == "char" else user, text)
 

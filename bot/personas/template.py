@@ -75,7 +75,7 @@ triggers:
   words: [bread]
 
 sampling:
-  temperature: 0.7
+  temperature: 0.5
   max_new_tokens: 120
 
 tags: [example]

@@ -103,6 +103,22 @@ def _locate(config: EngineConfig, models: ModelStore, report: Report | None) -> 
     return _download(name, config.cache_dir)
 
 
+def is_at_hand(name: str, cache_dir: Path) -> bool:
+    """Whether the folder or repository `name` is on this machine, so that it loads without a network.
+
+    Raises `ConfigurationError` for a name that can be neither.
+    """
+    if _folder(name) is not None:
+        return True
+    if not REPOSITORY.match(name):
+        raise ConfigurationError(f"engine.decoder = {name!r} is no folder, and no Hugging Face repository")
+    try:
+        snapshot_download(name, cache_dir=_hub_cache(cache_dir), local_files_only=True)
+    except LocalEntryNotFoundError:
+        return False
+    return True
+
+
 def _folder(name: str) -> Path | None:
     try:
         folder = Path(name).expanduser()
@@ -116,13 +132,17 @@ def _folder(name: str) -> Path | None:
         ) from error
 
 
+def _hub_cache(cache_dir: Path) -> Path | None:
+    """Where repositories are kept; `None` is Hugging Face's own cache, where the environment names one."""
+    return None if {"HF_HOME", "HF_HUB_CACHE"} & os.environ.keys() else cache_dir / "hub"
+
+
 def _download(repository: str, cache_dir: Path) -> Path:
-    """A snapshot of a repository. Hugging Face's own cache is used where the environment names one."""
-    has_own_cache = bool({"HF_HOME", "HF_HUB_CACHE"} & os.environ.keys())
+    """A snapshot of a repository."""
     try:
         folder = snapshot_download(
             repository,
-            cache_dir=None if has_own_cache else cache_dir / "hub",
+            cache_dir=_hub_cache(cache_dir),
             allow_patterns=WANTED_FILES,
             ignore_patterns=UNWANTED_FILES,
         )

@@ -1,8 +1,10 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from bot import cli
+from bot.app import required_models
 from bot.settings import read_settings, reference
 
 
@@ -27,6 +29,11 @@ def test_a_wrong_setting_is_a_message_and_no_traceback(
     Path("commedia.toml").write_text("[web]\nprot = 1\n")
     assert commedia(monkeypatch, "persona", "list") == 1
     assert "Did you mean web.port?" in capsys.readouterr().err
+
+
+def test_the_version_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert commedia(monkeypatch, "--version") == 0
+    assert re.fullmatch(r"commedia \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
 def test_settings_prints_the_reference(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +72,7 @@ def test_an_unwritable_home_is_a_message(monkeypatch: pytest.MonkeyPatch, capsys
 def test_only_the_weights_in_use_are_wanted() -> None:
     def wanted(**options: str) -> list[str]:
         environment = {f"COMMEDIA_ENGINE__{name.upper()}": value for name, value in options.items()}
-        return cli.required_models(read_settings(environment=environment))
+        return required_models(read_settings(environment=environment))
 
     assert len(wanted()) == 4
     assert wanted(backend="echo") == []

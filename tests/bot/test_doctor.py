@@ -3,7 +3,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bot.doctor import Level, check_database, check_discord, check_home, check_personas, check_telegram
+from bot.doctor import Level, check_database, check_discord, check_engine, check_home, check_personas, check_telegram
 from bot.settings import Settings, read_settings
 
 TOKEN = "123456789:AAE-abcdefghijklmnopqrstuvwxyz01234"
@@ -117,3 +117,19 @@ async def test_what_cannot_even_be_asked_is_a_problem(tmp_path: Path) -> None:
     for finding in (discord, telegram):
         assert finding.level is Level.PROBLEM
         assert "cannot be reached" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("decoder", "level", "told"),
+    [
+        ("some-body/some-model", Level.HINT, "is not here yet"),
+        ("/no/such/folder", Level.PROBLEM, "no folder"),
+        (".", Level.OK, "is on this machine"),
+    ],
+)
+def test_another_decoder_is_looked_for(tmp_path: Path, decoder: str, level: Level, told: str) -> None:
+    findings = check_engine(settings(tmp_path, COMMEDIA_ENGINE__DECODER=decoder))
+    (finding,) = (finding for finding in findings if finding.subject == "decoder")
+    assert finding.level is level
+    assert told in finding.text
+    assert not [finding for finding in findings if finding.subject == "weights"]

@@ -310,6 +310,16 @@ async def test_an_engine_that_fails_at_once_shows_nothing() -> None:
     assert channel.sent == []
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"), [("and then I", "and then I…"), ("and then I  ", "and then I…"), ("The end.", "The end.")]
+)
+async def test_a_reply_that_ran_into_its_limit_in_mid_sentence_shows_it(said: str, shown: str) -> None:
+    channel = limited()
+    stream = await deliver(channel, Speech(said, reason=FinishReason.LENGTH))
+    assert channel.texts == [shown]
+    assert stream.text_to_remember == shown
+
+
 async def test_a_reply_that_the_engine_cancelled_counts_as_far_as_it_was_shown() -> None:
     channel = limited()
     stream = await deliver(channel, Speech("Half a", reason=FinishReason.CANCELLED))

@@ -73,7 +73,7 @@ class TelegramAdapter:
         self._api_url = api_url
         self._file_url = file_url
         self._timing = timing or Timing()
-        self._status = AdapterStatus(AdapterState.STOPPED)
+        self._status = AdapterStatus(AdapterState.STARTING)
 
     @property
     def status(self) -> AdapterStatus:

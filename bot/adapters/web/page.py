@@ -274,7 +274,7 @@ class ChatPage:
     def _draw_question(self) -> ui.dialog:
         with ui.dialog() as dialog, Tag("div", of="sheet", role="document"):
             Tag("h2", "Start over?")
-            Tag("p", "This conversation is forgotten. The other ones stay.")
+            Tag("p", "This conversation will be forgotten. The other ones stay.")
             with Tag("div", of="answers"):
                 Tag("button", "Keep it", of="pill", type="button").on("click", dialog.close)
                 Tag("button", "Start over", of="pill strong", type="button").on("click", self._start_over)

@@ -79,7 +79,7 @@ class Session:
         max_files: int = MAX_FILES,
     ) -> None:
         self.room = Room(platform="web", chat_id=session_id)
-        self.author = Author(platform="web", user_id=session_id, display_name="You")
+        self.author = Author(platform="web", user_id=session_id, display_name="")
         self.max_files = max_files
         self.persona_id = ""
         self.last_used_s = time.monotonic()
