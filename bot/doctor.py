@@ -208,6 +208,10 @@ async def _ask(
     """The status and JSON body of an answer, or in a few words why there is none. Never names the URL."""
     try:
         response = await client.get(url, headers=headers)
+    except httpx.TimeoutException:
+        return f"no answer within {_TIMEOUT_S} s"
+    except httpx.TransportError as error:
+        return f"no connection ({type(error).__name__})"
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return type(error).__name__
     except UnicodeEncodeError:

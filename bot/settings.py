@@ -247,7 +247,7 @@ def _option_names() -> list[str]:
     names = []
     for name, field in Settings.model_fields.items():
         inner = type(field.default).model_fields if isinstance(field.default, BaseModel) else None
-        names += [f"{name}.{key}" for key in inner] if inner else [name]
+        names += [name, *(f"{name}.{key}" for key in inner or ())]
     return names
 
 

@@ -39,6 +39,7 @@ def test_an_empty_variable_sets_nothing() -> None:
     [
         ("[web]\nprot = 1", {}, ["commedia.toml", "web.prot", "Did you mean web.port?"]),
         ("colour = 1", {}, ["commedia.toml", "no option colour"]),
+        ("[engin]\nbackend = 'echo'", {}, ["commedia.toml", "Did you mean engine?"]),
         ("", {"COMMEDIA_TELEGRM__API_URL": "x"}, ["COMMEDIA_TELEGRM__API_URL", "Did you mean telegram.api_url?"]),
         ("", {"COMMEDIA_WEB__PORT": "many"}, ["COMMEDIA_WEB__PORT", "web.port", "valid integer"]),
         ("[web]\nport = 99999", {}, ["commedia.toml", "web.port", "65535"]),
