@@ -16,10 +16,10 @@ from bot.commands import CommandTable
 Chat = Literal["direct", "other", "group"]
 """Two direct chats with different people, and a room with several."""
 
-Trait = Literal["groups", "replies", "other"]
-"""Rooms with several people; replies to a certain message; a second direct chat."""
+Trait = Literal["groups", "replies", "other", "names"]
+"""Rooms with several people; replies to a certain message; a second direct chat; people who have names."""
 
-ALL_TRAITS: frozenset[Trait] = frozenset({"groups", "replies", "other"})
+ALL_TRAITS: frozenset[Trait] = frozenset({"groups", "replies", "other", "names"})
 
 
 @dataclass(frozen=True, slots=True)

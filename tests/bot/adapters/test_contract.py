@@ -185,7 +185,7 @@ async def test_a_message_arrives_as_it_was_said(scene: Scene, text: str) -> None
     assert message.kind is ChatKind.DIRECT
     assert message.room.platform == message.author.platform == scene.harness.adapter.name
     assert message.author.user_id
-    assert message.author.display_name
+    assert bool(message.author.display_name) == ("names" in scene.harness.traits)
     assert not message.author.is_bot
     assert message.files == ()
     assert message.reply_to is None
