@@ -110,3 +110,60 @@ class ReplyEngine(Protocol):
 
     async def aclose(self) -> None:
         """End running replies and release the device. Safe to call twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenShare:
+    """How much one word had to do with a reply."""
+
+    text: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class FacetShare:
+    """How much one statement of the persona had to do with a reply; `kind` is the field that it comes from."""
+
+    kind: str
+    text: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class RegionShares:
+    """How much each part of a picture had to do with a reply.
+
+    `image` counts the turn's pictures from 0; `shares` runs row by row from the upper left.
+    """
+
+    image: int
+    rows: int
+    columns: int
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamShares:
+    """How much picture, words and persona had to do with a reply; together 1, or 0 where nothing had."""
+
+    image: float
+    text: float
+    persona: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a reply was made of, as far as the fused prefix goes.
+
+    The shares of each of `regions` (all pictures together), `concepts`, `words` and `facets` sum to 1, or to 0 where
+    none of them mattered. `method` says in a sentence how they were found. A reply that was made without a fused prefix
+    has `has_prefix=False` and no shares, and `method` says why.
+    """
+
+    regions: tuple[RegionShares, ...]
+    concepts: tuple[TokenShare, ...]
+    words: tuple[TokenShare, ...]
+    facets: tuple[FacetShare, ...]
+    stream_shares: StreamShares
+    method: str
+    has_prefix: bool
