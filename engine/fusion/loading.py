@@ -42,4 +42,11 @@ def _load(folder: Path, *, models: ModelStore, language_model: LanguageModel) ->
     )
     image = ImageEncoder.load(models.ensure(saved.config.image_encoder), device=device)
     text = TextEncoder.load(models.ensure(saved.config.text_encoder), device=device)
-    return FusionPipeline(model, image=image, text=text, device=device, dtype=language_model.dtype)
+    return FusionPipeline(
+        model,
+        image=image,
+        text=text,
+        device=device,
+        dtype=language_model.dtype,
+        class_names=saved.class_names,
+    )

@@ -5,6 +5,7 @@ the words. Knows neither requests nor scheduling nor the language model's inside
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -49,13 +50,22 @@ class FusionPipeline:
     """Encodes and fuses user turns; the `TurnFuser` of trained weights."""
 
     def __init__(
-        self, model: FusionModel, *, image: ImageEncoder, text: TextEncoder, device: torch.device, dtype: torch.dtype
+        self,
+        model: FusionModel,
+        *,
+        image: ImageEncoder,
+        text: TextEncoder,
+        device: torch.device,
+        dtype: torch.dtype,
+        class_names: Sequence[str] = (),
     ) -> None:
-        """`device` and `dtype` are the language model's, in which the prefix is handed over."""
+        """`device` and `dtype` are the language model's, in which the prefix is handed over; `class_names` are what
+        the image encoder's classes are called."""
+        self.model = model
+        self.text_encoder = text
+        self.class_names = tuple(class_names)
         self.num_prefix_tokens = model.config.num_prefix_tokens
-        self._model = model
         self._image = image
-        self._text = text
         self._persona = PersonaEncoder(text)
         self._device = device
         self._dtype = dtype
@@ -68,9 +78,9 @@ class FusionPipeline:
         `None`, so that the backbone runs untouched, while the gates are shut, and for a turn without pictures where the
         weights were found to help only with pictures.
         """
-        if self._model.is_untrained or (not images and self._model.config.policy == "pictures"):
+        if self.model.is_untrained or (not images and self.model.config.policy == "pictures"):
             return None
-        images = images[: self._model.config.max_images]
+        images = images[: self.model.config.max_images]
         key = (persona.digest(), text, tuple(image.digest for image in images))
         context = self._contexts.get(key)
         if context is None:
@@ -80,14 +90,17 @@ class FusionPipeline:
 
     @torch.no_grad()
     def _fuse(self, persona: Persona, text: str, images: tuple[Image, ...]) -> FusedContext:
-        features = TurnFeatures(
-            images=self._encode(images),
-            text=self._text.encode([text])[0].tokens,
-            persona=self._persona.encode(persona).tokens,
-        )
-        fused = self._model([features])
+        fused = self.model([self.features(persona, text, images)])
         attention = AttentionMaps(**{stream: shares[0] for stream, shares in fused.attention.items()})
         return FusedContext(self._hand_over(fused.prefix[0]), attention)
+
+    def features(self, persona: Persona, text: str, images: tuple[Image, ...]) -> TurnFeatures:
+        """What the encoders find in a turn, of at most as many pictures as the model takes."""
+        return TurnFeatures(
+            images=self._encode(images[: self.model.config.max_images]),
+            text=self.text_encoder.encode([text])[0].tokens,
+            persona=self._persona.encode(persona).tokens,
+        )
 
     def _encode(self, images: tuple[Image, ...]) -> tuple[ImageFeatures, ...]:
         """Features of each picture; those met before are not encoded again."""
