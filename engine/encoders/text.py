@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import BertModel
 
-from engine.encoders.types import TextFeatures
+from engine.encoders.types import SentenceFeatures, TextFeatures
 from engine.errors import WeightsError
 
 # Longer texts are cut: the language model reads all of the words anyway, the fusion needs only their gist.
@@ -59,16 +59,26 @@ class TextEncoder:
         vectors = [self._pool_batch(texts[i : i + BATCH_SIZE]) for i in range(0, len(texts), BATCH_SIZE)]
         return torch.nn.functional.normalize(torch.cat(vectors), dim=-1)
 
+    @torch.no_grad()
+    def encode_sentences(self, texts: Sequence[str]) -> list[SentenceFeatures]:
+        """Token states and pooled vector of each text, in one pass."""
+        sentences = []
+        for start in range(0, len(texts), BATCH_SIZE):
+            states, mask, encodings = self._forward(texts[start : start + BATCH_SIZE])
+            pooled = torch.nn.functional.normalize(_mean(states, mask), dim=-1)
+            for row, encoding in enumerate(encodings):
+                sentences.append(SentenceFeatures(states[row, _is_word(encoding, states.device)], pooled[row]))
+        return sentences
+
     def _pool_batch(self, texts: Sequence[str]) -> Tensor:
         states, mask, _ = self._forward(texts)
-        return (states * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+        return _mean(states, mask)
 
     def _run(self, texts: Sequence[str]) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
         for start in range(0, len(texts), BATCH_SIZE):
             states, _, encodings = self._forward(texts[start : start + BATCH_SIZE])
             for row, encoding in enumerate(encodings):
-                is_mark_or_padding = torch.tensor(encoding.special_tokens_mask, device=states.device).bool()
-                yield states[row], ~is_mark_or_padding, encoding.tokens
+                yield states[row], _is_word(encoding, states.device), encoding.tokens
 
     def _forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, list[Any]]:
         encodings = self.tokenizer.encode_batch(list(texts))
@@ -76,3 +86,12 @@ class TextEncoder:
         ids = torch.tensor([encoding.ids for encoding in encodings], device=device)
         mask = torch.tensor([encoding.attention_mask for encoding in encodings], device=device)
         return self.model(input_ids=ids, attention_mask=mask).last_hidden_state, mask.bool(), encodings
+
+
+def _mean(states: Tensor, mask: Tensor) -> Tensor:
+    return (states * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+
+
+def _is_word(encoding: Any, device: torch.device) -> Tensor:  # noqa: ANN401 - an untyped library's encoding
+    """Neither a mark of beginning or end, nor padding: `(n_t,)`."""
+    return ~torch.tensor(encoding.special_tokens_mask, device=device).bool()

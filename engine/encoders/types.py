@@ -31,6 +31,14 @@ class TextFeatures:
 
 
 @dataclass(frozen=True, slots=True)
+class SentenceFeatures:
+    """One text for matching. `tokens: (n_t, d_t)`, `pooled: (d_t,)` of length 1."""
+
+    tokens: Tensor
+    pooled: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class PersonaFeatures:
     """One persona. `tokens: (n_r, d_t)`, one a facet; `kinds[j]` is the facet's kind."""
 

@@ -34,7 +34,8 @@ def merge_heads(tokens: Tensor) -> Tensor:
 
 
 class FeedForward(nn.Sequential):
-    """Two layers with a GELU between: `(…, d)` → `(…, d)`."""
+    """Two layers with a GELU between: `(…, d)` → `(…, d)`. `hidden` is the width in between, `2 d` where not given."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+    def __init__(self, width: int, hidden: int | None = None) -> None:
+        hidden = hidden or 2 * width
+        super().__init__(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))

@@ -1,26 +1,16 @@
 """Co-attention: in each layer every stream's queries attend to the other streams' keys and values.
 
-The block of ViLBERT for three streams: pre-norm, one softmax for each ordered pair of streams (`α_IT`, `α_IR`,
-`α_TR`, …), the pairs summed, residual, own feed-forward. A stream that is missing has no tokens, or only tokens of
-weight 0, and then gives nothing to the others. Shapes: `b` batch, `n_s` tokens of stream `s`, `d` width.
+The block of ViLBERT (Lu et al. 2019, figure 2b) for three streams: pre-norm, one softmax for each ordered pair of
+streams (`α_IT`, `α_IR`, `α_TR`, …), the pairs summed, residual, own feed-forward. A stream that is missing gives
+nothing to the others. Shapes: `b` batch, `n_s` tokens of stream `s`, `d` width.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from engine.fusion.attention import FeedForward, attention_shares, merge_heads, split_heads
-
-STREAMS = ("image", "text", "persona")
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """Tokens of one stream: `tokens: (b, n_s, d)`, `weights: (b, n_s)` in [0, 1], 0 for padding."""
-
-    tokens: Tensor
-    weights: Tensor
+from engine.fusion.streams import STREAMS, Fused, Stream, lay_side_by_side
 
 
 class CoAttentionLayer(nn.Module):
@@ -70,9 +60,8 @@ class CoAttention(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(CoAttentionLayer(width, num_heads=num_heads) for _ in range(num_layers))
 
-    def forward(self, streams: Mapping[str, Stream]) -> dict[str, Stream]:
-        """Each stream `(b, n_s, d)` → `(b, n_s, d)`."""
-        fused = dict(streams)
+    def forward(self, streams: Mapping[str, Stream]) -> Fused:
+        """Each stream's tokens, `n` = `n_image` + `n_text` + `n_persona`, knowing of the other streams."""
         for layer in self.layers:
-            fused = layer(fused)
-        return fused
+            streams = layer(streams)
+        return lay_side_by_side(streams)

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from engine.errors import ConfigurationError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG_FILE = "config.json"
 Policy = Literal["pictures", "always"]
 
@@ -22,7 +22,8 @@ class FusionConfig:
     `decoder` and `decoder_width` say which language model reads the prefix; `embedding_scale` is the root mean square
     of that model's token embeddings, to which the prefix is scaled. `policy` says which turns get a prefix: only those
     with pictures, or all. `num_lexical_tokens` is how many of a class name's own tokens the lexical path can spell
-    (0: there is no such path).
+    (0: there is no such path). `has_heads`: whether the heads that match pictures with texts and fill in words were
+    trained along. `adapter` is the digest of the decoder's adapter that the prefix was trained with, or empty.
     """
 
     decoder: str
@@ -41,6 +42,8 @@ class FusionConfig:
     num_lexical_tokens: int = 4
     max_images: int = 4
     policy: Policy = "pictures"
+    has_heads: bool = False
+    adapter: str = ""
     format_version: int = FORMAT_VERSION
 
     def save(self, folder: Path) -> None:

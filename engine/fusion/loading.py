@@ -7,12 +7,12 @@ from engine.decoder.language_model import LanguageModel
 from engine.encoders.image import ImageEncoder
 from engine.encoders.text import TextEncoder
 from engine.errors import ConfigurationError
+from engine.fusion.kinds import KINDS
 from engine.fusion.pipeline import FusionPipeline
 from engine.fusion.types import TurnFuser
 from engine.fusion.weights import bind, read_fusion, shipped_folder
 from engine.models.store import ModelStore
 
-KINDS = ("coattention",)
 SWITCHED_OFF = "none"
 
 
@@ -23,15 +23,20 @@ def load(config: EngineConfig, *, models: ModelStore, language_model: LanguageMo
     if config.fusion not in KINDS:
         raise ConfigurationError(f"engine.fusion is {config.fusion!r}; known are {', '.join((*KINDS, SWITCHED_OFF))}")
     folder = config.fusion_weights or shipped_folder(language_model.name)
-    return None if folder is None else _load(folder, models=models, language_model=language_model)
+    return None if folder is None else _load(folder, kind=config.fusion, models=models, language_model=language_model)
 
 
-def _load(folder: Path, *, models: ModelStore, language_model: LanguageModel) -> TurnFuser:
+def _load(folder: Path, *, kind: str, models: ModelStore, language_model: LanguageModel) -> TurnFuser:
     saved = read_fusion(folder)
     if saved.config.decoder != language_model.name:
         raise ConfigurationError(
             f"the fusion weights in {folder} were trained for {saved.config.decoder}, not for {language_model.name}; "
             "train some for this decoder (docs/training.md), or leave engine.fusion_weights out"
+        )
+    if saved.config.kind != kind:
+        raise ConfigurationError(
+            f"the fusion weights in {folder} are of kind {saved.config.kind}, and engine.fusion is {kind}; "
+            f'set engine.fusion = "{saved.config.kind}", or train some of kind {kind} (docs/training.md)'
         )
     device = language_model.device
     model = bind(

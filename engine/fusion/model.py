@@ -3,21 +3,25 @@ trained by this project.
 
 Owns the projections into the common width, the vocabulary of concept words, and how streams are padded into a batch.
 Knows no files and no requests. Shapes: `b` batch, `n_p` patches and `n_c` concepts of one picture, `n_i` image
-tokens, `n_t` text tokens, `n_r` persona tokens, `k` prefix tokens, `d` width, `d_i`, `d_t`, `d_lm` widths of image
-encoder, text encoder and language model, `m` tokens of a class name.
+tokens, `n_t` text tokens, `n_r` persona tokens, `n` fused tokens, `k` prefix tokens, `d` width, `d_i`, `d_t`, `d_lm`
+widths of image encoder, text encoder and language model, `e` width of embeddings, `m` tokens of a class name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from engine.encoders.types import ImageFeatures
-from engine.fusion.coattention import STREAMS, CoAttention, Stream
+from engine.encoders.types import ImageFeatures, SentenceFeatures
+from engine.errors import ConfigurationError
 from engine.fusion.config import FusionConfig
+from engine.fusion.kinds import POOLING, build_fusion
+from engine.fusion.matching import MatchingHead
+from engine.fusion.oneway import LateFusion
 from engine.fusion.readout import LexicalPath, Readout
+from engine.fusion.streams import STREAMS, Fused, Stream, only
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +48,31 @@ class ConceptVocabulary:
 
 @dataclass(frozen=True, slots=True)
 class FusedBatch:
-    """`prefix: (b, k, d_lm)`; `attention[stream]: (b, k, n_s)`, padded as the batch was."""
+    """`prefixes[j]: (b, k, d_lm)`, more than one where the language model's answers to several are to be mixed, and
+    `mixture: (b, len(prefixes))` their shares. `attention[stream]: (b, k, n_s)`, padded as the batch was."""
 
-    prefix: Tensor
+    prefixes: tuple[Tensor, ...]
+    mixture: Tensor
     attention: dict[str, Tensor]
+
+    @property
+    def prefix(self) -> Tensor:
+        """The only prefix, `(b, k, d_lm)`."""
+        (prefix,) = self.prefixes
+        return prefix
+
+
+@dataclass(frozen=True, slots=True)
+class _Concepts:
+    """Concept words of all of a turn's pictures: `ids`, `weights: (b, pictures · n_c)`, `tokens: (b, …, d)`."""
+
+    ids: Tensor
+    weights: Tensor
+    tokens: Tensor
 
 
 class FusionModel(nn.Module):
-    """Projections, co-attention, readout."""
+    """Projections, fusion, readout, and the heads that learn to match and to fill in."""
 
     meanings: Tensor
     names: Tensor
@@ -72,7 +93,7 @@ class FusionModel(nn.Module):
         )
         self.persona_projection = nn.Linear(config.text_width, config.width)
         self.stream_marks = nn.ParameterDict({name: torch.zeros(config.width) for name in (*STREAMS, "concept")})
-        self.fusion = CoAttention(config.width, num_layers=config.num_layers, num_heads=config.num_heads)
+        self.fusion = build_fusion(config.kind, config.width, num_layers=config.num_layers, num_heads=config.num_heads)
         self.readout = Readout(
             config.width,
             num_heads=config.num_heads,
@@ -84,10 +105,14 @@ class FusionModel(nn.Module):
                 config.width,
                 num_prefix_tokens=config.num_prefix_tokens,
                 num_name_tokens=config.num_lexical_tokens,
+                is_pooling=config.kind in POOLING,
             )
             if config.num_lexical_tokens
             else None
         )
+        self.matching = MatchingHead(config) if config.has_heads else None
+        # Masked language modelling: back from the common width to the text encoder's.
+        self.unmask = nn.Linear(config.width, config.text_width) if config.has_heads else None
 
     @property
     def is_untrained(self) -> bool:
@@ -95,38 +120,96 @@ class FusionModel(nn.Module):
         gates = [self.readout.gate] + ([self.lexical_path.gate] if self.lexical_path is not None else [])
         return not any(bool(gate.any()) for gate in gates)
 
-    def forward(self, turns: Sequence[TurnFeatures]) -> FusedBatch:
-        """Fuse a batch of turns."""
-        concept_ids, concept_weights = self._concepts(turns)
-        streams = {
-            "image": self._image_stream(turns, concept_ids, concept_weights),
+    def forward(
+        self, turns: Sequence[TurnFeatures], *, token_weights: Mapping[str, Tensor] | None = None
+    ) -> FusedBatch:
+        """Fuse a batch of turns. `token_weights[stream]: (b, n_s)` multiply the tokens' weights: 0 masks a token."""
+        concepts = self._concepts([turn.images for turn in turns])
+        streams = self._streams(turns, concepts)
+        if token_weights is not None:
+            streams = {
+                name: Stream(stream.tokens, stream.weights * token_weights[name]) if name in token_weights else stream
+                for name, stream in streams.items()
+            }
+            num_concepts = concepts.weights.shape[1]
+            if num_concepts:
+                concepts = _Concepts(concepts.ids, streams["image"].weights[:, -num_concepts:], concepts.tokens)
+        fused = self.fusion(streams)
+        if not isinstance(self.fusion, LateFusion):
+            prefix, shares = self._read(fused, concepts)
+            attention = {name: shares @ fused.origins[name] for name in STREAMS}
+            return FusedBatch((prefix,), prefix.new_ones(len(turns), 1), attention)
+        return self._read_each(self.fusion, fused, streams, concepts)
+
+    def fuse_streams(self, turns: Sequence[TurnFeatures]) -> Fused:
+        """The streams after the fusion, before the readout."""
+        fused: Fused = self.fusion(self._streams(turns, self._concepts([turn.images for turn in turns])))
+        return fused
+
+    def embed_images(self, images: Sequence[ImageFeatures]) -> Tensor:
+        """Each picture's embedding, of length 1: `(b, e)`. It is the nearer to a text's the better they fit."""
+        return self._matching().embed_images(
+            torch.stack([image.patches.mean(dim=0) for image in images]),
+            self.meanings[torch.stack([image.concept_ids for image in images]).long()],
+            torch.stack([image.concept_weights for image in images]),
+        )
+
+    def embed_texts(self, texts: Sequence[SentenceFeatures]) -> Tensor:
+        """Each text's embedding, of length 1: `(b, e)`."""
+        return self._matching().embed_texts(torch.stack([text.pooled for text in texts]))
+
+    def match_scores(self, images: Sequence[ImageFeatures], texts: Sequence[SentenceFeatures]) -> Tensor:
+        """How well picture `j` and text `j` fit, `(b,)`: a logit, from both seen in each other's light."""
+        alike = (self.embed_images(images) * self.embed_texts(texts)).sum(dim=-1)
+        none = self.meanings[:0]
+        turns = [TurnFeatures((image,), text.tokens, none) for image, text in zip(images, texts, strict=True)]
+        return self._matching().score(alike, self.fuse_streams(turns))
+
+    def _matching(self) -> MatchingHead:
+        if self.matching is None:
+            raise ConfigurationError("these fusion weights have no matching head; train them again")
+        return self.matching
+
+    def _read(self, fused: Fused, concepts: _Concepts) -> tuple[Tensor, Tensor]:
+        """The prefix `(b, k, d_lm)` and the readout's attention `(b, k, n)`."""
+        prefix, states, shares = self.readout(fused.tokens, fused.weights)
+        prefix = prefix * self.config.embedding_scale
+        if self.lexical_path is not None and concepts.ids.shape[1]:
+            names, is_token = self.names[concepts.ids], self.is_token[concepts.ids]
+            prefix = prefix + self.lexical_path(states, concepts.tokens, concepts.weights, names, is_token)
+        return prefix, shares
+
+    def _read_each(
+        self, fusion: LateFusion, fused: Fused, streams: Mapping[str, Stream], concepts: _Concepts
+    ) -> FusedBatch:
+        """A prefix for each stream alone."""
+        mixture = fusion.mixture(streams)
+        prefixes, attention = [], {}
+        for j, name in enumerate(STREAMS):
+            alone = only(fused.streams, [name])
+            weights = torch.cat([alone[other].weights for other in STREAMS], dim=1)
+            seen = concepts if name == "image" else _Concepts(*(part[:, :0] for part in _parts(concepts)))
+            prefix, shares = self._read(Fused(fused.tokens, weights, fused.origins, alone), seen)
+            prefixes.append(prefix)
+            attention[name] = mixture[:, j, None, None] * (shares @ fused.origins[name])
+        return FusedBatch(tuple(prefixes), mixture, attention)
+
+    def _streams(self, turns: Sequence[TurnFeatures], concepts: _Concepts) -> dict[str, Stream]:
+        return {
+            "image": self._image_stream(turns, concepts),
             "text": self._stream([turn.text for turn in turns], self.text_projection, mark="text"),
             "persona": self._stream([turn.persona for turn in turns], self.persona_projection, mark="persona"),
         }
-        fused = self.fusion(streams)
-        tokens = torch.cat([fused[name].tokens for name in STREAMS], dim=1)
-        weights = torch.cat([fused[name].weights for name in STREAMS], dim=1)
-        prefix, states, attention = self.readout(tokens, weights)
-        prefix = prefix * self.config.embedding_scale
-        if self.lexical_path is not None and concept_ids.shape[1]:
-            concepts = self._concept_tokens(concept_ids)
-            names, is_token = self.names[concept_ids], self.is_token[concept_ids]
-            prefix = prefix + self.lexical_path(states, concepts, concept_weights, names, is_token)
-        sizes = [fused[name].tokens.shape[1] for name in STREAMS]
-        return FusedBatch(prefix, dict(zip(STREAMS, attention.split(sizes, dim=-1), strict=True)))
 
-    def _concepts(self, turns: Sequence[TurnFeatures]) -> tuple[Tensor, Tensor]:
-        """Concept words of all of a turn's pictures: ids and weights, `(b, pictures · n_c)`."""
+    def _concepts(self, images: Sequence[Sequence[ImageFeatures]]) -> _Concepts:
         device = self.meanings.device
-        ids = [_concatenate([image.concept_ids for image in turn.images], device=device).long() for turn in turns]
-        weights = [_concatenate([image.concept_weights for image in turn.images], device=device) for turn in turns]
-        return pad_sequence(ids, batch_first=True), pad_sequence(weights, batch_first=True)
+        ids = [_concatenate([image.concept_ids for image in row], device=device).long() for row in images]
+        weights = [_concatenate([image.concept_weights for image in row], device=device) for row in images]
+        padded = pad_sequence(ids, batch_first=True)
+        tokens = self.concept_projection(self.meanings[padded]) + self.stream_marks["concept"]
+        return _Concepts(padded, pad_sequence(weights, batch_first=True), tokens)
 
-    def _concept_tokens(self, ids: Tensor) -> Tensor:
-        tokens: Tensor = self.concept_projection(self.meanings[ids]) + self.stream_marks["concept"]
-        return tokens
-
-    def _image_stream(self, turns: Sequence[TurnFeatures], concept_ids: Tensor, concept_weights: Tensor) -> Stream:
+    def _image_stream(self, turns: Sequence[TurnFeatures], concepts: _Concepts) -> Stream:
         """Patches of all pictures, then their concept words: `n_i` = pictures · (`n_p` + `n_c`)."""
         width, device = self.config.image_width, self.meanings.device
         patches = [
@@ -135,8 +218,7 @@ class FusionModel(nn.Module):
         ]
         stream = self._stream(patches, self.patch_projection, mark="image")
         return Stream(
-            torch.cat([stream.tokens, self._concept_tokens(concept_ids)], dim=1),
-            torch.cat([stream.weights, concept_weights], dim=1),
+            torch.cat([stream.tokens, concepts.tokens], dim=1), torch.cat([stream.weights, concepts.weights], dim=1)
         )
 
     def _stream(self, rows: Sequence[Tensor], projection: nn.Module, *, mark: str) -> Stream:
@@ -148,3 +230,7 @@ class FusionModel(nn.Module):
 
 def _concatenate(parts: Sequence[Tensor], *, device: torch.device) -> Tensor:
     return torch.cat(list(parts)) if parts else torch.zeros(0, device=device)
+
+
+def _parts(concepts: _Concepts) -> tuple[Tensor, Tensor, Tensor]:
+    return concepts.ids, concepts.weights, concepts.tokens

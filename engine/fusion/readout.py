@@ -49,20 +49,28 @@ class Readout(nn.Module):
 
 class LexicalPath(nn.Module):
     """Lets each prefix token take embeddings of class names: which class is chosen by content and probability, which of
-    the name's tokens by a learned preference of the prefix token's place."""
+    the name's tokens by a learned preference of the prefix token's place. For a fusion that pools (`is_pooling`) it
+    pools as well: which class is a matter of probability alone."""
 
-    def __init__(self, width: int, *, num_prefix_tokens: int, num_name_tokens: int) -> None:
+    def __init__(self, width: int, *, num_prefix_tokens: int, num_name_tokens: int, is_pooling: bool = False) -> None:
         super().__init__()
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
+        self.query = None if is_pooling else nn.Linear(width, width)
+        self.key = None if is_pooling else nn.Linear(width, width)
         self.place = nn.Parameter(torch.randn(num_prefix_tokens, num_name_tokens) * 0.1)
         self.gate = nn.Parameter(torch.zeros(num_prefix_tokens, 1))
 
     def forward(self, states: Tensor, concepts: Tensor, weights: Tensor, names: Tensor, is_token: Tensor) -> Tensor:
         """`states: (b, k, d)`, `concepts: (b, n_c, d)`, `weights: (b, n_c)`, `names: (b, n_c, m, d_lm)`,
         `is_token: (b, n_c, m)` → `(b, k, d_lm)`."""
-        queries, keys = self.query(states)[:, None], self.key(concepts)[:, None]
-        which = attention_shares(queries, keys, weights)[:, 0]
+        which = self._which(states, concepts, weights)
         places = self.place[None, :, None, :].masked_fill(~is_token[:, None], torch.finfo(states.dtype).min)
         spelled = which[..., None] * places.softmax(dim=-1)
         return self.gate.tanh() * torch.einsum("bkcm,bcmd->bkd", spelled, names)
+
+    def _which(self, states: Tensor, concepts: Tensor, weights: Tensor) -> Tensor:
+        """How much of each class each prefix token takes: `(b, k, n_c)`."""
+        if self.query is None or self.key is None:
+            total = weights.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+            return (weights / total)[:, None].expand(-1, states.shape[1], -1)
+        queries, keys = self.query(states)[:, None], self.key(concepts)[:, None]
+        return attention_shares(queries, keys, weights)[:, 0]

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.fusion.attention import attention_shares
-from engine.fusion.coattention import STREAMS, CoAttention, CoAttentionLayer, Stream
+from engine.fusion.coattention import CoAttention, CoAttentionLayer
+from engine.fusion.streams import STREAMS, Stream
 
 WIDTH, NUM_HEADS = 8, 2
 
@@ -109,7 +110,7 @@ def test_a_stack_is_its_layers_in_order() -> None:
     stack = CoAttention(WIDTH, num_layers=2, num_heads=NUM_HEADS).double()
     streams = streams_of(CASES["all there"])
     expected = stack.layers[1](stack.layers[0](streams))
-    assert torch.equal(stack(streams)["text"].tokens, expected["text"].tokens)
+    assert torch.equal(stack(streams).streams["text"].tokens, expected["text"].tokens)
 
 
 def test_gradients_stay_finite_where_a_stream_is_missing() -> None:

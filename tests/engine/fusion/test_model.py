@@ -3,8 +3,8 @@ import torch
 from torch.nn import functional
 
 from engine.encoders.types import ImageFeatures
-from engine.fusion.coattention import STREAMS
 from engine.fusion.model import TurnFeatures
+from engine.fusion.streams import STREAMS
 from tests.engine.fusion.tiny import CONFIG, a_turn, an_image, tiny_fusion
 
 

@@ -1,0 +1,28 @@
+"""All fusions by name. They take the same streams and have the same number of parameters, within a few hundredths, so
+that what they are worth can be compared."""
+
+from torch import nn
+
+from engine.errors import ConfigurationError
+from engine.fusion.coattention import CoAttention
+from engine.fusion.oneway import CrossAttention, LateFusion
+from engine.fusion.pooling import Concat, Gated, PoolingFusion, Sum, Weighted
+
+COATTENTION, CROSS, LATE = "coattention", "cross", "late"
+POOLING: dict[str, type[PoolingFusion]] = {"gated": Gated, "concat": Concat, "weighted": Weighted, "sum": Sum}
+KINDS = (COATTENTION, CROSS, *POOLING, LATE)
+
+
+def build_fusion(kind: str, width: int, *, num_layers: int, num_heads: int) -> nn.Module:
+    """An untrained `Fusion`. Raises `ConfigurationError` for an unknown kind."""
+    coattention = CoAttention(width, num_layers=num_layers, num_heads=num_heads)
+    if kind == COATTENTION:
+        return coattention
+    num_parameters = sum(parameter.numel() for parameter in coattention.parameters())
+    if kind == CROSS:
+        return CrossAttention(width, num_layers=num_layers, num_heads=num_heads, num_parameters=num_parameters)
+    if kind == LATE:
+        return LateFusion(width, num_layers=num_layers, num_parameters=num_parameters)
+    if kind in POOLING:
+        return POOLING[kind](width, num_layers=num_layers, num_parameters=num_parameters)
+    raise ConfigurationError(f"there is no fusion {kind!r}; known are {', '.join(KINDS)}")
