@@ -72,16 +72,6 @@ class FusionPipeline:
         self._pictures: _Recent[str, ImageFeatures] = _Recent(MAX_KEPT_PICTURES)
         self._contexts: _Recent[tuple[str, str, tuple[str, ...]], FusedContext] = _Recent(MAX_KEPT_CONTEXTS)
 
-    @property
-    def model(self) -> FusionModel:
-        """The trained model, for work beside replies: matching, explaining."""
-        return self._model
-
-    @property
-    def text_encoder(self) -> TextEncoder:
-        """The encoder that the model was trained with."""
-        return self._text
-
     def encode_images(self, images: tuple[Image, ...]) -> tuple[ImageFeatures, ...]:
         """Features of each picture, from the cache where they are known."""
         return self._encode(images)
