@@ -1,0 +1,168 @@
+"""What is measured: a fusion model beside the frozen models that it works with.
+
+Owns loading and the two questions that every figure asks: how likely is a reply, and what would be said. Shapes: `b`
+samples, `k` prefix tokens, `d_lm` width of the language model.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import DynamicCache
+
+from engine.config import EngineConfig
+from engine.decoder.checkpoint import open_checkpoint
+from engine.device import bound_threads, choose_device, choose_dtype
+from engine.errors import ConfigurationError
+from engine.evaluation.figures import Values
+from engine.fusion.config import FusionConfig
+from engine.fusion.model import FusionModel
+from engine.fusion.weights import WEIGHTS_FILE, bind, read_fusion, shipped_folder
+from engine.models.store import ModelStore
+from engine.training.samples import TrainingSample
+from engine.training.workshop import Workshop, open_workshop
+
+BATCH_SIZE = 32
+SENTENCE_ENDS = ".!?\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A fusion model, or `None` for the language model alone: then no turn gets a prefix."""
+
+    workshop: Workshop
+    model: FusionModel | None
+
+    def losses(self, samples: Sequence[TrainingSample], *, has_prefix: bool = True) -> Values:
+        """The mean loss over the tokens of each sample's reply, `(b,)`."""
+        order = sorted(range(len(samples)), key=lambda row: len(samples[row].reply) + len(samples[row].turns[-1].text))
+        losses = np.zeros(len(samples))
+        for start in range(0, len(order), BATCH_SIZE):
+            rows = order[start : start + BATCH_SIZE]
+            losses[rows] = self._batch_losses([samples[row] for row in rows], has_prefix=has_prefix).cpu().numpy()
+        return losses
+
+    @torch.no_grad()
+    def _batch_losses(self, samples: Sequence[TrainingSample], *, has_prefix: bool) -> Tensor:
+        examples = [self.workshop.encoder.example(sample) for sample in samples]
+        prefix = self._prefix(samples, has_prefix=has_prefix)
+        token_losses, rows = self.workshop.decoder.reply_losses(examples, prefix)
+        totals = torch.zeros(len(samples), device=rows.device).index_add(0, rows, token_losses)
+        return (totals / torch.bincount(rows, minlength=len(samples))).double()
+
+    @torch.no_grad()
+    def _prefix(self, samples: Sequence[TrainingSample], *, has_prefix: bool) -> Tensor | None:
+        if self.model is None or not has_prefix:
+            return None
+        prefix: Tensor = self.model(self.workshop.encoder.turns(samples)).prefix
+        return prefix
+
+    def replies(
+        self,
+        samples: Sequence[TrainingSample],
+        *,
+        has_prefix: bool = True,
+        max_new_tokens: int = 32,
+        is_one_sentence: bool = False,
+    ) -> list[str]:
+        """What would be said instead of each sample's reply, by the likeliest token at every step."""
+        order = sorted(range(len(samples)), key=lambda row: len(samples[row].system_prompt))
+        said: dict[int, str] = {}
+        for start in range(0, len(order), BATCH_SIZE):
+            rows = order[start : start + BATCH_SIZE]
+            batch = [samples[row] for row in rows]
+            prefix = self._prefix(batch, has_prefix=has_prefix)
+            texts = self._continue(batch, prefix, max_new_tokens=max_new_tokens, is_one_sentence=is_one_sentence)
+            said.update(zip(rows, texts, strict=True))
+        return [said[row] for row in range(len(samples))]
+
+    @torch.no_grad()
+    def _continue(
+        self, samples: Sequence[TrainingSample], prefix: Tensor | None, *, max_new_tokens: int, is_one_sentence: bool
+    ) -> list[str]:
+        decoder = self.workshop.decoder
+        inputs, mask = self._prompts(samples, prefix)
+        cache = DynamicCache()
+        ids: list[list[int]] = [[] for _ in samples]
+        is_done = [False] * len(samples)
+        positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
+        for _ in range(max_new_tokens):
+            logits = decoder.model(
+                inputs_embeds=inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            ).logits[:, -1]
+            chosen = logits.argmax(dim=-1)
+            for row, token in enumerate(chosen.tolist()):
+                if not is_done[row]:
+                    is_done[row] = token == decoder.tokenizer.eos_token_id
+                    if not is_done[row]:
+                        ids[row].append(token)
+                        is_done[row] = is_one_sentence and _ends(decoder.tokenizer.decode([token]))
+            if all(is_done):
+                break
+            inputs = functional.embedding(chosen[:, None], decoder.embeddings)
+            positions = positions[:, -1:] + 1
+            mask = torch.cat([mask, mask.new_ones(len(samples), 1)], dim=1)
+        return [decoder.tokenizer.decode(row, skip_special_tokens=True).strip() for row in ids]
+
+    def _prompts(self, samples: Sequence[TrainingSample], prefix: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Head, prefix and tail of each sample, padded in front: `(b, s, d_lm)` and its mask `(b, s)`."""
+        decoder = self.workshop.decoder
+        rows = []
+        for row, sample in enumerate(samples):
+            head, tail = (
+                functional.embedding(torch.tensor(ids, dtype=torch.long, device=decoder.device), decoder.embeddings)
+                for ids in decoder.prompt(sample.system_prompt, sample.turns)
+            )
+            rows.append(torch.cat([head, tail] if prefix is None else [head, prefix[row].to(head.dtype), tail]))
+        longest = max(map(len, rows))
+        inputs = torch.stack([functional.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=decoder.device)
+        return inputs, mask
+
+
+def _ends(text: str) -> bool:
+    return any(mark in text for mark in SENTENCE_ENDS)
+
+
+def open_subject(weights: Path | None, *, cache: Path, device: str, decoder: str) -> Subject:
+    """The fusion in the folder `weights`; `None` is the language model `decoder` alone."""
+    chosen = choose_device(device)
+    bound_threads(None)
+    models = ModelStore(cache)
+    name = decoder if weights is None else FusionConfig.load(weights).decoder
+    workshop = open_workshop(
+        open_checkpoint(EngineConfig(cache_dir=cache, decoder=name), models),
+        models=models,
+        features=cache / "features",
+        device=str(chosen),
+        dtype=choose_dtype("auto", chosen),
+    )
+    return Subject(workshop, None if weights is None else load_fusion(weights, workshop))
+
+
+def load_fusion(weights: Path, workshop: Workshop) -> FusionModel:
+    """Trained weights, ready to measure."""
+    return bind(
+        read_fusion(weights),
+        tokenize=workshop.decoder.tokenize,
+        embeddings=workshop.decoder.embeddings,
+        device=torch.device(workshop.device),
+    )
+
+
+def shipped_weights(decoder: str) -> Path:
+    """The folder that ships for `decoder`. Raises `ConfigurationError` where none does."""
+    folder = shipped_folder(decoder)
+    if folder is None:
+        raise ConfigurationError(f"no fusion weights ship for {decoder}; name a folder with --weights, or `none`")
+    return folder
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 of the weights file, in hex."""
+    return hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
