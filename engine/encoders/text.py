@@ -10,14 +10,16 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import BertModel
 
 from engine.encoders.types import SentenceFeatures, TextFeatures
-from engine.errors import WeightsError
+from engine.errors import ConfigurationError, WeightsError
 
 # Longer texts are cut: the language model reads all of the words anyway, the fusion needs only their gist.
 MAX_TOKENS = 64
 BATCH_SIZE = 64
+START, END, MASK = "[CLS]", "[SEP]", "[MASK]"
 
 
 class TextEncoder:
@@ -69,6 +71,39 @@ class TextEncoder:
             for row, encoding in enumerate(encodings):
                 sentences.append(SentenceFeatures(states[row, _is_word(encoding, states.device)], pooled[row]))
         return sentences
+
+    @property
+    def embeddings(self) -> Tensor:
+        """The table of token embeddings, `(vocabulary, d_t)`."""
+        table: Tensor = self.model.get_input_embeddings().weight
+        return table
+
+    @property
+    def mask_id(self) -> int:
+        """The token that hides another one. Raises `ConfigurationError` where the encoder has none."""
+        number = self.tokenizer.token_to_id(MASK)
+        if number is None:
+            raise ConfigurationError(f"this text encoder has no token {MASK}: leave out the task `masked`")
+        return int(number)
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text, without marks of beginning and end."""
+        encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [
+            [number for number, kept in zip(one.ids, one.attention_mask, strict=True) if kept][: MAX_TOKENS - 2]
+            for one in encodings
+        ]
+
+    @torch.no_grad()
+    def encode_ids(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+        """States `(n_t, d_t)` of texts given by their tokens; marks are put around them, and left out of the states."""
+        start, end = (self.tokenizer.token_to_id(mark) for mark in (START, END))
+        device = self.model.device
+        marked = [torch.tensor([start, *row, end], device=device) for row in rows]
+        ids = pad_sequence(marked, batch_first=True)
+        mask = pad_sequence([torch.ones_like(row) for row in marked], batch_first=True)
+        states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        return [one[1 : 1 + len(row)] for one, row in zip(states, rows, strict=True)]
 
     def _pool_batch(self, texts: Sequence[str]) -> Tensor:
         states, mask, _ = self._forward(texts)

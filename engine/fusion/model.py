@@ -23,6 +23,8 @@ from engine.fusion.oneway import LateFusion
 from engine.fusion.readout import LexicalPath, Readout
 from engine.fusion.streams import STREAMS, Fused, Stream, only
 
+NO_HEADS = "these fusion weights were trained without a matching head; train them again"
+
 
 @dataclass(frozen=True, slots=True)
 class TurnFeatures:
@@ -165,9 +167,21 @@ class FusionModel(nn.Module):
         turns = [TurnFeatures((image,), text.tokens, none) for image, text in zip(images, texts, strict=True)]
         return self._matching().score(alike, self.fuse_streams(turns))
 
+    @property
+    def match_scale(self) -> Tensor:
+        """What the contrastive loss multiplies the embeddings' dot products with."""
+        return self._matching().scale
+
+    def guess(self, states: Tensor, table: Tensor) -> Tensor:
+        """Hidden words: fused text tokens `(n, d)` and the text encoder's embeddings `(v, d_t)` → logits `(n, v)`."""
+        if self.unmask is None:
+            raise ConfigurationError(NO_HEADS)
+        logits: Tensor = self.unmask(states) @ table.T
+        return logits
+
     def _matching(self) -> MatchingHead:
         if self.matching is None:
-            raise ConfigurationError("these fusion weights have no matching head; train them again")
+            raise ConfigurationError(NO_HEADS)
         return self.matching
 
     def _read(self, fused: Fused, concepts: _Concepts) -> tuple[Tensor, Tensor]:

