@@ -4,6 +4,7 @@ EngineError
 ├── ConfigurationError   the settings name something that cannot work
 ├── WeightsError         weights are missing, damaged or cannot be fetched
 ├── DeviceError          the device failed or has too little memory
+├── NotAvailable         the weights that are loaded cannot do this
 └── RequestError         this one request cannot be served
     ├── PromptTooLong    even the last turn alone does not fit
     └── EngineBusy       the queue is full
@@ -24,6 +25,10 @@ class WeightsError(EngineError):
 
 class DeviceError(EngineError):
     """The device failed, or the model does not fit into its memory."""
+
+
+class NotAvailable(EngineError):
+    """The weights that are loaded cannot do this. The text may be shown to people."""
 
 
 class RequestError(EngineError):

@@ -1,10 +1,10 @@
 """The engine's vocabulary: what is asked of it and what it answers.
 
-Owns plain values and the `ReplyEngine` seam. Knows no torch, no platform and no database, so that everything else
-may import it cheaply.
+Owns plain values and the seams `ReplyEngine` and `SeeingEngine`. Knows no torch, no platform and no database, so that
+everything else may import it cheaply.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -167,3 +167,57 @@ class Explanation:
     stream_shares: StreamShares
     method: str
     has_prefix: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the engine makes of a picture, in a sentence. `confidence` runs from 0 to 1; an unsure `text` says so."""
+
+    text: str
+    confidence: float
+    is_unsure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A picture or a text as a direction: the closer two are, the more they have in common.
+
+    Only embeddings of one `space` compare: it changes with the weights, so that kept ones are found out to be stale.
+    """
+
+    space: str
+    values: tuple[float, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """A text in another language. `is_unsure` where the model was not made for one of the two."""
+
+    text: str
+    is_unsure: bool
+
+
+class SeeingEngine(Protocol):
+    """What can be asked of an engine beside replies. All of it raises `EngineError`: `NotAvailable` where these weights
+    cannot do it. Cancelling the task stops the work within a step; running replies go on beside it."""
+
+    async def describe(self, image: Image, *, question: str | None = None, language: str | None = None) -> Sight:
+        """What `image` shows, or the answer to `question` about it. `language` is a language's English name."""
+
+    async def space(self) -> str:
+        """The space in which embeddings are made now."""
+
+    async def embed_images(self, images: Sequence[Image]) -> tuple[Embedding, ...]:
+        """Each picture's embedding."""
+
+    async def embed_text(self, text: str) -> Embedding:
+        """The embedding of a description."""
+
+    async def match(self, text: str, images: Sequence[Image]) -> tuple[float, ...]:
+        """How well the description fits each picture, from 0 to 1; above a half it fits better than not."""
+
+    async def translate(self, text: str, *, language: str, images: tuple[Image, ...] = ()) -> Translation:
+        """`text` in `language`, a language's English name. `images` came with it, and say what it is about."""
+
+    async def explain(self, request: GenerationRequest, reply: str) -> Explanation:
+        """What `reply`, the answer to `request`, was made of."""

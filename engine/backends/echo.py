@@ -6,11 +6,26 @@ Owns nothing but its pace. Knows no model and no torch; the same request always 
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import NoReturn
 
-from engine.errors import EngineError, RequestError
-from engine.types import FinishReason, GenerationRequest, ReplyChunk, ReplyStats
+from engine.errors import EngineError, NotAvailable, RequestError
+from engine.types import (
+    Embedding,
+    Explanation,
+    FinishReason,
+    GenerationRequest,
+    Image,
+    ReplyChunk,
+    ReplyStats,
+    Sight,
+    Translation,
+)
 
+NO_MODEL = (
+    "Only a rehearsal engine runs here: it repeats what it hears and sees nothing. Whoever runs me can set "
+    'engine.backend = "local" in commedia.toml.'
+)
 _WORDS = re.compile(r"\s*\S+")
 
 
@@ -48,9 +63,41 @@ class EchoEngine:
         reason = FinishReason.STOP if len(said) == len(words) else FinishReason.LENGTH
         yield ReplyChunk("", reason, stats)
 
+    async def describe(self, image: Image, *, question: str | None = None, language: str | None = None) -> Sight:  # noqa: ARG002
+        """There is no model."""
+        _refuse()
+
+    async def space(self) -> str:
+        """There is no model."""
+        _refuse()
+
+    async def embed_images(self, images: Sequence[Image]) -> tuple[Embedding, ...]:  # noqa: ARG002
+        """There is no model."""
+        _refuse()
+
+    async def embed_text(self, text: str) -> Embedding:  # noqa: ARG002
+        """There is no model."""
+        _refuse()
+
+    async def match(self, text: str, images: Sequence[Image]) -> tuple[float, ...]:  # noqa: ARG002
+        """There is no model."""
+        _refuse()
+
+    async def translate(self, text: str, *, language: str, images: tuple[Image, ...] = ()) -> Translation:  # noqa: ARG002
+        """There is no model."""
+        _refuse()
+
+    async def explain(self, request: GenerationRequest, reply: str) -> Explanation:  # noqa: ARG002
+        """There is no model."""
+        _refuse()
+
     async def aclose(self) -> None:
         """End running replies."""
         self._is_closed = True
+
+
+def _refuse() -> NoReturn:
+    raise NotAvailable(NO_MODEL)
 
 
 def echo_of(request: GenerationRequest) -> str:

