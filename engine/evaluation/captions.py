@@ -14,8 +14,9 @@ from torch.nn import functional
 
 from engine.evaluation.extras import needing_extras
 from engine.evaluation.figures import Bootstrap, Estimate, Figure, Measured, Rows, Values
-from engine.evaluation.pictures import SeenPicture, description_sample, neighbours
+from engine.evaluation.pictures import SeenPicture, neighbours
 from engine.evaluation.subject import Subject
+from engine.training.samples import caption_sample
 
 GROUP = "captions"
 MAX_NEW_TOKENS = 24
@@ -57,7 +58,7 @@ def measure_captions(
 
 
 def _generate(subject: Subject, pictures: Sequence[SeenPicture], shown: Sequence[SeenPicture] | None) -> list[str]:
-    samples = [description_sample(picture.features) for picture in pictures]
+    samples = [caption_sample("", picture.features) for picture in pictures]
     if shown is not None:
         samples = [replace(sample, images=(one.features,)) for sample, one in zip(samples, shown, strict=True)]
     return subject.replies(samples, has_prefix=shown is not None, max_new_tokens=MAX_NEW_TOKENS, is_one_sentence=True)
@@ -95,7 +96,8 @@ def bleu(texts: Sequence[str], references: Sequence[Sequence[str]], *, bootstrap
 
     with needing_extras():
         from sacrebleu.metrics.bleu import BLEU
-    metric = BLEU(tokenize="none")
+    # The effective order only changes the score of a sentence, which is not used: its counts are.
+    metric = BLEU(tokenize="none", effective_order=True)
     counts = []
     for text, known in zip(texts, references, strict=True):
         score = metric.sentence_score(tokenise(text), [tokenise(one) for one in known])

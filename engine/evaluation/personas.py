@@ -6,7 +6,6 @@ style `j`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from engine.evaluation.figures import Bootstrap, Estimate, Figure, Measured, Row
 from engine.evaluation.sets import draw
 from engine.evaluation.subject import Subject
 from engine.training.datasets import StyledAnswers
-from engine.training.samples import TrainingSample, styled_sample
+from engine.training.samples import styled_sample
 
 GROUP = "personas"
 
@@ -69,7 +68,7 @@ def _comparable(answers: Sequence[StyledAnswers]) -> tuple[tuple[str, ...], list
 def style_losses(subject: Subject, lines: Sequence[StyledAnswers], styles: Sequence[str]) -> StyleLosses:
     """Every reply of every line under every persona."""
     num = len(styles)
-    own = [[_sample(line, style) for style in styles] for line in lines]
+    own = [[styled_sample(line, style) for style in styles] for line in lines]
     fused = [
         replace(own[row][reply], facets=own[row][persona].facets)
         for row in range(len(lines)) for reply in range(num) for persona in range(num)
@@ -83,12 +82,6 @@ def style_losses(subject: Subject, lines: Sequence[StyledAnswers], styles: Seque
         unknown=subject.losses(unknown).reshape(-1, num),
         told=subject.losses(told, has_prefix=False).reshape(-1, num, num),
     )
-
-
-def _sample(line: StyledAnswers, style: str) -> TrainingSample:
-    """As training draws it, with the style given."""
-    only = StyledAnswers(line.user, {style: line.answers[style]})
-    return styled_sample(only, Random(0))  # noqa: S311 - there is nothing left to draw
 
 
 def least(losses: Values) -> Values:

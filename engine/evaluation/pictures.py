@@ -1,4 +1,4 @@
-"""A picture set as measurements take it: pictures with features and captions, and the prompt that asks about one.
+"""A picture set as measurements take it: pictures with features and captions, and a character that is shown one.
 
 Shapes: see `engine.encoders.types`.
 """
@@ -16,8 +16,6 @@ from engine.types import Role, Turn
 
 ALL = 10**9
 QUESTION = "What do you see?"
-DESCRIBER = "You describe pictures."
-REQUEST = "Describe this picture in one sentence."
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +43,11 @@ def open_set(
     return draw([one for one in seen if one.captions], limit=limit, seed=seed), notes
 
 
-def caption_sample(picture: ImageFeatures, caption: str) -> TrainingSample:
+def in_character(picture: ImageFeatures, caption: str) -> TrainingSample:
     """A character is asked what it sees, and answers with the caption."""
     persona = characters()[1].persona
     facets = tuple(facet.text for facet in persona.facets())
     return TrainingSample("scenes", describe(persona), facets, (Turn(Role.USER, QUESTION),), (picture,), caption)
-
-
-def description_sample(picture: ImageFeatures) -> TrainingSample:
-    """The plain request for a caption, behind a minimal prompt."""
-    return TrainingSample("scenes", DESCRIBER, (), (Turn(Role.USER, REQUEST),), (picture,), "")
 
 
 def neighbours(items: Sequence[SeenPicture]) -> list[SeenPicture]:

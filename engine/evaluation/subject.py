@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import DynamicCache
+from transformers.utils import logging as transformers_logging
 
 from engine.config import EngineConfig
 from engine.decoder.checkpoint import open_checkpoint
@@ -21,9 +22,10 @@ from engine.device import bound_threads, choose_device, choose_dtype
 from engine.errors import ConfigurationError
 from engine.evaluation.figures import Values
 from engine.fusion.config import FusionConfig
-from engine.fusion.model import FusionModel
+from engine.fusion.model import FusedBatch, FusionModel
 from engine.fusion.weights import WEIGHTS_FILE, bind, read_fusion, shipped_folder
 from engine.models.store import ModelStore
+from engine.training.decoder import FrozenDecoder
 from engine.training.samples import TrainingSample
 from engine.training.workshop import Workshop, open_workshop
 
@@ -49,18 +51,22 @@ class Subject:
 
     @torch.no_grad()
     def _batch_losses(self, samples: Sequence[TrainingSample], *, has_prefix: bool) -> Tensor:
+        decoder = self.workshop.decoder
         examples = [self.workshop.encoder.example(sample) for sample in samples]
-        prefix = self._prefix(samples, has_prefix=has_prefix)
-        token_losses, rows = self.workshop.decoder.reply_losses(examples, prefix)
+        fused = self._fuse(samples) if has_prefix else None
+        token_losses, rows = (
+            decoder.reply_losses(examples, None)
+            if fused is None
+            else decoder.fused_reply_losses(examples, fused, rows=range(len(samples)))
+        )
         totals = torch.zeros(len(samples), device=rows.device).index_add(0, rows, token_losses)
         return (totals / torch.bincount(rows, minlength=len(samples))).double()
 
-    @torch.no_grad()
-    def _prefix(self, samples: Sequence[TrainingSample], *, has_prefix: bool) -> Tensor | None:
-        if self.model is None or not has_prefix:
+    def _fuse(self, samples: Sequence[TrainingSample]) -> FusedBatch | None:
+        if self.model is None:
             return None
-        prefix: Tensor = self.model(self.workshop.encoder.turns(samples)).prefix
-        return prefix
+        fused: FusedBatch = self.model(self.workshop.encoder.turns(samples))
+        return fused
 
     def replies(
         self,
@@ -76,53 +82,85 @@ class Subject:
         for start in range(0, len(order), BATCH_SIZE):
             rows = order[start : start + BATCH_SIZE]
             batch = [samples[row] for row in rows]
-            prefix = self._prefix(batch, has_prefix=has_prefix)
-            texts = self._continue(batch, prefix, max_new_tokens=max_new_tokens, is_one_sentence=is_one_sentence)
+            texts = self._batch_replies(
+                batch, has_prefix=has_prefix, max_new_tokens=max_new_tokens, is_one_sentence=is_one_sentence
+            )
             said.update(zip(rows, texts, strict=True))
         return [said[row] for row in range(len(samples))]
 
     @torch.no_grad()
-    def _continue(
-        self, samples: Sequence[TrainingSample], prefix: Tensor | None, *, max_new_tokens: int, is_one_sentence: bool
+    def _batch_replies(
+        self, samples: Sequence[TrainingSample], *, has_prefix: bool, max_new_tokens: int, is_one_sentence: bool
     ) -> list[str]:
         decoder = self.workshop.decoder
-        inputs, mask = self._prompts(samples, prefix)
-        cache = DynamicCache()
+        readings, shares = self._readings(samples, has_prefix=has_prefix)
         ids: list[list[int]] = [[] for _ in samples]
         is_done = [False] * len(samples)
-        positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
         for _ in range(max_new_tokens):
-            logits = decoder.model(
-                inputs_embeds=inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-            ).logits[:, -1]
-            chosen = logits.argmax(dim=-1)
+            logits = torch.stack([reading.next_logits() for reading in readings], dim=1)
+            chosen = (logits * shares[..., None]).sum(dim=1).argmax(dim=-1)
             for row, token in enumerate(chosen.tolist()):
+                if is_done[row]:
+                    continue
+                is_done[row] = token == decoder.tokenizer.eos_token_id
                 if not is_done[row]:
-                    is_done[row] = token == decoder.tokenizer.eos_token_id
-                    if not is_done[row]:
-                        ids[row].append(token)
-                        is_done[row] = is_one_sentence and _ends(decoder.tokenizer.decode([token]))
+                    ids[row].append(token)
+                    is_done[row] = is_one_sentence and _ends(decoder.tokenizer.decode([token]))
             if all(is_done):
                 break
-            inputs = functional.embedding(chosen[:, None], decoder.embeddings)
-            positions = positions[:, -1:] + 1
-            mask = torch.cat([mask, mask.new_ones(len(samples), 1)], dim=1)
+            for reading in readings:
+                reading.read(chosen)
         return [decoder.tokenizer.decode(row, skip_special_tokens=True).strip() for row in ids]
 
-    def _prompts(self, samples: Sequence[TrainingSample], prefix: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Head, prefix and tail of each sample, padded in front: `(b, s, d_lm)` and its mask `(b, s)`."""
-        decoder = self.workshop.decoder
+    def _readings(self, samples: Sequence[TrainingSample], *, has_prefix: bool) -> tuple[list["_Reading"], Tensor]:
+        """The prompts, read once for each prefix that they have, and how the answers are mixed: `(b, readings)`."""
+        fused = self._fuse(samples) if has_prefix else None
+        prefixes = [None] if fused is None else list(fused.prefixes)
+        readings = [_Reading(self.workshop.decoder, samples, prefix) for prefix in prefixes]
+        alone = torch.ones(len(samples), 1, device=self.workshop.decoder.device)
+        return readings, alone if fused is None else fused.mixture
+
+
+class _Reading:
+    """Prompts that are read side by side, padded in front, and go on token by token."""
+
+    def __init__(self, decoder: FrozenDecoder, samples: Sequence[TrainingSample], prefix: Tensor | None) -> None:
+        """`prefix: (b, k, d_lm)`, or `None` for none."""
+        self._decoder = decoder
         rows = []
         for row, sample in enumerate(samples):
             head, tail = (
-                functional.embedding(torch.tensor(ids, dtype=torch.long, device=decoder.device), decoder.embeddings)
+                self._embed(torch.tensor(ids, dtype=torch.long, device=decoder.device))
                 for ids in decoder.prompt(sample.system_prompt, sample.turns)
             )
             rows.append(torch.cat([head, tail] if prefix is None else [head, prefix[row].to(head.dtype), tail]))
         longest = max(map(len, rows))
-        inputs = torch.stack([functional.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=decoder.device)
-        return inputs, mask
+        self._inputs = torch.stack([functional.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
+        mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+        self._mask = torch.tensor(mask, device=decoder.device)
+        self._positions = (self._mask.cumsum(dim=1) - 1).clamp_min(0)
+        self._cache = DynamicCache()
+
+    def next_logits(self) -> Tensor:
+        """Read what has come; what may come next, `(b, vocabulary)`."""
+        logits: Tensor = self._decoder.model(
+            inputs_embeds=self._inputs,
+            attention_mask=self._mask,
+            position_ids=self._positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        return logits.float()
+
+    def read(self, ids: Tensor) -> None:
+        """`ids: (b,)` come next."""
+        self._inputs = self._embed(ids[:, None])
+        self._positions = self._positions[:, -1:] + 1
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(ids), 1)], dim=1)
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        return functional.embedding(ids, self._decoder.embeddings)
 
 
 def _ends(text: str) -> bool:
@@ -133,6 +171,7 @@ def open_subject(weights: Path | None, *, cache: Path, device: str, decoder: str
     """The fusion in the folder `weights`; `None` is the language model `decoder` alone."""
     chosen = choose_device(device)
     bound_threads(None)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     models = ModelStore(cache)
     name = decoder if weights is None else FusionConfig.load(weights).decoder
     workshop = open_workshop(
