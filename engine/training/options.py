@@ -159,8 +159,11 @@ class TrainingOptions(Section):
     num_warmup_steps: int = Field(20, ge=0, description="Steps to the peak; from there on half a cosine to nothing.")
     max_gradient_norm: Positive = Field(1.0, description="Longer gradients are shortened to this.")
     focus_weight: Positive = Field(3.0, description="What words that name the picture count in a reply's loss.")
+    contrast_weight: Share = Field(
+        0.5, description="What telling personas apart counts beside the reply itself, in the task persona."
+    )
     patch_dropout: Fraction = Field(0.3, description="Share of pictures of which only the concept words are shown.")
-    log_every: Count = Field(10, description="Steps between lines of the log.")
+    log_every: Count = Field(1, description="Steps between lines of the log.")
     checkpoint_every: Count = Field(50, description="Steps between checkpoints.")
     validate_every: int = Field(100, ge=0, description="Steps between looks at the rows kept back; 0: never.")
     num_validation_batches: Count = Field(4, description="Batches of each task that such a look takes.")
@@ -188,12 +191,13 @@ def default_options(task: TaskName) -> TrainingOptions:
     return TrainingOptions(task=task)
 
 
-def read_options(task: TaskName, file: Path | None = None, *, changes: Sequence[str] = ()) -> TrainingOptions:
+def read_options(task: TaskName | None, file: Path | None = None, *, changes: Sequence[str] = ()) -> TrainingOptions:
     """The defaults of `task`, changed by a YAML file, changed by `key=value` texts (`tasks.matching.weight=0.2`).
 
-    Raises `ConfigurationError` that names file and option.
+    Without a task the file says which. Raises `ConfigurationError` that names file and option.
     """
     told = _read_mapping(file) if file is not None else {}
+    task = task or told.get("task", "fusion")
     if told.get("task", task) != task:
         raise ConfigurationError(f"{file}: task: these options are for {told['task']}, not for {task}")
     tree = _merge(default_options(task).model_dump(mode="json"), told)

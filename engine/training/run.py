@@ -1,159 +1,206 @@
-"""One training run: options, a folder with everything it wrote, and the loop.
+"""One training run: a module, its tasks, and the loop that goes on where it was stopped.
 
-The folder holds `options.json`, `log.jsonl` (a line every few steps), `checkpoint/` to go on from, and `weights/`,
-which the engine can use. Started again on the same folder, a run goes on where it stopped, with the same samples.
+Every step is a function of the options, the module and the step's number: tasks draw their samples by it, and whatever
+else is random is seeded with it. So a run that was killed goes on from its checkpoint to the loss curve that it would
+have had. Knows no task, no data and no model by name.
 """
 
-import json
 import math
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from engine.device import choose_dtype, is_out_of_memory
 from engine.errors import ConfigurationError, EngineError
-from engine.fusion.config import FusionConfig, Policy
-from engine.fusion.model import FusionModel
-from engine.fusion.weights import save_fusion
-from engine.training.decoder import FrozenDecoder, ReplyExample
-from engine.training.encoding import SampleEncoder
-from engine.training.samples import SampleMix, TrainingSample
-
-CHECKPOINT = "checkpoint"
-WEIGHTS = "weights"
+from engine.training.folder import BEST, WEIGHTS, Checkpoint, RunFolder
+from engine.training.options import Precision, TrainingOptions
+from engine.training.tasks.base import Task, TaskLoss
 
 
 class TrainingFailed(EngineError):
     """Training cannot go on. The last checkpoint is kept."""
 
 
+def _no_gauges() -> dict[str, float]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
-class TrainingOptions:
-    """What a run is told. Shares say how often each kind of sample is drawn."""
+class TrainingSetup:
+    """What is trained, by what, and how its weights are kept.
 
-    num_steps: int = 400
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    gate_learning_rate: float = 3e-2
-    weight_decay: float = 0.01
-    num_warmup_steps: int = 20
-    max_gradient_norm: float = 1.0
-    focus_weight: float = 3.0
-    share_concepts: float = 0.45
-    share_things: float = 0.27
-    share_scenes: float = 0.2
-    share_dialogues: float = 0.08
-    width: int = 256
-    num_layers: int = 2
-    num_prefix_tokens: int = 8
-    num_lexical_tokens: int = 4
-    policy: Policy = "pictures"
-    seed: int = 0
-    log_every: int = 10
-    checkpoint_every: int = 50
+    Of `module`, the parameters that require a gradient are trained; those whose names end in `gate` learn at a rate of
+    their own. `held_out` are the same tasks over the rows kept back; there may be none. `save` writes weights for the
+    engine into a new folder. `gauges` are figures for the log, like how far the gates are open.
+    """
 
-    def shares(self) -> dict[str, float]:
-        """The sample mix."""
-        return {
-            "concepts": self.share_concepts,
-            "things": self.share_things,
-            "scenes": self.share_scenes,
-            "dialogues": self.share_dialogues,
-        }
+    module: nn.Module
+    tasks: Sequence[Task]
+    save: Callable[[Path], None]
+    held_out: Sequence[Task] = ()
+    gauges: Callable[[], dict[str, float]] = _no_gauges
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Told after every step."""
+    """Told after every step. `held_out_loss` is that of the last look at the rows kept back."""
 
     step: int
     num_steps: int
     loss: float
+    held_out_loss: float | None = None
 
 
 class TrainingRun:
-    """Trains a fusion for one decoder."""
+    """Trains a setup in a folder."""
 
     def __init__(
         self,
-        folder: Path,
+        folder: RunFolder,
         *,
         options: TrainingOptions,
-        model: FusionModel,
-        class_names: tuple[str, ...],
-        decoder: FrozenDecoder,
-        encoder: SampleEncoder,
-        mix: SampleMix,
+        setup: TrainingSetup,
+        device: torch.device | None = None,
+        autocast: torch.dtype | None = None,
     ) -> None:
+        """Goes on from the folder's checkpoint, if there is one; raises `ConfigurationError` where it does not fit,
+        before anything is written. `autocast` is the number format of products while learning."""
+        if not setup.tasks:
+            raise ConfigurationError("there is nothing to learn: no task of this run has samples; see --data")
         self._folder = folder
         self._options = options
-        self._model = model
-        self._class_names = class_names
-        self._decoder = decoder
-        self._encoder = encoder
-        self._mix = mix
-        self._optimizer = torch.optim.AdamW(list(_parameter_groups(model, options)), betas=(0.9, 0.98))
+        self._setup = setup
+        self._device = device or torch.device("cpu")
+        self._autocast = autocast
+        self._optimizer = torch.optim.AdamW(list(_parameter_groups(setup.module, options)), betas=(0.9, 0.98))
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=autocast is torch.float16)
+        self._weights = {name: task.weight for name, task in options.active_tasks().items()}
         self._step = 0
+        self._elapsed_s = 0.0
+        self._best: dict[str, float] | None = None
+        self._num_looks_without_better = 0
+        self._held_out_loss: float | None = None
+        folder.check(options)
+        if (checkpoint := folder.load_checkpoint()) is not None:
+            self._restore(checkpoint)
+
+    @property
+    def step(self) -> int:
+        """Steps that are done."""
+        return self._step
 
     def run(self, advance: Callable[[Progress], None]) -> Path:
-        """Train to the end; the folder of the weights."""
-        self._open_folder()
-        self._model.train()
-        while self._step < self._options.num_steps:
-            loss, losses = self._train_step()
-            if self._step % self._options.log_every == 0 or self._step == self._options.num_steps:
-                self._log({"step": self._step, "loss": loss, **losses, "gates": self._gates(), "time": time.time()})
-            if self._step % self._options.checkpoint_every == 0 and self._step < self._options.num_steps:
-                self._save_checkpoint()
-            advance(Progress(self._step, self._options.num_steps, loss))
-        save_fusion(self._model, self._class_names, self._folder / WEIGHTS)
-        return self._folder / WEIGHTS
-
-    def _train_step(self) -> tuple[float, dict[str, float]]:
-        first = self._step * self._options.batch_size
-        samples = [self._mix.draw(first + j) for j in range(self._options.batch_size)]
-        for group in self._optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * self._schedule()
-        loss, losses = self._loss(samples)
-        if not math.isfinite(loss.item()):
+        """Train to the end; the folder of the weights. Raises `TrainingFailed`, the last checkpoint kept."""
+        self._folder.begin(self._options)
+        self._folder.mend_log(last_step=self._step)
+        self._setup.module.train()
+        try:
+            while not self._is_over():
+                self._advance(advance)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise TrainingFailed(
-                f"the loss is {loss.item()} at step {self._step}; lower --learning-rate and start again on the same "
-                "folder: it goes on from the last checkpoint"
-            )
+                f"memory ran out at step {self._step}; raise num_parts (--set num_parts={2 * self._options.num_parts}) "
+                "and start again on the same folder: it goes on from the last checkpoint"
+            ) from error
+        if self._step % self._options.checkpoint_every:
+            self._save_checkpoint()
+        return self._folder.replace(WEIGHTS, self._setup.save)
+
+    def summary(self) -> dict[str, Any]:
+        """Figures of the run as a whole."""
+        return {"steps": self._step, "elapsed_s": round(self._elapsed_s, 1), "best": self._best}
+
+    def _is_over(self) -> bool:
+        patience = self._options.patience
+        return self._step >= self._options.num_steps or 0 < patience <= self._num_looks_without_better
+
+    def _advance(self, advance: Callable[[Progress], None]) -> None:
+        options = self._options
+        start = time.perf_counter()
+        line = self._train_step()
+        is_last = self._step == options.num_steps
+        if self._step % options.log_every == 0 or is_last:
+            self._folder.log({"step": self._step, **line, **self._gauges(), "time": round(time.time(), 3)})
+        if options.validate_every and (self._step % options.validate_every == 0 or is_last):
+            self._look_at_held_out()
+        self._elapsed_s += time.perf_counter() - start
+        if self._step % options.checkpoint_every == 0:
+            self._save_checkpoint()
+        advance(Progress(self._step, options.num_steps, line["loss"], self._held_out_loss))
+
+    def _train_step(self) -> dict[str, Any]:
+        """One step of the optimiser; the line of the log that tells of it."""
+        rate = self._schedule()
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * rate
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._model.parameters(), self._options.max_gradient_norm)
-        self._optimizer.step()
+        figures = {task.name: self._learn(task) for task in self._tasks_of_step()}
+        self._scaler.unscale_(self._optimizer)
+        trained = [p for group in self._optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(trained, self._options.max_gradient_norm).item()
+        if not math.isfinite(norm) and not self._scaler.is_enabled():
+            raise self._diverged(f"the gradient is {norm}")
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         self._step += 1
-        return loss.item(), losses
-
-    def _loss(self, samples: list[TrainingSample]) -> tuple[Tensor, dict[str, float]]:
-        """Mean over the samples of the weighted mean over each reply's tokens, and the same for each kind."""
-        weight = self._options.focus_weight
-        examples = [self._encoder.example(sample, focus_weight=weight) for sample in samples]
-        prefix = self._model(self._encoder.turns(samples)).prefix
-        means = torch.cat([self._reply_means(examples, prefix, rows) for rows in _by_length(examples)])
-        order = [row for rows in _by_length(examples) for row in rows]
-        means = means[torch.tensor(order).argsort()]
-        kinds = sorted({sample.kind for sample in samples})
-        by_kind = {
-            kind: means[[j for j, sample in enumerate(samples) if sample.kind == kind]].mean().item() for kind in kinds
+        return {
+            "loss": sum(self._weight(name) * figure["loss"] for name, figure in figures.items()),
+            "tasks": figures,
+            "learning_rate": self._options.learning_rate * rate,
+            "gradient_norm": norm if math.isfinite(norm) else None,
         }
-        return means.mean(), by_kind
 
-    def _reply_means(self, examples: list[ReplyExample], prefix: Tensor, rows: list[int]) -> Tensor:
-        """The weighted mean loss of each of `rows`."""
-        chosen = [examples[row] for row in rows]
-        token_losses, places = self._decoder.reply_losses(chosen, prefix[rows])
-        weights = torch.tensor([weight for one in chosen for weight in one.reply_weights], device=places.device)
-        totals = torch.zeros(len(rows), device=places.device)
-        return totals.index_add(0, places, token_losses * weights) / totals.index_add(0, places, weights)
+    def _tasks_of_step(self) -> list[Task]:
+        sections = self._options.active_tasks()
+        return [
+            task
+            for task in self._setup.tasks
+            if task.name not in sections or self._step % sections[task.name].every == 0
+        ]
+
+    def _learn(self, task: Task) -> dict[str, float]:
+        """Add the gradient of one task's samples, slice by slice; its figures."""
+        num_parts = self._options.num_parts
+        slices = []
+        for part in range(num_parts):
+            found = self._loss(task, self._step, part=part, num_parts=num_parts)
+            value = found.total.item()
+            if not math.isfinite(value):
+                raise self._diverged(f"the loss of {task.name} is {value}")
+            weighted = self._scaler.scale(found.total * (self._weight(task.name) / num_parts))
+            weighted.backward()  # type: ignore[no-untyped-call]
+            slices.append({"loss": value, **found.parts})
+        return _means(slices)
+
+    def _loss(self, task: Task, step: int, *, part: int = 0, num_parts: int = 1, salt: str = "learn") -> TaskLoss:
+        torch.manual_seed(_seed(self._options.seed, salt, task.name, step, part))
+        with self._products():
+            return task.loss(step, part=part, num_parts=num_parts)
+
+    def _products(self) -> AbstractContextManager[object]:
+        if self._autocast is None:
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=self._autocast)
+
+    def _weight(self, name: str) -> float:
+        """A task without a section of its own counts once."""
+        return self._weights.get(name, 1.0)
+
+    def _diverged(self, what: str) -> TrainingFailed:
+        lower = self._options.learning_rate / 3
+        return TrainingFailed(
+            f"{what} at step {self._step}; lower the learning rate (--set learning_rate={lower:.2g}) and start again "
+            "on the same folder: it goes on from the last checkpoint"
+        )
 
     def _schedule(self) -> float:
         """Warm up, then a half cosine down to nothing."""
@@ -163,96 +210,123 @@ class TrainingRun:
         done = (self._step - warmup) / max(1, self._options.num_steps - warmup)
         return 0.5 * (1 + math.cos(math.pi * done))
 
-    def _gates(self) -> dict[str, float]:
-        gates = {"readout": self._model.readout.gate}
-        if self._model.lexical_path is not None:
-            gates["lexical"] = self._model.lexical_path.gate
-        return {name: round(gate.tanh().abs().mean().item(), 4) for name, gate in gates.items()}
+    def _gauges(self) -> dict[str, Any]:
+        gauges = self._setup.gauges()
+        return {"gauges": gauges} if gauges else {}
 
-    def _open_folder(self) -> None:
-        """Start the folder, or go on in it. Raises `ConfigurationError` where it holds another run."""
-        path = self._folder / "options.json"
-        options = asdict(self._options)
-        if not path.is_file():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
+    @torch.no_grad()
+    def _look_at_held_out(self) -> None:
+        """The losses over the rows kept back: always the same samples, so that looks can be compared."""
+        if not self._setup.held_out:
             return
-        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        # A smaller learning rate is the remedy for a diverged run, so it may change.
-        fixed = options.keys() - {"learning_rate", "gate_learning_rate", "checkpoint_every", "log_every"}
-        changed = sorted(name for name in fixed if known.get(name) != options[name])
-        if changed:
-            raise ConfigurationError(
-                f"{self._folder} holds a run with other options ({', '.join(changed)}); name another folder"
-            )
-        self._load_checkpoint()
+        self._setup.module.eval()
+        figures = {task.name: self._held_out_figures(task) for task in self._setup.held_out}
+        self._setup.module.train()
+        loss = sum(self._weight(name) * figure["loss"] for name, figure in figures.items())
+        self._folder.log({"step": self._step, "held_out": {"loss": loss, "tasks": figures}})
+        self._held_out_loss = loss
+        if self._best is None or loss < self._best["loss"]:
+            self._best = {"step": self._step, "loss": loss}
+            self._num_looks_without_better = 0
+            self._folder.replace(BEST, self._setup.save)
+        else:
+            self._num_looks_without_better += 1
+
+    def _held_out_figures(self, task: Task) -> dict[str, float]:
+        looks = (self._loss(task, j, salt="held out") for j in range(self._options.num_validation_batches))
+        return _means([{"loss": look.total.item(), **look.parts} for look in looks])
 
     def _save_checkpoint(self) -> None:
-        """Write beside and swap, so that a kill in between loses nothing."""
-        new = self._folder / f"{CHECKPOINT}.new"
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir()
-        save_file(dict(self._model.state_dict()), new / "model.safetensors")
-        state = self._optimizer.state_dict()["state"]
-        moments = {f"{j}.{name}": value for j, values in state.items() for name, value in values.items()}
-        save_file({name: value.contiguous() for name, value in moments.items()}, new / "optimizer.safetensors")
-        (new / "step.json").write_text(json.dumps({"step": self._step}), encoding="utf-8")
-        old = self._folder / CHECKPOINT
-        shutil.rmtree(old, ignore_errors=True)
-        new.rename(old)
+        moments = {
+            f"{number}.{name}": value.detach().contiguous()
+            for number, values in self._optimizer.state_dict()["state"].items()
+            for name, value in values.items()
+        }
+        state = {
+            "elapsed_s": self._elapsed_s,
+            "best": self._best,
+            "num_looks_without_better": self._num_looks_without_better,
+            "held_out_loss": self._held_out_loss,
+            "scaler": self._scaler.state_dict(),
+        }
+        self._folder.save_checkpoint(Checkpoint(self._step, _kept_tensors(self._setup.module), moments, state))
 
-    def _load_checkpoint(self) -> None:
-        folder = next(
-            (f for f in (self._folder / CHECKPOINT, self._folder / f"{CHECKPOINT}.new") if _is_whole(f)), None
-        )
-        if folder is None:
-            return
-        try:
-            self._model.load_state_dict(load_file(folder / "model.safetensors"))
-        except RuntimeError as error:
-            raise ConfigurationError(f"the checkpoint in {folder} has another shape; name another folder") from error
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in load_file(folder / "optimizer.safetensors").items():
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        _fill(self._setup.module, checkpoint.model, folder=self._folder.path)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in checkpoint.optimizer.items():
             number, _, moment = name.partition(".")
-            state.setdefault(int(number), {})[moment] = value
-        self._optimizer.load_state_dict({"state": state, "param_groups": self._optimizer.state_dict()["param_groups"]})
-        self._step = json.loads((folder / "step.json").read_text(encoding="utf-8"))["step"]
-
-    def _log(self, line: dict[str, Any]) -> None:
-        with (self._folder / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
-
-
-def new_config(decoder_name: str, decoder: FrozenDecoder, options: TrainingOptions) -> FusionConfig:
-    """The configuration of a fusion that is to be trained with `options`."""
-    return FusionConfig(
-        decoder=decoder_name,
-        decoder_width=decoder.embeddings.shape[-1],
-        embedding_scale=decoder.embedding_scale,
-        width=options.width,
-        num_layers=options.num_layers,
-        num_prefix_tokens=options.num_prefix_tokens,
-        num_lexical_tokens=options.num_lexical_tokens,
-        policy=options.policy,
-    )
+            moments.setdefault(int(number), {})[moment] = value
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        if self._scaler.is_enabled() and checkpoint.state.get("scaler"):
+            self._scaler.load_state_dict(checkpoint.state["scaler"])
+        self._step = checkpoint.step
+        self._elapsed_s = checkpoint.state.get("elapsed_s", 0.0)
+        self._best = checkpoint.state.get("best")
+        self._num_looks_without_better = checkpoint.state.get("num_looks_without_better", 0)
+        self._held_out_loss = checkpoint.state.get("held_out_loss")
 
 
-def _by_length(examples: list[ReplyExample]) -> list[list[int]]:
-    """Rows in two halves, short and long, so that little is padded."""
-    order = sorted(range(len(examples)), key=lambda row: len(examples[row].tail_ids) + len(examples[row].reply_ids))
-    half = (len(order) + 1) // 2
-    return [rows for rows in (order[:half], order[half:]) if rows]
+def choose_precision(precision: Precision, device: torch.device) -> tuple[torch.dtype, torch.dtype | None]:
+    """The number format of frozen models, and that of products while learning (`None`: as the tensors are).
+
+    Only CUDA multiplies in a shorter format than it keeps: elsewhere the frozen models alone are shorter. Without a
+    scaler for it, float16 loses small gradients on MPS, so that `auto` takes float32 there.
+    """
+    if precision == "auto" and device.type == "mps":
+        return torch.float32, None
+    frozen = choose_dtype(precision, device)
+    return frozen, frozen if device.type == "cuda" and frozen is not torch.float32 else None
 
 
-def _is_whole(folder: Path) -> bool:
-    return (folder / "step.json").is_file()
-
-
-def _parameter_groups(model: FusionModel, options: TrainingOptions) -> Iterator[dict[str, Any]]:
+def _parameter_groups(module: nn.Module, options: TrainingOptions) -> Iterator[dict[str, Any]]:
     """Gates start shut and have to open fast; they and other vectors are not decayed."""
-    gates = [p for name, p in model.named_parameters() if name.endswith("gate")]
-    vectors = [p for name, p in model.named_parameters() if p.ndim < 2 and not name.endswith("gate")]
-    matrices = [p for name, p in model.named_parameters() if p.ndim >= 2 and not name.endswith("gate")]
+    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    gates = [p for name, p in trained if name.endswith("gate")]
+    vectors = [p for name, p in trained if p.ndim < 2 and not name.endswith("gate")]
+    matrices = [p for name, p in trained if p.ndim >= 2 and not name.endswith("gate")]
     yield {"params": matrices, "peak_lr": options.learning_rate, "weight_decay": options.weight_decay}
     yield {"params": vectors, "peak_lr": options.learning_rate, "weight_decay": 0.0}
     yield {"params": gates, "peak_lr": options.gate_learning_rate, "weight_decay": 0.0}
+
+
+def _seed(*parts: object) -> int:
+    """A seed for torch that depends on all parts."""
+    return int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
+
+
+def _means(slices: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each figure over the slices that have it."""
+    names = dict.fromkeys(name for one in slices for name in one)
+    found = {name: [one[name] for one in slices if name in one] for name in names}
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def _kept_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint keeps: trained parameters and buffers. Frozen parameters come with the models."""
+    frozen = {name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    twins = {name for name, _ in module.named_parameters(remove_duplicate=False)} - {
+        name for name, _ in module.named_parameters()
+    }
+    return {
+        name: tensor.detach().contiguous()
+        for name, tensor in module.state_dict().items()
+        if name not in frozen and name not in twins
+    }
+
+
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor], *, folder: Path) -> None:
+    """Load what a checkpoint kept. Raises `ConfigurationError` where names or shapes differ, the module untouched."""
+    expected = _kept_tensors(module)
+    if differing := sorted(_differing(expected, tensors)):
+        raise ConfigurationError(
+            f"the checkpoint in {folder} is of another shape ({', '.join(differing[:3])}"
+            f"{f' and {len(differing) - 3} more' if len(differing) > 3 else ''}); name another folder"
+        )
+    module.load_state_dict(dict(tensors), strict=False)
+
+
+def _differing(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterable[str]:
+    names = expected.keys() | found.keys()
+    return (n for n in names if n not in expected or n not in found or expected[n].shape != found[n].shape)
