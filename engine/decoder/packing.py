@@ -2,7 +2,8 @@
 
 Owns the layout. Knows nothing of what is computed. torch lays a plain weight out anew in every call; for the single row
 of a decode step that costs more than the product. A step's numbers are the same bit for bit, those of many rows up to
-rounding. For inference only: a packed layer has no gradient, so training loads its model without.
+rounding. For inference: a packed layer passes a gradient on to its inputs, slowly, and has none of its own, so training
+loads its model without.
 """
 
 from typing import Any
@@ -25,8 +26,31 @@ class PackedLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """`inputs: (…, d_in)`."""
-        output: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self._packed, self._bias, "none", [], "")
-        return output
+        if torch.is_grad_enabled() and inputs.requires_grad:
+            passed: Tensor = _WithGradient.apply(inputs, self._packed, self._bias)  # type: ignore[no-untyped-call]
+            return passed
+        return _product(inputs, self._packed, self._bias)
+
+
+class _WithGradient(torch.autograd.Function):
+    """The packed product, with the gradient of its inputs: the weight is laid out plainly again for as long as that
+    takes."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:  # noqa: ANN401 - torch's own
+        """As without a gradient."""
+        ctx.packed = packed
+        return _product(inputs, packed, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401 - torch's own
+        """`(…, d_out)` to `(…, d_in)`."""
+        return gradients[0] @ ctx.packed.to_dense(), None, None
+
+
+def _product(inputs: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    output: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, packed, bias, "none", [], "")
+    return output
 
 
 def can_pack(model: Any) -> bool:  # noqa: ANN401 - whatever transformers has built

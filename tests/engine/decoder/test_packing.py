@@ -38,3 +38,16 @@ def test_only_bfloat16_of_a_known_family_is_packed() -> None:
     assert can_pack(model) == torch.backends.mkldnn.is_available()
     model.config.model_type = "unheard-of"
     assert not can_pack(model)
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_packed_layer_passes_its_inputs_gradient_on(has_bias: bool) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(64, 96, bias=has_bias).to(torch.bfloat16).requires_grad_(False)
+    plain = torch.randn(2, 7, 64).to(torch.bfloat16).requires_grad_()
+    packed = plain.detach().clone().requires_grad_()
+    above = torch.randn(2, 7, 96).to(torch.bfloat16)
+    (linear(plain) * above).sum().backward()
+    (PackedLinear(linear)(packed) * above).sum().backward()
+    assert packed.grad is not None
+    torch.testing.assert_close(packed.grad, plain.grad, atol=2e-2, rtol=2e-2)
