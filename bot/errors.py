@@ -5,6 +5,7 @@ BotError
 ├── StoreError         the database or the attachments folder cannot be used
 ├── PersonaError       a persona file is wrong, or no persona has that name
 ├── MediaError         a file is refused; the text may be shown to its sender
+├── CommandError       a command cannot be done; the text is for whoever used it
 ├── DeliveryError      a message could not be sent or edited
 │   └── RateLimited    … yet: try again after `retry_after_s`
 └── PlatformFatal      a platform cannot be served until an admin changes something
@@ -29,6 +30,10 @@ class PersonaError(BotError):
 
 class MediaError(BotError):
     """A file is refused. The text may be shown to whoever sent it."""
+
+
+class CommandError(BotError):
+    """A command cannot be done. The text is for whoever used it."""
 
 
 class DeliveryError(BotError):

@@ -94,6 +94,14 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplyOrigin:
+    """What a reply was made from: the turn that it answers, `None` once that is gone, and the persona as it was."""
+
+    asked_turn_id: int | None
+    persona_digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class NewTurn:
     """What is to be remembered. `message_ids` are the platform's, several where a reply was split."""
 
@@ -102,6 +110,7 @@ class NewTurn:
     author: Author | None = None
     message_ids: tuple[str, ...] = ()
     attachments: tuple[Attachment, ...] = ()
+    origin: ReplyOrigin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +123,15 @@ class StoredTurn:
     created_at: datetime
     author: Author | None = None
     attachments: tuple[Attachment, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PictureShown:
+    """A picture of a conversation: who showed it last, and when."""
+
+    attachment: Attachment
+    shown_at: datetime
+    author: Author | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,40 @@
-"""What is remembered: turns by conversation, and the persona that a room chose.
+"""What is remembered: turns by conversation, the persona that a room chose, and what pictures look like.
 
 Owns every query. Knows neither platforms nor prompts, nor where an attachment's bytes are.
 """
 
+import sys
+from array import array
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, ScalarSelect, delete, exists, func, select
+from sqlalchemy import Row, ScalarSelect, delete, exists, func, literal, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.store.database import Database
-from bot.store.tables import attachments, conversations, messages, rooms, turn_attachments, turns
-from bot.types import Attachment, Author, ConversationKey, NewTurn, Room, StoredTurn
+from bot.store.tables import (
+    attachments,
+    conversations,
+    messages,
+    picture_embeddings,
+    reply_origins,
+    rooms,
+    turn_attachments,
+    turns,
+)
+from bot.types import (
+    Attachment,
+    Author,
+    ConversationKey,
+    NewTurn,
+    PictureShown,
+    ReplyOrigin,
+    Room,
+    StoredTurn,
+)
 from engine.types import Role
 
 
@@ -51,6 +71,32 @@ class Conversations:
         )
         return await self._database.read(lambda connection: connection.scalar(query))
 
+    async def turn_of(self, room: Room, message_id: str) -> tuple[ConversationKey, int] | None:
+        """The turn that came in that message of `room`, and its conversation."""
+        query = (
+            select(conversations.c.persona_id, turns.c.id)
+            .select_from(messages.join(turns, messages.c.turn_id == turns.c.id).join(conversations))
+            .where(messages.c.room_id == _room_id(room))
+            .where(messages.c.message_id == message_id)
+        )
+        row = (await self._database.read(lambda connection: connection.execute(query))).first()
+        return None if row is None else (ConversationKey(room, row.persona_id), row.id)
+
+    async def origin_of(self, key: ConversationKey, turn_id: int) -> ReplyOrigin | None:
+        """What that reply was made from, where that was noted."""
+        query = (
+            select(reply_origins)
+            .select_from(reply_origins.join(turns, reply_origins.c.turn_id == turns.c.id))
+            .where(turns.c.conversation_id == _conversation_id(key))
+            .where(turns.c.id == turn_id)
+        )
+        row = (await self._database.read(lambda connection: connection.execute(query))).first()
+        return None if row is None else ReplyOrigin(row.asked_turn_id, row.persona_digest)
+
+    async def pictures_of(self, key: ConversationKey, *, max_pictures: int) -> list[PictureShown]:
+        """The pictures of the conversation, each once, those shown last first."""
+        return await self._database.read(lambda connection: _pictures_of(connection, key, max_pictures))
+
     async def has_attachment(self, room: Room, digest: str) -> bool:
         """Whether a turn in `room` shows that picture."""
         query = (
@@ -75,6 +121,30 @@ class Conversations:
         )
         rows = await self._database.read(lambda connection: connection.execute(query))
         return tuple(_attachment(row) for row in rows)
+
+
+class PictureEmbeddings:
+    """What stored pictures look like to the engine. Knows no room: whoever asks knows whose pictures it asks for.
+
+    Raises `StoreError`.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def of(self, digests: Sequence[str], *, space: str) -> dict[str, tuple[float, ...]]:
+        """The embeddings that are known in `space`, by the pictures' digests."""
+        query = (
+            select(picture_embeddings.c.digest, picture_embeddings.c.vector)
+            .where(picture_embeddings.c.space == space)
+            .where(picture_embeddings.c.digest.in_(digests))
+        )
+        rows = await self._database.read(lambda connection: connection.execute(query))
+        return {row.digest: _unpacked(row.vector) for row in rows}
+
+    async def put(self, vectors: Mapping[str, Sequence[float]], *, space: str) -> None:
+        """Keep embeddings, in place of older ones. Those of pictures that are gone meanwhile are dropped."""
+        await self._database.write(lambda connection: _put_embeddings(connection, vectors, space))
 
 
 class Rooms:
@@ -110,6 +180,8 @@ async def _append(connection: AsyncConnection, key: ConversationKey, turn: NewTu
         )
     if turn.attachments:
         await _link_attachments(connection, stored.id, turn.attachments)
+    if turn.origin is not None:
+        await _note_origin(connection, stored.id, turn.origin)
     return stored
 
 
@@ -157,6 +229,59 @@ async def _link_attachments(connection: AsyncConnection, turn_id: int, shown: Se
             for position, attachment in enumerate(shown)
         ],
     )
+
+
+async def _note_origin(connection: AsyncConnection, turn_id: int, origin: ReplyOrigin) -> None:
+    # A reset may have come in between: then the question is gone.
+    asked = select(turns.c.id).where(turns.c.id == origin.asked_turn_id).scalar_subquery()
+    values = {"turn_id": turn_id, "asked_turn_id": asked, "persona_digest": origin.persona_digest}
+    await connection.execute(insert(reply_origins).values(values))
+
+
+async def _pictures_of(connection: AsyncConnection, key: ConversationKey, max_pictures: int) -> list[PictureShown]:
+    last_shown = (
+        select(turn_attachments.c.digest, func.max(turns.c.id).label("turn_id"))
+        .select_from(turn_attachments.join(turns))
+        .where(turns.c.conversation_id == _conversation_id(key))
+        .group_by(turn_attachments.c.digest)
+        .subquery()
+    )
+    query = (
+        select(turns, attachments)
+        .select_from(
+            last_shown.join(turns, last_shown.c.turn_id == turns.c.id).join(
+                attachments, last_shown.c.digest == attachments.c.digest
+            )
+        )
+        .order_by(turns.c.id.desc(), attachments.c.digest)
+        .limit(max(max_pictures, 0))
+    )
+    rows = await connection.execute(query)
+    return [PictureShown(_attachment(row), row.created_at, _author(row)) for row in rows]
+
+
+async def _put_embeddings(connection: AsyncConnection, vectors: Mapping[str, Sequence[float]], space: str) -> None:
+    for digest, vector in vectors.items():
+        still_there = select(
+            attachments.c.digest, literal(space).label("space"), literal(_packed(vector)).label("vector")
+        ).where(attachments.c.digest == digest)
+        statement = insert(picture_embeddings).from_select(["digest", "space", "vector"], still_there)
+        new = {"space": statement.excluded.space, "vector": statement.excluded.vector}
+        await connection.execute(statement.on_conflict_do_update(index_elements=["digest"], set_=new))
+
+
+def _packed(vector: Sequence[float]) -> bytes:
+    numbers = array("f", vector)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def _unpacked(data: bytes) -> tuple[float, ...]:
+    numbers = array("f", data)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return tuple(numbers)
 
 
 async def _recent(connection: AsyncConnection, key: ConversationKey, max_turns: int) -> list[StoredTurn]:
@@ -248,10 +373,13 @@ def _conversation_id(key: ConversationKey) -> ScalarSelect[int]:
 
 
 def _turn(row: Row[Any], shown: tuple[Attachment, ...]) -> StoredTurn:
-    author = None
-    if row.author_user_id is not None:
-        author = Author(row.author_platform, row.author_user_id, row.author_display_name, row.author_is_bot)
-    return StoredTurn(row.id, Role(row.role), row.text, row.created_at, author, shown)
+    return StoredTurn(row.id, Role(row.role), row.text, row.created_at, _author(row), shown)
+
+
+def _author(row: Row[Any]) -> Author | None:
+    if row.author_user_id is None:
+        return None
+    return Author(row.author_platform, row.author_user_id, row.author_display_name, row.author_is_bot)
 
 
 def _attachment(row: Row[Any]) -> Attachment:

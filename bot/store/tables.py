@@ -1,4 +1,5 @@
-"""The tables: rooms, conversations, turns, the messages that turns came in, and attachments.
+"""The tables: rooms, conversations, turns, the messages that turns came in, what replies were made from, attachments,
+and what pictures look like to the engine.
 
 Owns names, types and constraints. A change here needs a migration in `migrations/versions`, and rows for it in
 `tests/migrations`. Knows no query.
@@ -15,6 +16,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -118,4 +120,22 @@ turn_attachments = Table(
     Column("turn_id", ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True),
     Column("position", Integer, primary_key=True),
     Column("digest", ForeignKey("attachments.digest"), nullable=False, index=True),
+)
+
+# A reply's question and persona, for whoever asks why it says what it says.
+reply_origins = Table(
+    "reply_origins",
+    metadata,
+    Column("turn_id", ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True),
+    Column("asked_turn_id", ForeignKey("turns.id", ondelete="SET NULL"), index=True),
+    Column("persona_digest", Text, nullable=False),
+)
+
+# Float32 numbers, little end first. They go with their picture, and only those of one space compare.
+picture_embeddings = Table(
+    "picture_embeddings",
+    metadata,
+    Column("digest", ForeignKey("attachments.digest", ondelete="CASCADE"), primary_key=True),
+    Column("space", Text, nullable=False),
+    Column("vector", LargeBinary, nullable=False),
 )

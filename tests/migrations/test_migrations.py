@@ -21,9 +21,9 @@ import migrations
 from bot.errors import StoreError
 from bot.store import database as database_module
 from bot.store.database import Database, alembic_config, head_revision
-from bot.store.repositories import Conversations, Rooms
+from bot.store.repositories import Conversations, PictureEmbeddings, Rooms
 from bot.store.tables import metadata
-from bot.types import Attachment, Author, ConversationKey, NewTurn, Room
+from bot.types import Attachment, Author, ConversationKey, NewTurn, ReplyOrigin, Room
 from engine.types import Role
 
 DIGEST = "ab" * 32
@@ -40,6 +40,13 @@ ROWS = {
         INSERT INTO turn_attachments VALUES (1, 0, '{DIGEST}');
     """,
 }
+ROWS["0002"] = (
+    ROWS["0001"]
+    + f"""
+        INSERT INTO reply_origins VALUES (2, 1, 'cafe');
+        INSERT INTO picture_embeddings VALUES ('{DIGEST}', 'space-1', x'0000803f00000040');
+    """
+)
 REVISIONS = [script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()]
 
 
@@ -102,6 +109,14 @@ async def check_rows(database: Database) -> None:
     assert new is not None
     assert new.id > answered.id
     assert await conversations.reset(key) == 3
+
+
+async def test_origins_and_embeddings_of_0002_survive(filled: Database) -> None:
+    await filled.upgrade()
+    pierrot = ConversationKey(Room("discord", "100"), "pierrot")
+    assert await Conversations(filled).origin_of(pierrot, 2) == ReplyOrigin(1, "cafe")
+    assert await PictureEmbeddings(filled).of([DIGEST], space="space-1") == {DIGEST: (1.0, 2.0)}
+    assert await PictureEmbeddings(filled).of([DIGEST], space="space-2") == {}
 
 
 def test_the_steps_lead_to_the_tables_of_the_code(tmp_path: Path) -> None:

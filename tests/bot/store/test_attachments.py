@@ -11,7 +11,7 @@ import pytest
 from bot.errors import StoreError
 from bot.store.attachments import AttachmentStore
 from bot.store.database import Database
-from bot.store.repositories import Conversations
+from bot.store.repositories import Conversations, PictureEmbeddings
 from bot.types import Attachment, ConversationKey, NewTurn, Room
 from engine.types import Role
 
@@ -146,6 +146,19 @@ async def test_prune_after_a_reset(store: AttachmentStore, folder: Path, convers
     await conversations.reset(other)
     assert await store.prune() == 1
     assert files(folder) == []
+
+
+async def test_prune_takes_what_a_picture_looks_like_along(
+    store: AttachmentStore, database: Database, conversations: Conversations
+) -> None:
+    picture, embeddings = await put(store), PictureEmbeddings(database)
+    await conversations.append(KEY, NewTurn(Role.USER, "look", attachments=(picture,)))
+    await embeddings.put({DIGEST: (1.0,)}, space="s")
+    await store.prune()
+    assert await embeddings.of([DIGEST], space="s") == {DIGEST: (1.0,)}
+    await conversations.reset(KEY)
+    await store.prune()
+    assert await embeddings.of([DIGEST], space="s") == {}
 
 
 async def test_prune_spares_what_was_just_put(store: AttachmentStore, folder: Path) -> None:

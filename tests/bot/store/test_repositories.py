@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bot.store.database import Database
-from bot.store.repositories import Conversations, Rooms
-from bot.types import Attachment, Author, ConversationKey, NewTurn, Room, StoredTurn
+from bot.store.repositories import Conversations, PictureEmbeddings, Rooms
+from bot.types import Attachment, Author, ConversationKey, NewTurn, ReplyOrigin, Room, StoredTurn
 from engine.types import Role
 
 ROOM = Room("discord", "1")
@@ -209,6 +209,57 @@ async def test_nothing_of_a_room_is_reached_from_another(conversations: Conversa
         assert await texts(conversations, ConversationKey(room, "pierrot")) == []
 
 
+# What replies were made from, and pictures by their content
+
+
+async def test_a_message_leads_to_its_turn_and_a_reply_to_what_it_was_made_from(conversations: Conversations) -> None:
+    asked = await conversations.append(KEY, said("why?", "m1"))
+    assert asked is not None
+    reply = await conversations.append(KEY, replace(replied("so", "m2", "m3"), origin=ReplyOrigin(asked.id, "abc")))
+    assert reply is not None
+    assert await conversations.turn_of(ROOM, "m1") == (KEY, asked.id)
+    assert await conversations.turn_of(ROOM, "m3") == (KEY, reply.id)
+    assert await conversations.origin_of(KEY, reply.id) == ReplyOrigin(asked.id, "abc")
+    assert await conversations.origin_of(KEY, asked.id) is None
+    assert await conversations.turn_of(Room("discord", "2"), "m1") is None
+    assert await conversations.origin_of(replace(KEY, persona_id="colombina"), reply.id) is None
+
+
+async def test_a_question_that_was_forgotten_meanwhile_is_no_obstacle(conversations: Conversations) -> None:
+    asked = await conversations.append(KEY, said("why?"))
+    assert asked is not None
+    await conversations.reset(KEY)
+    reply = await conversations.append(KEY, replace(replied("so"), origin=ReplyOrigin(asked.id, "abc")))
+    assert reply is not None
+    assert await conversations.origin_of(KEY, reply.id) == ReplyOrigin(None, "abc")
+
+
+async def test_pictures_come_newest_first_and_each_once(conversations: Conversations) -> None:
+    other = Author("discord", "43", "Bo")
+    await conversations.append(KEY, said("a dog", pictures=(DOG,)))
+    await conversations.append(KEY, said("a cat", pictures=(CAT,)))
+    again = await conversations.append(KEY, said("the dog again", author=other, pictures=(DOG,)))
+    assert again is not None
+    found = await conversations.pictures_of(KEY, max_pictures=10)
+    assert [shown.attachment for shown in found] == [DOG, CAT]
+    assert (found[0].shown_at, found[0].author) == (again.created_at, other)
+    assert await conversations.pictures_of(KEY, max_pictures=1) == found[:1]
+    await conversations.reset(KEY)
+    assert await conversations.pictures_of(KEY, max_pictures=10) == []
+
+
+async def test_embeddings_are_kept_with_their_picture_and_replaced(
+    database: Database, conversations: Conversations
+) -> None:
+    embeddings = PictureEmbeddings(database)
+    await conversations.append(KEY, said("pets", pictures=(DOG, CAT)))
+    await embeddings.put({DOG.digest: (0.5, -1.0), "0" * 64: (9.0, 9.0)}, space="old")
+    assert await embeddings.of([DOG.digest, CAT.digest, "0" * 64], space="old") == {DOG.digest: (0.5, -1.0)}
+    await embeddings.put({DOG.digest: (0.25, 2.0)}, space="new")
+    assert await embeddings.of([DOG.digest], space="old") == {}
+    assert await embeddings.of([DOG.digest], space="new") == {DOG.digest: (0.25, 2.0)}
+
+
 # Rooms
 
 
@@ -261,6 +312,8 @@ async def test_no_turn_leaks(database: Database, conversations: Conversations, h
             expected[key].append(stored)
     for key in {key for key, _ in history}:
         assert await conversations.recent(key, max_turns=1000) == expected[key]
+        found = await conversations.pictures_of(key, max_pictures=1000)
+        assert [shown.attachment for shown in found] == [turn.attachments[0] for turn in reversed(expected[key])]
     for room in {key.room for key, _ in history}:
         shown = {turn.attachments[0] for key, turns in expected.items() if key.room == room for turn in turns}
         for number in range(len(history)):
