@@ -166,6 +166,41 @@ def doctor(config: ConfigOption = None) -> None:
     sys.exit(0 if asyncio.run(report(settings)) else 1)
 
 
+@app.command("eval")
+def evaluate(
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Data sets that nothing was trained on.")],
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write everything here.")] = None,
+    plots: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Also draw the figures here.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Trained fusion weights, or `none`; what ships if left out.")
+    ] = None,
+    train: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Training sets, for nearest-neighbour captions; FOLDER/../train if there."),
+    ] = None,
+    only: Annotated[
+        str, typer.Option(help="Of likelihood, captions, matching, personas, dialogues, consistency, with commas.")
+    ] = "",
+    limit: Annotated[int | None, typer.Option(help="At most so many pictures, lines or dialogues of each set.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the resamples, and of what --limit draws.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    nli: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A natural language inference model to judge replies with.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Measure fusion weights: captions, matching, personas (docs/evaluation.md)."""
+    from engine.evaluation.command import EvaluationCommand, run
+
+    settings = read_settings(config)
+    command = EvaluationCommand(
+        data=data, json=json, plots=plots, weights=weights, train=train, only=only, limit=limit, seed=seed,
+        device=device, nli=nli, cache=settings.cache_dir, decoder=settings.engine.decoder,
+        words=" ".join(["commedia", *sys.argv[1:]]),
+    )  # fmt: skip
+    run(command, Console())
+
+
 @app.command()
 def settings() -> None:
     """Print every option with its description and default, as a commedia.toml to start from."""

@@ -1,7 +1,8 @@
 """Generated captions against human ones: BLEU-4 and CIDEr of the system and of what it has to beat.
 
-Beside the system stand the caption of the most alike training picture, and the same prompt with another picture and
-with none. Texts are compared in lower case without punctuation, as the usual tokeniser leaves them.
+The system is what `/describe` says: the candidate that fits the picture best. Beside it stand its greedy candidate, the
+caption of the most alike training picture, and the same prompt with another picture and with none. Texts are compared
+in lower case without punctuation, as the usual tokeniser leaves them.
 """
 
 import re
@@ -12,16 +13,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engine.decoder.language_model import LanguageModel
 from engine.evaluation.extras import needing_extras
 from engine.evaluation.figures import Bootstrap, Estimate, Figure, Measured, Rows, Values
 from engine.evaluation.pictures import SeenPicture, neighbours
 from engine.evaluation.subject import Subject
+from engine.fusion.kinds import LATE
+from engine.seeing.captioning import caption
+from engine.seeing.eye import Eye
 from engine.training.samples import caption_sample
 
 GROUP = "captions"
 MAX_NEW_TOKENS = 24
 MAX_EXAMPLES = 20
-SYSTEM = "the system"
+SYSTEM, GREEDY = "the system", "greedy"
 _NOT_A_WORD = re.compile(r"[^\w\s']|_")
 _CLITIC = re.compile(r"(?<=\w)(n't|'\w+)\b")
 
@@ -39,8 +44,9 @@ def measure_captions(
     set_name: str,
     bootstrap: Bootstrap,
 ) -> Measured:
-    """All four ways of captioning, and by how much the system is ahead of each."""
-    captions = {SYSTEM: _generate(subject, pictures, pictures)}
+    """All ways of captioning, and by how much the system is ahead of each."""
+    greedy = _generate(subject, pictures, pictures)
+    captions = {SYSTEM: describe(subject, pictures) or greedy, GREEDY: greedy}
     captions["image-blind, no prefix"] = _generate(subject, pictures, None)
     captions["image-blind, another picture"] = _generate(subject, pictures, neighbours(pictures))
     measured = Measured()
@@ -55,6 +61,16 @@ def measure_captions(
         for row, picture in enumerate(pictures[:MAX_EXAMPLES])
     ]
     return measured
+
+
+def describe(subject: Subject, pictures: Sequence[SeenPicture]) -> list[str]:
+    """Captions as people get them from `/describe`; none where the weights give other than one prefix."""
+    if subject.model is None or subject.model.config.kind == LATE:
+        return []
+    decoder = subject.workshop.decoder
+    language_model = LanguageModel(decoder.model, decoder.tokenizer, name=subject.workshop.decoder_name)
+    eye = Eye(subject.model, subject.workshop.text)
+    return [caption(language_model, eye, subject.on_device(picture.features)).text for picture in pictures]
 
 
 def _generate(subject: Subject, pictures: Sequence[SeenPicture], shown: Sequence[SeenPicture] | None) -> list[str]:
@@ -91,7 +107,7 @@ def _figures(
 
 
 def bleu(texts: Sequence[str], references: Sequence[Sequence[str]], *, bootstrap: Bootstrap) -> Estimate:
-    """BLEU-4 of the whole set, 0 to 100, against all references of each text."""
+    """BLEU-4 of the whole set, 0 to 1, against all references of each text."""
     import numpy as np
 
     with needing_extras():
@@ -111,6 +127,7 @@ def bleu(texts: Sequence[str], references: Sequence[Sequence[str]], *, bootstrap
             BLEU.compute_bleu(
                 sums[:order], sums[order : 2 * order], sys_len=sums[-2], ref_len=sums[-1], smooth_method="exp"
             ).score
+            / 100
         )
 
     return bootstrap.of(corpus_bleu, num_items=len(texts))

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.encoders.types import ImageFeatures
 from engine.errors import EngineError
 from engine.evaluation.extras import needing_extras
 from engine.evaluation.figures import Bootstrap, Curve, Figure, Measured, Values
@@ -127,7 +126,7 @@ def embedding_scores(
     """Cosine of the matching head's embeddings."""
     sentences = subject.workshop.text.encode_sentences(texts)
     embedded_images = [
-        model.embed_images([_on(model, one.features) for one in pictures[j : j + BATCH_SIZE]])
+        model.embed_images([subject.on_device(one.features) for one in pictures[j : j + BATCH_SIZE]])
         for j in range(0, len(pictures), BATCH_SIZE)
     ]
     embedded_texts = [model.embed_texts(sentences[j : j + BATCH_SIZE]) for j in range(0, len(sentences), BATCH_SIZE)]
@@ -137,18 +136,13 @@ def embedding_scores(
 @torch.no_grad()
 def cross_scores(model: FusionModel, subject: Subject, pictures: Sequence[SeenPicture], texts: Sequence[str]) -> Tensor:
     """The matching head's opinion of every pair, each fused anew."""
-    images = [_on(model, one.features) for one in pictures]
+    images = [subject.on_device(one.features) for one in pictures]
     sentences = subject.workshop.text.encode_sentences(texts)
     rows = []
     for image in images:
         parts = [sentences[j : j + BATCH_SIZE] for j in range(0, len(sentences), BATCH_SIZE)]
         rows.append(torch.cat([model.match_scores([image] * len(part), part) for part in parts]))
     return torch.stack(rows)
-
-
-def _on(model: FusionModel, image: ImageFeatures) -> ImageFeatures:
-    device = model.meanings.device
-    return ImageFeatures(image.patches.to(device), image.concept_ids.to(device), image.concept_weights.to(device))
 
 
 def _measure(
@@ -171,7 +165,11 @@ def _measure(
         for depth in DEPTHS:
             values[f"image→any of its captions recall@{depth} among {len(texts)}, {way}"] = best.hits(depth)
     curves = [
-        Curve(set_name, f"{direction}, {way}", tuple(float(found.hits(k).mean()) for k in range(1, CURVE_LENGTH + 1)))
+        Curve(
+            set_name,
+            f"{direction}, {way}",
+            tuple(float(found.hits(k).mean()) for k in range(1, min(CURVE_LENGTH, len(pictures)) + 1)),
+        )
         for direction, found in (("image→caption", to_captions), ("caption→image", to_pictures))
     ]
     return Measured([Figure(GROUP, set_name, name, bootstrap.mean(items)) for name, items in values.items()], curves)

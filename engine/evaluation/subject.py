@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from engine.config import EngineConfig
 from engine.decoder.checkpoint import open_checkpoint
 from engine.device import bound_threads, choose_device, choose_dtype
+from engine.encoders.types import ImageFeatures
 from engine.errors import ConfigurationError
 from engine.evaluation.figures import Values
 from engine.fusion.config import FusionConfig
@@ -39,6 +40,11 @@ class Subject:
 
     workshop: Workshop
     model: FusionModel | None
+
+    def on_device(self, image: ImageFeatures) -> ImageFeatures:
+        """A picture's features where the model computes."""
+        device = self.workshop.meanings.device
+        return ImageFeatures(image.patches.to(device), image.concept_ids.to(device), image.concept_weights.to(device))
 
     def losses(self, samples: Sequence[TrainingSample], *, has_prefix: bool = True) -> Values:
         """The mean loss over the tokens of each sample's reply, `(b,)`."""
