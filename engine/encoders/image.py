@@ -77,6 +77,12 @@ class ImageEncoder:
         weights = weights / weights.sum(dim=-1, keepdim=True)
         return [ImageFeatures(*one) for one in zip(patches, ids, weights, strict=True)]
 
+    @torch.no_grad()
+    def evidence(self, features: ImageFeatures) -> Tensor:
+        """What each patch says for each of the picture's concepts, `(n_p, n_c)`: class logits, were it all there is."""
+        logits: Tensor = self.backbone._fc(features.patches)
+        return logits[:, features.concept_ids.long()]
+
     def run(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """`pixels: (b, 3, h, w)` → patches `(b, n_p, d_i)` and class probabilities `(b, 1000)`."""
         maps: Tensor = self.backbone.extract_features(pixels)

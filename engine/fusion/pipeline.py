@@ -106,6 +106,10 @@ class FusionPipeline:
             persona=self._persona.encode(persona).tokens,
         )
 
+    def evidence(self, features: ImageFeatures) -> Tensor:
+        """What each patch of a picture says for each of its concepts: `(n_p, n_c)`."""
+        return self._image.evidence(features)
+
     def _encode(self, images: tuple[Image, ...]) -> tuple[ImageFeatures, ...]:
         """Features of each picture; those met before are not encoded again."""
         known = {image.digest: self._pictures.get(image.digest) for image in images}
