@@ -49,6 +49,8 @@ class EngineSettings(_Section):
     """`local` runs a model in this process; `echo` repeats what is said, to try platforms without a model."""
     decoder: str = "smollm2-135m-instruct"
     """The language model: a name of `commedia models list`, a folder, or a Hugging Face repository."""
+    decoder_adapter: str | None = None
+    """Folder with a low-rank adapter (LoRA) for the decoder, or `none`. Left out: the one shipped for it, if any."""
     fusion: Literal["coattention", "none"] = "coattention"
     """How picture, text and persona are fused; `none` leaves only the prompt."""
     fusion_weights: Path | None = None

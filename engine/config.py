@@ -13,11 +13,13 @@ class EngineConfig:
 
     `decoder` is a catalogue name (see `commedia models list`), a folder, or a Hugging Face repository. `fusion_weights`
     is a folder with trained fusion weights; `None` takes the ones shipped for that decoder, if there are any.
+    `decoder_adapter` is the folder of a low-rank adapter (LoRA) of the decoder, "none", or `None` for the shipped one.
     """
 
     cache_dir: Path
     backend: Literal["local", "echo"] = "local"
     decoder: str = "smollm2-135m-instruct"
+    decoder_adapter: str | None = None
     fusion: str = "coattention"
     fusion_weights: Path | None = None
     device: str = "auto"

@@ -33,6 +33,7 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.import_utils import is_torchvision_available
 
 from engine.config import EngineConfig
+from engine.decoder.adapter import adapter_digest, adapter_folder, merge_adapter
 from engine.decoder.checkpoint import Checkpoint, open_checkpoint
 from engine.decoder.prompt import PromptWriter, TokenPieces
 from engine.device import choose_device, choose_dtype, free_bytes, is_out_of_memory
@@ -74,7 +75,8 @@ class EncodedPrompt:
 
 
 class LanguageModel:
-    """A backbone with its tokenizer. `name` is what the configuration calls it."""
+    """A backbone with its tokenizer. `name` is what the configuration calls it; `adapter` is the digest of the adapter
+    in its weights, or empty."""
 
     def __init__(
         self,
@@ -84,11 +86,13 @@ class LanguageModel:
         name: str,
         processor: ProcessorMixin | None = None,
         max_context_tokens: int = 4096,
+        adapter: str = "",
     ) -> None:
         self.model: Any = model.train(False).requires_grad_(False)
         self.tokenizer = tokenizer
         self.processor: Any = processor
         self.name = name
+        self.adapter = adapter
         self.prompts = PromptWriter(tokenizer, name=name, processor=processor)
         text_config = model.config.get_text_config(decoder=True)
         self.hidden_size = int(text_config.hidden_size)
@@ -103,6 +107,7 @@ class LanguageModel:
         """The decoder that `config` names, on its device. Raises `EngineError` with a remedy."""
         device = choose_device(config.device)
         dtype = choose_dtype(config.dtype, device)
+        adapter = adapter_folder(config.decoder_adapter, decoder=config.decoder)
         checkpoint = open_checkpoint(config, models, report)
         _require_memory(checkpoint, device, dtype)
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -111,6 +116,8 @@ class LanguageModel:
             model_config = AutoConfig.from_pretrained(checkpoint.folder, **OWN_CODE_AND_FILES_ONLY)
             is_vision = _is_vision(model_config)
             model = _load_model(checkpoint.folder, dtype, is_vision=is_vision)
+            if adapter is not None:
+                merge_adapter(model, adapter, decoder=checkpoint.name)
             processor = _load_processor(checkpoint.folder) if is_vision else None
             tokenizer = processor.tokenizer if processor is not None else _load_tokenizer(checkpoint.folder)
             return cls(
@@ -119,6 +126,7 @@ class LanguageModel:
                 name=checkpoint.name,
                 processor=processor,
                 max_context_tokens=config.max_context_tokens,
+                adapter=adapter_digest(adapter),
             )
 
     @property

@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
+from engine.decoder.adapter import merge_adapter
 from engine.decoder.prompt import PromptWriter
 from engine.fusion.model import FusedBatch
 from engine.types import Turn
@@ -71,12 +72,16 @@ class FrozenDecoder:
                 module.__class__ = _FlatLinear
 
     @classmethod
-    def load(cls, folder: Path, *, name: str, dtype: torch.dtype, device: str) -> "FrozenDecoder":
-        """The checkpoint in `folder`."""
+    def load(
+        cls, folder: Path, *, name: str, dtype: torch.dtype, device: str, adapter: Path | None = None
+    ) -> "FrozenDecoder":
+        """The checkpoint in `folder`, with the low-rank adapter in the folder `adapter` merged into it."""
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, attn_implementation="eager", local_files_only=True
         )
+        if adapter is not None:
+            merge_adapter(model, adapter, decoder=name)
         return cls(model.to(device), tokenizer, name=name)
 
     @property
