@@ -36,6 +36,7 @@ from bot.personas.template import new_persona
 from bot.settings import Settings, read_settings, reference
 from bot.types import Room
 from engine.errors import EngineError
+from engine.training.cli import app as training_commands
 
 if TYPE_CHECKING:
     from engine.models.fetch import Progress as ModelProgress
@@ -53,6 +54,7 @@ database_commands = typer.Typer(help="Look after the database.", no_args_is_help
 app.add_typer(persona_commands, name="persona")
 app.add_typer(model_commands, name="models")
 app.add_typer(database_commands, name="db")
+app.add_typer(training_commands, name="train")
 
 output = Console(soft_wrap=True)
 errors = Console(stderr=True, soft_wrap=True)

@@ -47,10 +47,15 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @property
+    def options_file(self) -> Path:
+        """Where the run's options are."""
+        return self.path / OPTIONS
+
     def known_options(self) -> TrainingOptions | None:
         """The options of the run that is in here, or `None` where there is none yet. Raises `ConfigurationError` where
         the folder holds something else."""
-        file = self.path / OPTIONS
+        file = self.options_file
         if not file.is_file():
             if self.path.exists() and (not self.path.is_dir() or any(self._foreign())):
                 raise ConfigurationError(f"{self.path} holds something else than a run; name a new or empty folder")
@@ -116,7 +121,7 @@ class RunFolder:
         if data is not None:
             _write_json(self.path / DATA, data)
             _write(self.path / SKIPPED, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in skipped))
-        write_options(options, self.path / OPTIONS)
+        write_options(options, self.options_file)
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Versions, device, times."""
