@@ -1,46 +1,24 @@
 """The block against a reference in plain loops and float64, with everything that a batch can hold."""
 
-import math
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.fusion.attention import attention_shares
 from engine.fusion.coattention import CoAttention, CoAttentionLayer
 from engine.fusion.streams import STREAMS, Stream
-
-WIDTH, NUM_HEADS = 8, 2
+from tests.engine.fusion.references import CASES, NUM_HEADS, WIDTH, attend, layer_norm, randomise, streams_of, there
 
 
 def a_layer(seed: int = 0) -> CoAttentionLayer:
-    torch.manual_seed(seed)
-    layer = CoAttentionLayer(WIDTH, num_heads=NUM_HEADS).double()
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, std=0.5)
+    layer = CoAttentionLayer(WIDTH, num_heads=NUM_HEADS)
+    randomise(layer, seed=seed)
     return layer
-
-
-def streams_of(sizes: dict[str, list[list[float]]], *, seed: int = 0) -> dict[str, Stream]:
-    """Random tokens; `sizes[stream]` are the weights of each row of the batch."""
-    torch.manual_seed(seed)
-    made = {}
-    for name in STREAMS:
-        weights = torch.tensor(sizes[name], dtype=torch.float64)
-        made[name] = Stream(torch.randn(*weights.shape, WIDTH, dtype=torch.float64), weights)
-    return made
-
-
-def layer_norm(row: Tensor, norm: nn.LayerNorm) -> Tensor:
-    mean = sum(row) / len(row)
-    variance = sum((x - mean) ** 2 for x in row) / len(row)
-    return torch.stack([(x - mean) / math.sqrt(variance + norm.eps) for x in row]) * norm.weight + norm.bias
 
 
 @torch.no_grad()
 def reference(layer: CoAttentionLayer, streams: dict[str, Stream]) -> dict[str, Tensor]:
     """One token after the other, one head after the other."""
-    size = WIDTH // NUM_HEADS
     results = {}
     for name in STREAMS:
         tokens = streams[name].tokens
@@ -52,37 +30,15 @@ def reference(layer: CoAttentionLayer, streams: dict[str, Stream]) -> dict[str, 
                 for other in STREAMS:
                     if other == name:
                         continue
-                    other_tokens, weights = streams[other].tokens[b], streams[other].weights[b]
-                    there = [j for j in range(len(weights)) if weights[j] > 0]
-                    normed = {j: layer_norm(other_tokens[j], layer.norm[other]) for j in there}
-                    for head in range(NUM_HEADS):
-                        part = slice(head * size, (head + 1) * size)
-                        shares = {
-                            j: float(weights[j])
-                            * math.exp(float(query[part] @ layer.key[other](normed[j])[part]) / math.sqrt(size))
-                            for j in there
-                        }
-                        for j in there:
-                            seen[part] += shares[j] / sum(shares.values()) * layer.value[other](normed[j])[part]
+                    stream = streams[other]
+                    normed = {j: layer_norm(stream.tokens[b, j], layer.norm[other]) for j in there(stream, b)}
+                    keys = {j: layer.key[other](token) for j, token in normed.items()}
+                    values = {j: layer.value[other](token) for j, token in normed.items()}
+                    seen += attend(query, keys, values, stream.weights[b], NUM_HEADS)
                 middle = tokens[b, i] + layer.output[name](seen)
                 result[b, i] = middle + layer.feed_forward[name](layer_norm(middle, layer.feed_forward_norm[name]))
         results[name] = result
     return results
-
-
-CASES = {
-    "all there": {"image": [[1, 1, 1]], "text": [[1, 1]], "persona": [[1]]},
-    "weighted concepts": {"image": [[1, 0.7, 0.05]], "text": [[1, 1]], "persona": [[1, 1]]},
-    "no picture": {"image": [[]], "text": [[1, 1]], "persona": [[1, 1]]},
-    "no words": {"image": [[1, 1]], "text": [[]], "persona": [[1, 1]]},
-    "only a persona": {"image": [[]], "text": [[]], "persona": [[1, 1]]},
-    "several pictures": {"image": [[1] * 7], "text": [[1]], "persona": [[1, 1, 1]]},
-    "a padded batch, one without a picture": {
-        "image": [[1, 1, 0.5], [0, 0, 0], [1, 0, 0]],
-        "text": [[1, 1], [1, 0], [0, 0]],
-        "persona": [[1, 1], [1, 1], [1, 0]],
-    },
-}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -110,7 +66,9 @@ def test_a_stack_is_its_layers_in_order() -> None:
     stack = CoAttention(WIDTH, num_layers=2, num_heads=NUM_HEADS).double()
     streams = streams_of(CASES["all there"])
     expected = stack.layers[1](stack.layers[0](streams))
-    assert torch.equal(stack(streams).streams["text"].tokens, expected["text"].tokens)
+    fused = stack(streams)
+    assert torch.equal(fused.streams["text"].tokens, expected["text"].tokens)
+    assert torch.equal(fused.tokens, torch.cat([expected[name].tokens for name in STREAMS], dim=1))
 
 
 def test_gradients_stay_finite_where_a_stream_is_missing() -> None:

@@ -65,7 +65,7 @@ def test_fusion_can_be_switched_off(tmp_path: Path, store: FakeStore) -> None:
 
 
 def test_an_unknown_fusion_is_refused_by_name(tmp_path: Path, store: FakeStore) -> None:
-    with pytest.raises(ConfigurationError, match=r"magic.*coattention, none"):
+    with pytest.raises(ConfigurationError, match=r"magic.*coattention.*, none"):
         load_fuser(config_of(tmp_path, fusion="magic"), models=store, language_model=tiny_language_model())
 
 
