@@ -20,13 +20,15 @@ from bot.commands import CommandTable, build_commands
 from bot.errors import BotError, SettingsError, StoreError
 from bot.media.pictures import PictureLimits
 from bot.personas.library import PersonaLibrary
+from bot.picture_index import PictureIndex
+from bot.seeing import SeeingService
 from bot.settings import Settings
 from bot.store.attachments import AttachmentStore, write_atomically
 from bot.store.database import Database
 from bot.store.remedies import store_errors
-from bot.store.repositories import Conversations, Rooms
+from bot.store.repositories import Conversations, PictureEmbeddings, Rooms
 from engine.config import EngineConfig
-from engine.types import ReplyEngine, SamplingSettings
+from engine.types import Engine, SamplingSettings
 
 logger = logging.getLogger(__name__)
 
@@ -63,15 +65,20 @@ async def open_application(settings: Settings, *, seed: int | None = None) -> As
         stack.push_async_callback(engine.aclose)
         await engine.start()
         attachments = AttachmentStore(settings.home / "attachments", database)
+        index = PictureIndex(engine, PictureEmbeddings(database), attachments)
+        stack.push_async_callback(index.aclose)
+        conversations, options = Conversations(database), chat_options(settings, seed=seed)
         chat = ChatService(
             engine,
             library,
-            Conversations(database),
+            conversations,
             Rooms(database),
             attachments,
-            options=chat_options(settings, seed=seed),
+            options=options,
+            on_pictures=index.look_soon,
         )
-        yield Application(settings, library, attachments, chat, build_commands(chat))
+        seeing = SeeingService(engine, chat, conversations, attachments, index, picture_limits=options.picture_limits)
+        yield Application(settings, library, attachments, chat, build_commands(chat, seeing))
 
 
 async def serve(settings: Settings) -> int:
@@ -95,7 +102,7 @@ def prepare_home(home: Path) -> None:
         ) from None
 
 
-def build_engine(settings: Settings) -> ReplyEngine:
+def build_engine(settings: Settings) -> Engine:
     """The engine that `engine.backend` names. Imports torch only on the engine's own thread."""
     if settings.engine.backend == "echo":
         from engine.backends.echo import EchoEngine

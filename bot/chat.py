@@ -7,14 +7,14 @@ nor SQL nor torch: the engine, the store and the personas are handed in.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
 from bot.access import is_meant_for
 from bot.adapters.base import ReplyChannel
-from bot.errors import BotError, DeliveryError, MediaError, PersonaError, StoreError
+from bot.errors import BotError, CommandError, DeliveryError, MediaError, PersonaError, StoreError
 from bot.media.pictures import PictureLimits, PictureReader
 from bot.personas.prompt import build_request, fill_macros, speaker_label
 from bot.queues import KeyedLocks, KeyedQueues
@@ -27,12 +27,13 @@ from bot.types import (
     IncomingMessage,
     NewTurn,
     PersonaCard,
+    ReplyOrigin,
     Room,
     StoredTurn,
 )
 from engine.errors import EngineBusy, EngineError, PromptTooLong
 from engine.persona import Persona
-from engine.types import Image, ReplyEngine, Role, SamplingSettings, Turn
+from engine.types import GenerationRequest, Image, ReplyEngine, Role, SamplingSettings, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +42,16 @@ BROKEN = "Something went wrong on my side. It is in my log; please try again, or
 NOT_KEPT = "My memory has a problem, so I could not keep this. Please tell whoever runs me: my log says what to do."
 NOT_GENERATED = "I could not think of an answer: my engine has a problem. Please try again in a moment."
 TOO_BUSY = "Too many people are talking to me right now. Please try again in a minute."
+NO_REPLY = "I have not answered anything here yet: ask me something first."
+NOT_MY_REPLY = "I do not remember that message as an answer of mine. Reply to one of my answers, or to none."
+NOT_AN_ANSWER = "That was no answer to anything: there was only me."
 TOO_LONG = "That is more than I can read at once. Please send a shorter message."
 
 MAX_QUOTE_LENGTH = 300
 # Shorter words, such as "no", occur inside of others by chance.
 MIN_TELLING_LENGTH = 30
+# As far back as replies are looked for that somebody asks about.
+MAX_TURNS_LOOKED_THROUGH = 1000
 
 
 class PersonaSource(Protocol):
@@ -81,6 +87,12 @@ class ConversationStore(Protocol):
 
     async def speaker(self, room: Room, message_id: str) -> str | None:
         """The id of the persona that sent that message."""
+
+    async def turn_of(self, room: Room, message_id: str) -> tuple[ConversationKey, int] | None:
+        """The turn that came in that message, and its conversation."""
+
+    async def origin_of(self, key: ConversationKey, turn_id: int) -> ReplyOrigin | None:
+        """What that reply was made from, where that was noted."""
 
     async def has_attachment(self, room: Room, digest: str) -> bool:
         """Whether that picture was shown in `room`."""
@@ -123,6 +135,15 @@ class ChatOptions:
     pacing: Pacing = field(default_factory=Pacing)
 
 
+@dataclass(frozen=True, slots=True)
+class AskedReply:
+    """A reply, and the request that it answers, put together anew: of the persona as it is today."""
+
+    request: GenerationRequest
+    reply: str
+    has_persona_changed: bool
+
+
 class _QueueFull(BotError):
     """More messages wait in one conversation than may."""
 
@@ -158,13 +179,16 @@ class ChatService:
         attachments: PictureStore,
         *,
         options: ChatOptions | None = None,
+        on_pictures: Callable[[Sequence[Attachment]], None] | None = None,
     ) -> None:
+        """`on_pictures` hears of pictures that were shown, once their message is answered."""
         self._engine = engine
         self._library = library
         self._conversations = conversations
         self._rooms = rooms
         self._attachments = attachments
         self._options = options or ChatOptions()
+        self._on_pictures = on_pictures
         self._pictures = PictureReader(self._options.picture_limits)
         self._arrivals: KeyedLocks[Room] = KeyedLocks()
         self._replies: KeyedQueues[ConversationKey] = KeyedQueues(max_inside=self._options.max_waiting_messages)
@@ -225,30 +249,29 @@ class ChatService:
         if accepted.turn is None:
             await self._greet(accepted, channel)
             return
-        turns = await self._turns(accepted, accepted.turn)
-        is_group = accepted.message.kind is ChatKind.GROUP
-        request = build_request(
-            accepted.persona,
-            turns,
-            sampling=self._options.sampling,
-            user_name=accepted.message.author.display_name,
-            is_group=is_group,
+        request = await self._request(
+            accepted.persona, accepted.message.kind, await self._told(accepted.key, accepted.turn)
         )
+        origin = ReplyOrigin(accepted.turn.id, accepted.persona.digest())
         stream = ReplyStream(channel, reply_to=accepted.reply_to, pacing=self._options.pacing)
         try:
             await stream.deliver(self._engine.generate(request))
         finally:
             # Also what was broken off: people have seen it.
-            await self._remember(accepted.key, stream.text_to_remember, stream.message_ids)
+            await self._remember(accepted.key, stream.text_to_remember, stream.message_ids, origin=origin)
+            if accepted.turn.attachments and self._on_pictures is not None:
+                self._on_pictures(accepted.turn.attachments)
 
     async def _greet(self, accepted: _Accepted, channel: ReplyChannel) -> None:
         text = _greeting(accepted.persona, accepted.message.author.display_name)
         message_ids = await send_text(channel, text, reply_to=accepted.reply_to, pacing=self._options.pacing)
         await self._remember(accepted.key, text, message_ids)
 
-    async def _remember(self, key: ConversationKey, text: str, message_ids: tuple[str, ...]) -> None:
+    async def _remember(
+        self, key: ConversationKey, text: str, message_ids: tuple[str, ...], *, origin: ReplyOrigin | None = None
+    ) -> None:
         if text:
-            await self._conversations.append(key, NewTurn(Role.ASSISTANT, text, None, message_ids))
+            await self._conversations.append(key, NewTurn(Role.ASSISTANT, text, None, message_ids, origin=origin))
 
     # --- who answers
 
@@ -351,19 +374,33 @@ class ChatService:
         # A part is enough, for a long reply comes in several messages.
         return any(words == text or (len(words) >= MIN_TELLING_LENGTH and words in text) for text in remembered)
 
-    async def _turns(self, accepted: _Accepted, current: StoredTurn) -> list[Turn]:
-        """The conversation as the engine takes it; the last turn is the one to answer.
+    async def _told(self, key: ConversationKey, current: StoredTurn) -> list[StoredTurn]:
+        """What a reply to `current`, which comes last, is made from.
 
         Later messages wait for their own replies; replies that came after this message answer earlier ones.
         """
-        recent = await self._conversations.recent(accepted.key, max_turns=self._options.max_history_turns)
-        earlier = [turn for turn in recent if turn.id < current.id or turn.role is Role.ASSISTANT]
+        recent = await self._conversations.recent(key, max_turns=self._options.max_history_turns)
+        return [*(turn for turn in recent if turn.id < current.id or turn.role is Role.ASSISTANT), current]
+
+    async def _request(self, persona: Persona, kind: ChatKind, told: Sequence[StoredTurn]) -> GenerationRequest:
+        """The request for a reply to the last of `told`."""
+        author = told[-1].author
+        return build_request(
+            persona,
+            await self._turns(kind, told),
+            sampling=self._options.sampling,
+            user_name=author.display_name if author is not None else None,
+            is_group=kind is ChatKind.GROUP,
+        )
+
+    async def _turns(self, kind: ChatKind, told: Sequence[StoredTurn]) -> list[Turn]:
+        """The conversation as the engine takes it; the last turn is the one to answer."""
         turns: list[Turn] = []
-        room_left = max(self._options.max_history_pictures, len(current.attachments))
-        for stored in reversed([*earlier, current]):
-            images = await self._images(stored.attachments[:room_left], is_needed=stored is current)
+        room_left = max(self._options.max_history_pictures, len(told[-1].attachments))
+        for stored in reversed(told):
+            images = await self._images(stored.attachments[:room_left], is_needed=stored is told[-1])
             room_left -= len(images)
-            turns.append(Turn(stored.role, _spoken(stored, accepted.message.kind), images))
+            turns.append(Turn(stored.role, _spoken(stored, kind), images))
         return turns[::-1]
 
     async def _images(self, attachments: Sequence[Attachment], *, is_needed: bool) -> tuple[Image, ...]:
@@ -425,6 +462,36 @@ class ChatService:
             await self._replies.empty(key)
             await self._conversations.reset(key)
 
+    async def asked(self, room: Room, kind: ChatKind, *, message_id: str | None = None) -> AskedReply:
+        """The reply in that message of `room`, or the last one, with its request. Raises `CommandError`."""
+        key, reply, turns = await self._find_reply(room, message_id)
+        origin = await self._conversations.origin_of(key, reply.id)
+        question = _question_of(reply, origin, turns)
+        persona = self._persona(key.persona_id)
+        if persona is None:
+            raise CommandError(f"“{key.persona_id}” is not here any more, so I cannot say why it said that.")
+        earlier = [
+            turn for turn in turns if turn.id < question.id or (turn.role is Role.ASSISTANT and turn.id < reply.id)
+        ]
+        told = [*earlier[-self._options.max_history_turns :], question]
+        has_changed = origin is not None and origin.persona_digest != persona.digest()
+        return AskedReply(await self._request(persona, kind, told), reply.text, has_changed)
+
+    async def _find_reply(
+        self, room: Room, message_id: str | None
+    ) -> tuple[ConversationKey, StoredTurn, list[StoredTurn]]:
+        """A reply among the turns of its conversation."""
+        found = await self._conversations.turn_of(room, message_id) if message_id is not None else None
+        if message_id is not None and found is None:
+            raise CommandError(NOT_MY_REPLY)
+        key, turn_id = found or (await self._key(room), None)
+        turns = await self._conversations.recent(key, max_turns=MAX_TURNS_LOOKED_THROUGH)
+        is_wanted = (turn for turn in reversed(turns) if turn.role is Role.ASSISTANT and turn_id in (None, turn.id))
+        reply = next(is_wanted, None)
+        if reply is None:
+            raise CommandError(NO_REPLY if message_id is None else NOT_MY_REPLY)
+        return key, reply, turns
+
     async def picture(self, room: Room, digest: str) -> bytes:
         """A picture that was shown in `room`; pictures of other rooms are refused."""
         if not await self._conversations.has_attachment(room, digest):
@@ -433,6 +500,16 @@ class ChatService:
 
     async def _key(self, room: Room) -> ConversationKey:
         return ConversationKey(room, await self.chosen(room))
+
+
+def _question_of(reply: StoredTurn, origin: ReplyOrigin | None, turns: Sequence[StoredTurn]) -> StoredTurn:
+    """The turn that `reply` answers. Of replies that are older than their notes it is the last one before."""
+    asked_id = origin.asked_turn_id if origin is not None else None
+    before = [turn for turn in turns if turn.role is Role.USER and turn.id < reply.id]
+    question = next((turn for turn in before if turn.id == asked_id), before[-1] if before else None)
+    if question is None:
+        raise CommandError(NOT_AN_ANSWER)
+    return question
 
 
 def _greeting(persona: Persona, user_name: str | None) -> str:

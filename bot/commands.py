@@ -1,7 +1,8 @@
 """One table of commands. Adapters render it natively: slash commands, a BotFather menu, buttons on the page.
 
 Owns names, descriptions and what a command does. Knows no platform: it gets a `CommandCall`, gives a `CommandReply`.
-Of the chat it knows `CommandedChat` alone. To add a command, write it in `_ChatCommands`, name it in `build_commands`.
+Of the chat it knows `CommandedChat` alone, of seeing `CommandedSeeing`. To add a command, write it in `_ChatCommands`
+or in `bot.seeing`, and name it in `build_commands`.
 """
 
 import logging
@@ -10,8 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from bot.errors import BotError, StoreError
+from bot.languages import LANGUAGE_NAMES, language_named
 from bot.personas.prompt import fill_macros
-from bot.types import Author, ChatKind, PersonaCard, Room
+from bot.types import Author, ChatKind, IncomingFile, PersonaCard, RepliedMessage, Room
+from engine.errors import EngineBusy, EngineError, NotAvailable, RequestError
 from engine.persona import Persona
 
 logger = logging.getLogger(__name__)
@@ -22,17 +25,21 @@ HELP = """Write to me, with or without pictures, and I answer in character.
 In a group, mention me, reply to me or call me by name. Reply to a message with a picture to ask about it.
 
 {commands}"""
+TOO_BUSY = "Too many people are asking me right now. Please try again in a minute."
+NOT_SEEN = "My engine has a problem, so that did not work. Please try again in a moment."
 NOT_DONE = "My memory has a problem, so that did not work. Please tell whoever runs me: my log says what to do."
 
 
 @dataclass(frozen=True, slots=True)
 class CommandCall:
-    """Somebody used a command."""
+    """Somebody used a command. `files` came with it; `reply_to` is the message that it was used on."""
 
     room: Room
     kind: ChatKind
     author: Author
     arguments: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[IncomingFile, ...] = ()
+    reply_to: RepliedMessage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,15 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplyPicture:
+    """A picture that a command answers with: a JPEG or PNG file, and what it shows in words."""
+
+    name: str
+    data: bytes = field(repr=False)
+    alt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CommandReply:
     """What a command answers. `choices` fill the argument `choice_argument` of the command path `choice_path`."""
 
@@ -52,6 +68,7 @@ class CommandReply:
     choices: tuple[Choice, ...] = ()
     choice_path: tuple[str, ...] = ()
     choice_argument: str = ""
+    pictures: tuple[ReplyPicture, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +83,19 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command. `path` is `("reset",)` or `("persona", "use")`: at most a group and a name."""
+    """One command. `path` is `("reset",)` or `("persona", "use")`: at most a group and a name.
+
+    `takes_picture`: a picture may come with it. `is_about_message`: it may be used on a message. `only_looks`: it
+    leaves every conversation as it is.
+    """
 
     path: tuple[str, ...]
     description: str
     run: Callable[[CommandCall], Awaitable[CommandReply]]
     arguments: tuple[Argument, ...] = ()
+    takes_picture: bool = False
+    is_about_message: bool = False
+    only_looks: bool = False
 
 
 class CommandTable:
@@ -125,27 +149,79 @@ class CommandedChat(Protocol):
         """Forget the conversation with the chosen persona."""
 
 
-def build_commands(chat: CommandedChat) -> CommandTable:
+class CommandedSeeing(Protocol):
+    """The commands about pictures and replies: `bot.seeing.SeeingService`. Raises `BotError` and `EngineError`."""
+
+    async def describe(self, call: CommandCall) -> CommandReply:
+        """What a picture shows."""
+
+    async def find(self, call: CommandCall) -> CommandReply:
+        """An earlier picture by its content."""
+
+    async def translate(self, call: CommandCall) -> CommandReply:
+        """A message in another language."""
+
+    async def why(self, call: CommandCall) -> CommandReply:
+        """What a reply was made of."""
+
+
+def build_commands(chat: CommandedChat, seeing: CommandedSeeing | None = None) -> CommandTable:
     """The table of all commands, in the order of menus. Each raises `BotError` with a text for people."""
     commands = _ChatCommands(chat)
     persona = Argument("name", "Who it is about", suggest=commands.suggest)
     maybe_persona = Argument("name", "Who it is about", is_required=False, suggest=commands.suggest)
     listed = (
         Command(("start",), "Meet the persona that answers here", commands.start),
-        Command(("help",), "How to talk to me", commands.help),
-        Command(("persona", "list"), "Who you can talk to", commands.list),
+        Command(("help",), "How to talk to me", commands.help, only_looks=True),
+        Command(("persona", "list"), "Who you can talk to", commands.list, only_looks=True),
         Command(("persona", "use"), "Talk to another persona", commands.use, (persona,)),
-        Command(("persona", "show"), "Get to know a persona", commands.show, (maybe_persona,)),
+        Command(("persona", "show"), "Get to know a persona", commands.show, (maybe_persona,), only_looks=True),
+        *(_seeing_commands(seeing) if seeing is not None else ()),
         Command(("reset",), "Forget our conversation and start over", commands.reset),
     )
     commands.table = CommandTable(tuple(replace(command, run=_for_people(command.run)) for command in listed))
     return commands.table
 
 
+def _seeing_commands(seeing: CommandedSeeing) -> tuple[Command, ...]:
+    question = Argument("question", "What you want to know about the picture", is_required=False)
+    words = Argument("words", "What the picture shows")
+    language = Argument("language", "Into which language", is_required=False, suggest=_suggest_languages)
+    text = Argument("text", "What to translate, if not the last message", is_required=False)
+    return (
+        Command(
+            ("describe",),
+            "What a picture shows, or an answer about it",
+            seeing.describe,
+            (question,),
+            takes_picture=True,
+            is_about_message=True,
+            only_looks=True,
+        ),
+        Command(("find",), "Find an earlier picture by what it shows", seeing.find, (words,), only_looks=True),
+        Command(
+            ("translate",),
+            "Say a message in another language",
+            seeing.translate,
+            (language, text),
+            is_about_message=True,
+            only_looks=True,
+        ),
+        Command(("why",), "Why I said what I said", seeing.why, is_about_message=True, only_looks=True),
+    )
+
+
+async def _suggest_languages(_call: CommandCall, typed: str) -> tuple[Choice, ...]:
+    wanted = typed.strip().casefold()
+    names = [name for name in LANGUAGE_NAMES if name.casefold().startswith(wanted)]
+    meant = language_named(typed)
+    return tuple(Choice(name, name) for name in dict.fromkeys([*filter(None, [meant]), *names]))[:MAX_SUGGESTIONS]
+
+
 def _for_people(
     run: Callable[[CommandCall], Awaitable[CommandReply]],
 ) -> Callable[[CommandCall], Awaitable[CommandReply]]:
-    """`run`, with what is wrong with the store told to the log: it names folders of the machine."""
+    """`run`, with what is wrong with store or engine told to the log: it names folders of the machine."""
 
     async def run_for_people(call: CommandCall) -> CommandReply:
         try:
@@ -153,6 +229,13 @@ def _for_people(
         except StoreError as error:
             logger.error("a command in %s failed: %s", call.room, error)
             raise BotError(NOT_DONE) from error
+        except EngineBusy as error:
+            raise BotError(TOO_BUSY) from error
+        except (NotAvailable, RequestError) as error:
+            raise BotError(str(error)) from error
+        except EngineError as error:
+            logger.error("a command in %s failed: %s", call.room, error)
+            raise BotError(NOT_SEEN) from error
 
     return run_for_people
 

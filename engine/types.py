@@ -221,3 +221,7 @@ class SeeingEngine(Protocol):
 
     async def explain(self, request: GenerationRequest, reply: str) -> Explanation:
         """What `reply`, the answer to `request`, was made of."""
+
+
+class Engine(ReplyEngine, SeeingEngine, Protocol):
+    """All that the bot can ask for."""

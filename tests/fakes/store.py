@@ -1,11 +1,12 @@
 """The store in memory: the same promises as `bot.store`, for tests that are about something else."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from bot.errors import StoreError
-from bot.types import Attachment, ConversationKey, NewTurn, Room, StoredTurn
+from bot.types import Attachment, ConversationKey, NewTurn, PictureShown, ReplyOrigin, Room, StoredTurn
 
 
 @dataclass
@@ -38,6 +39,19 @@ class MemoryConversations:
         found = [key.persona_id for key, turn, _ in self._sent(room, message_id) if turn.author is None]
         return found[0] if found else None
 
+    async def turn_of(self, room: Room, message_id: str) -> tuple[ConversationKey, int] | None:
+        return next(((key, stored.id) for key, _, stored in self._sent(room, message_id)), None)
+
+    async def origin_of(self, key: ConversationKey, turn_id: int) -> ReplyOrigin | None:
+        return next((turn.origin for owner, turn, stored in self.turns if (owner, stored.id) == (key, turn_id)), None)
+
+    async def pictures_of(self, key: ConversationKey, *, max_pictures: int) -> list[PictureShown]:
+        shown: dict[str, PictureShown] = {}
+        for _, _, stored in reversed([entry for entry in self.turns if entry[0] == key]):
+            for attachment in stored.attachments:
+                shown.setdefault(attachment.digest, PictureShown(attachment, stored.created_at, stored.author))
+        return list(shown.values())[:max_pictures]
+
     async def has_attachment(self, room: Room, digest: str) -> bool:
         return any(
             key.room == room and digest in {attachment.digest for attachment in turn.attachments}
@@ -66,6 +80,20 @@ class MemoryRooms:
 
     async def choose(self, room: Room, persona_id: str) -> None:
         self.chosen[room] = persona_id
+
+
+@dataclass
+class MemoryEmbeddings:
+    """Like `bot.store.repositories.PictureEmbeddings`."""
+
+    known: dict[str, tuple[str, tuple[float, ...]]] = field(default_factory=dict)
+
+    async def of(self, digests: Sequence[str], *, space: str) -> dict[str, tuple[float, ...]]:
+        found = {digest: self.known[digest] for digest in digests if digest in self.known}
+        return {digest: vector for digest, (made_in, vector) in found.items() if made_in == space}
+
+    async def put(self, vectors: Mapping[str, Sequence[float]], *, space: str) -> None:
+        self.known |= {digest: (space, tuple(vector)) for digest, vector in vectors.items()}
 
 
 @dataclass
