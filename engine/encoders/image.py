@@ -71,17 +71,16 @@ class ImageEncoder:
         if not pictures:
             return []
         device = next(self.backbone.parameters()).device
-        patches, probabilities = self.run(torch.stack([read_picture(data) for data in pictures]).to(device))
+        return self.encode_pixels(torch.stack([read_picture(data) for data in pictures]).to(device))
+
+    @torch.no_grad()
+    def encode_pixels(self, pixels: Tensor) -> list[ImageFeatures]:
+        """Encode what `read_picture` gave, `(b, 3, INPUT_SIZE, INPUT_SIZE)`."""
+        patches, probabilities = self.run(pixels)
         weights, ids = probabilities.topk(NUM_CONCEPTS, dim=-1)
         # Of a busy photo no class is likely: what counts is how the best guesses compare.
         weights = weights / weights.sum(dim=-1, keepdim=True)
         return [ImageFeatures(*one) for one in zip(patches, ids, weights, strict=True)]
-
-    @torch.no_grad()
-    def evidence(self, features: ImageFeatures) -> Tensor:
-        """What each patch says for each of the picture's concepts, `(n_p, n_c)`: class logits, were it all there is."""
-        logits: Tensor = self.backbone._fc(features.patches)
-        return logits[:, features.concept_ids.long()]
 
     def run(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """`pixels: (b, 3, h, w)` → patches `(b, n_p, d_i)` and class probabilities `(b, 1000)`."""

@@ -1,13 +1,17 @@
 """How much each part of a fused turn had to do with a reply.
 
 Owns leaving parts out and what that costs. Knows neither requests nor what the tokens stand for. Shapes: `m` parts left
-out, `n_s` tokens of stream `s`, `n_p` patches and `n_c` concept words of a picture, `k` prefix tokens, `d_lm` width of
-the language model.
+out, `n_s` tokens of stream `s`, `k` prefix tokens, `d_lm` width of the language model.
 
-A token is left out by the weight 0, and the turn is fused anew: that is exact, and all parts go through the small
-fusion side by side. What the changed prefix does to the reply is scored by the language model for the parts that change
-the prefix the most, and taken from the gradient of the reply's log-likelihood for all the others, so that the language
-model is not read once a token.
+A concept, word piece or facet is left out by the weight 0 of its token; for a region, its picture is encoded anew
+without it (`engine.explaining.occlusion`). The turn is then fused anew, all parts side by side: that is exact. What the
+changed prefix does to the reply is scored by the language model for the parts that change the prefix the most, and
+taken from the gradient of the reply's log-likelihood for all the others, so that the language model is not read once a
+part.
+
+Concept words stand in for each other: without "brown bear", "polar bear" says as much. So each also gets credit for what
+it does alone, and its influence is the mean of what is lost without it and what is gained by it where there is no other
+(the two ends of its Shapley value).
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,138 +28,144 @@ FUSION_BATCH = 64
 # So many parts are scored by the language model itself. Small changes are told by the gradient as well, concept words
 # are not: without the likeliest one a reply loses several nats.
 NUM_SCORED = 16
+PARTS = ("regions", "concepts", "words", "facets")
 
-TokenWeights = dict[str, Tensor]
+
+@dataclass(frozen=True, slots=True)
+class Prefixes:
+    """A turn's prefix as it was, `full: (1, k, d_lm)`, and without each part: `without[kind]: (m, k, d_lm)` for each of
+    `PARTS`, `without_stream[s]: (1, k, d_lm)`. `lone_concepts: (1 + m, k, d_lm)` is the prefix without any concept, then
+    with each as the only one."""
+
+    full: Tensor
+    without: dict[str, Tensor]
+    without_stream: dict[str, Tensor]
+    lone_concepts: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Influence:
     """How much less likely the reply is without each part, in nats; below 0 where it is likelier without.
 
-    `regions: (pictures · n_p,)`, `concepts: (pictures · n_c,)`, `words: (n_text,)`, `facets: (n_persona,)`, and
-    `streams[s]` for each stream as a whole.
+    `parts[kind]: (m,)` for each of `PARTS`, and `streams[s]` for each stream as a whole.
     """
 
-    regions: Tensor
-    concepts: Tensor
-    words: Tensor
-    facets: Tensor
+    parts: dict[str, Tensor]
     streams: dict[str, float]
 
 
-def influence_of(
-    model: FusionModel, turn: TurnFeatures, likelihood: ReplyLikelihood, *, evidence: Sequence[Tensor]
-) -> Influence:
-    """See `Influence`. `evidence[j]: (n_p, n_c)` is what each patch of picture `j` says for each of its concepts."""
+def prefixes_of(model: FusionModel, turn: TurnFeatures, *, occluded: Sequence[Sequence[ImageFeatures]]) -> Prefixes:
+    """Fuse the turn whole and without each part. `occluded[j][r]` is picture `j` without its region `r`."""
     with torch.no_grad():
-        full = model([turn])
-        sizes = sizes_of(full)
-        parts = join([without_regions(turn, sizes, evidence), without_tokens(turn, sizes)])
-        prefixes = fuse_each(model, turn, parts)
-        _, gradient = likelihood.gradient(full.prefix[0])
-        changes = (prefixes - full.prefix).float()
+        fused = model([turn])
+        sizes = _sizes(fused)
+        regions = _fuse(model, _without_regions(turn, occluded))
+        tokens = _fuse_masked(model, turn, _without_tokens(turn, sizes), sizes)
+        concepts, words, facets = tokens.tensor_split(_ends(_num_concepts(turn), sizes["text"]))
+        parts = (fused.prefix[:0] if regions is None else regions, concepts, words, facets)
+        streams = _fuse_masked(model, turn, _without_streams(turn, sizes), sizes)
+        lone = _fuse_masked(model, turn, _with_lone_concepts(turn, sizes), sizes)
+    return Prefixes(
+        fused.prefix,
+        dict(zip(PARTS, parts, strict=True)),
+        dict(zip(sizes, streams.split_with_sizes([1] * len(sizes)), strict=True)),
+        lone,
+    )
+
+
+def influence_of(prefixes: Prefixes, likelihood: ReplyLikelihood) -> Influence:
+    """See `Influence`."""
+    _, gradient = likelihood.gradient(prefixes.full[0])
+    with torch.no_grad():
+        every = torch.cat(list(prefixes.without.values()))
+        changes = (every - prefixes.full).float()
         drops = -(changes * gradient).sum(dim=(1, 2))
         largest = changes.norm(dim=(1, 2)).topk(min(NUM_SCORED, len(drops))).indices
-        streams = fuse_each(model, turn, without_streams(turn, sizes))
-        scores = likelihood.of(torch.cat([full.prefix, streams, prefixes[largest]])).to(drops.dtype)
-        drops[largest] = scores[0] - scores[1 + len(streams) :]
-        whole = (scores[0] - scores[1 : 1 + len(streams)]).tolist()
-    num_regions, num_concepts = num_patches(turn.images), num_concepts_of(turn.images)
-    regions, concepts, words, facets = drops.cpu().tensor_split(_ends(num_regions, num_concepts, sizes["text"]))
-    return Influence(regions, concepts, words, facets, dict(zip(sizes, whole, strict=True)))
+        streams = torch.cat(list(prefixes.without_stream.values()))
+        scores = likelihood.of(torch.cat([prefixes.full, streams, every[largest], prefixes.lone_concepts]))
+        lost, lone = (scores[0] - scores[1:]).split_with_sizes(
+            [len(streams) + len(largest), len(prefixes.lone_concepts)]
+        )
+        drops[largest] = lost[len(streams) :].to(drops.dtype)
+    ends = _ends(*map(len, prefixes.without.values()))[:-1]
+    parts = dict(zip(PARTS, drops.cpu().tensor_split(ends), strict=True))
+    parts["concepts"] = (parts["concepts"] + (lone[0] - lone[1:]).to(drops.dtype).cpu()) / 2
+    return Influence(parts, dict(zip(prefixes.without_stream, lost[: len(streams)].tolist(), strict=True)))
 
 
 def attention_of(model: FusionModel, turn: TurnFeatures) -> Influence:
     """Where the prefix looked, as the mean over its tokens: quick, and no statement about the reply."""
     with torch.no_grad():
         maps = {stream: shares[0].float().mean(dim=0).cpu() for stream, shares in model([turn]).attention.items()}
-    regions, concepts = maps["image"].tensor_split([num_patches(turn.images)])
-    streams = {stream: float(shares.sum()) for stream, shares in maps.items()}
-    return Influence(regions, concepts, maps["text"], maps["persona"], streams)
+    regions, concepts = maps["image"].tensor_split([len(maps["image"]) - _num_concepts(turn)])
+    parts = (regions, concepts, maps["text"], maps["persona"])
+    return Influence(
+        dict(zip(PARTS, parts, strict=True)), {stream: float(shares.sum()) for stream, shares in maps.items()}
+    )
 
 
-# What is left out, as weights of the tokens
+def _without_regions(turn: TurnFeatures, occluded: Sequence[Sequence[ImageFeatures]]) -> list[TurnFeatures]:
+    """The turn once a region of each picture, without it."""
+    return [
+        replace(turn, images=(*turn.images[:number], version, *turn.images[number + 1 :]))
+        for number, versions in enumerate(occluded)
+        for version in versions
+    ]
 
 
-def without_tokens(turn: TurnFeatures, sizes: Mapping[str, int]) -> TokenWeights:
-    """A row for each concept, word and facet, without it."""
-    num_regions, total = num_patches(turn.images), sum(sizes.values())
-    kept = 1 - torch.eye(total, device=turn.persona.device)[num_regions:]
-    return _by_stream(kept, sizes)
+def _without_tokens(turn: TurnFeatures, sizes: Mapping[str, int]) -> Tensor:
+    """Weights of all tokens, a row for each concept, word piece and facet, without it."""
+    num_patches = sizes["image"] - _num_concepts(turn)
+    return 1 - torch.eye(sum(sizes.values()), device=turn.persona.device)[num_patches:]
 
 
-def without_regions(turn: TurnFeatures, sizes: Mapping[str, int], evidence: Sequence[Tensor]) -> TokenWeights:
-    """A row for each region of each picture: without its patch, and its concepts weighted as the image encoder would
-    weigh them had it not seen that region."""
-    num_regions = num_patches(turn.images)
-    kept = torch.ones(num_regions, sum(sizes.values()), device=turn.persona.device)
-    row, column = 0, num_regions
-    for image, seen in zip(turn.images, evidence, strict=True):
-        rows = range(row, row + len(image.patches))
-        kept[rows, rows] = 0
-        kept[row : row + len(rows), column : column + len(image.concept_ids)] = _concepts_without(image, seen)
-        row, column = row + len(rows), column + len(image.concept_ids)
-    return _by_stream(kept, sizes)
+def _with_lone_concepts(turn: TurnFeatures, sizes: Mapping[str, int]) -> Tensor:
+    """Weights of all tokens: without any concept, then a row for each concept, without the others."""
+    count = _num_concepts(turn)
+    weights = torch.ones(1 + count, sum(sizes.values()), device=turn.persona.device)
+    alone = torch.cat([torch.zeros(1, count), torch.eye(count)])
+    weights[:, sizes["image"] - count : sizes["image"]] = alone.to(weights.device)
+    return weights
 
 
-def _concepts_without(image: ImageFeatures, evidence: Tensor) -> Tensor:
-    """What the weights of the concepts are multiplied with where one patch is not seen: `(n_p, n_c)`.
-
-    The encoder's classes are a linear function of the mean over the patches.
-    """
-    changes = (evidence.mean(dim=0) - evidence) / max(1, len(evidence) - 1)
-    weights = image.concept_weights * changes.exp()
-    return changes.exp() * image.concept_weights.sum() / weights.sum(dim=-1, keepdim=True).clamp_min(1e-9)
+def _without_streams(turn: TurnFeatures, sizes: Mapping[str, int]) -> Tensor:
+    """Weights of all tokens, a row for each stream, without it."""
+    stream_of = torch.cat([torch.full((size,), number) for number, size in enumerate(sizes.values())])
+    return (stream_of[None] != torch.arange(len(sizes))[:, None]).float().to(turn.persona.device)
 
 
-def without_streams(turn: TurnFeatures, sizes: Mapping[str, int]) -> TokenWeights:
-    """A row for each stream, without all of it."""
-    owner = torch.cat([torch.full((size,), number) for number, size in enumerate(sizes.values())])
-    kept = (owner[None] != torch.arange(len(sizes))[:, None]).float()
-    return _by_stream(kept.to(turn.persona.device), sizes)
+def _fuse(model: FusionModel, turns: Sequence[TurnFeatures]) -> Tensor | None:
+    """The prefixes of `turns`, `(m, k, d_lm)`."""
+    batches = [turns[start : start + FUSION_BATCH] for start in range(0, len(turns), FUSION_BATCH)]
+    return torch.cat([model(batch).prefix for batch in batches]) if batches else None
 
 
-def fuse_each(model: FusionModel, turn: TurnFeatures, weights: TokenWeights) -> Tensor:
-    """The prefix of `turn` for each row of token weights: `(m, k, d_lm)`."""
-    num_rows = len(next(iter(weights.values())))
-    prefixes = []
-    for start in range(0, num_rows, FUSION_BATCH):
-        rows = {stream: kept[start : start + FUSION_BATCH] for stream, kept in weights.items()}
-        prefixes.append(model([turn] * len(rows["image"]), token_weights=rows).prefix)
+def _fuse_masked(model: FusionModel, turn: TurnFeatures, weights: Tensor, sizes: Mapping[str, int]) -> Tensor:
+    """The prefix of `turn` for each row of `weights: (m, tokens of all streams)`: `(m, k, d_lm)`."""
+    prefixes = [model([turn]).prefix[:0]]
+    for start in range(0, len(weights), FUSION_BATCH):
+        rows = weights[start : start + FUSION_BATCH]
+        by_stream = dict(zip(sizes, rows.tensor_split(_ends(*sizes.values())[:-1], dim=-1), strict=True))
+        prefixes.append(model([turn] * len(rows), token_weights=by_stream).prefix)
     return torch.cat(prefixes)
 
 
-def join(parts: Sequence[TokenWeights]) -> TokenWeights:
-    """All rows one below another."""
-    return {stream: torch.cat([part[stream] for part in parts]) for stream in parts[0]}
-
-
-def sizes_of(fused: FusedBatch) -> dict[str, int]:
+def _sizes(fused: FusedBatch) -> dict[str, int]:
     """How many tokens each stream has."""
     return {stream: shares.shape[-1] for stream, shares in fused.attention.items()}
 
 
-def num_patches(images: Sequence[ImageFeatures]) -> int:
-    """Patches of all pictures."""
-    return sum(len(image.patches) for image in images)
-
-
-def num_concepts_of(images: Sequence[ImageFeatures]) -> int:
+def _num_concepts(turn: TurnFeatures) -> int:
     """Concept words of all pictures."""
-    return sum(len(image.concept_ids) for image in images)
-
-
-def _by_stream(kept: Tensor, sizes: Mapping[str, int]) -> TokenWeights:
-    parts = kept.tensor_split(_ends(*sizes.values())[:-1], dim=-1)
-    return dict(zip(sizes, parts, strict=True))
+    return sum(len(image.concept_ids) for image in turn.images)
 
 
 def _ends(*lengths: int) -> list[int]:
     return [sum(lengths[: number + 1]) for number in range(len(lengths))]
 
 
-def on_device(turn: TurnFeatures, device: torch.device) -> TurnFeatures:
-    """The features on `device`, as plain tensors: what was made in inference mode can have no gradient."""
+def as_plain(turn: TurnFeatures, device: torch.device) -> TurnFeatures:
+    """The features on `device`, copied: tensors that were made in inference mode can have no gradient."""
     images = tuple(
         ImageFeatures(
             image.patches.to(device).clone(),

@@ -16,8 +16,9 @@ from engine.decoder.prompt import num_turns_to_drop
 from engine.encoders.persona import MAX_FACETS
 from engine.errors import RequestError
 from engine.explaining import Measure
-from engine.explaining.influence import Influence, attention_of, influence_of, on_device
+from engine.explaining.influence import Influence, Prefixes, as_plain, attention_of, influence_of, prefixes_of
 from engine.explaining.likelihood import ReplyLikelihood
+from engine.explaining.occlusion import without_each_region
 from engine.explaining.words import words_of
 from engine.fusion.model import TurnFeatures
 from engine.fusion.pipeline import FusionPipeline
@@ -63,10 +64,11 @@ class ExplainedTurn:
     features: TurnFeatures
     likelihood: ReplyLikelihood
 
-    def influence(self, fuser: FusionPipeline) -> Influence:
-        """How much each part of the turn had to do with the reply."""
-        evidence = [fuser.evidence(image) for image in self.features.images]
-        return influence_of(fuser.model, self.features, self.likelihood, evidence=evidence)
+    def prefixes(self, fuser: FusionPipeline) -> Prefixes:
+        """The turn's prefix, whole and without each part."""
+        pictures = self.turn.images[: len(self.features.images)]
+        occluded = [without_each_region(picture.data, fuser.image_encoder) for picture in pictures]
+        return prefixes_of(fuser.model, self.features, occluded=occluded)
 
 
 def explain_reply(
@@ -90,7 +92,7 @@ def explain_reply(
         if measure == "attention":
             influence = attention_of(fuser.model, explained.features)
         else:
-            influence = explained.influence(fuser)
+            influence = influence_of(explained.prefixes(fuser), explained.likelihood)
         return _explanation(influence, explained, fuser, request.persona, method=METHODS[measure])
 
 
@@ -123,7 +125,7 @@ def open_turn(
         reply_ids=reply_ids,
     )
     turn = turns[place]
-    features = on_device(fuser.features(request.persona, turn.text, turn.images), language_model.device)
+    features = as_plain(fuser.features(request.persona, turn.text, turn.images), language_model.device)
     return ExplainedTurn(turn, features, likelihood)
 
 
@@ -151,10 +153,10 @@ def _explanation(
     images = explained.features.images
     class_ids = [int(number) for image in images for number in image.concept_ids]
     return Explanation(
-        regions=_regions(influence.regions, [len(image.patches) for image in images]),
-        concepts=_concepts(influence.concepts, class_ids, fuser),
-        words=_words(influence.words, explained.turn.text, fuser),
-        facets=_facets(influence.facets, persona),
+        regions=_regions(influence.parts["regions"], num_images=len(images)),
+        concepts=_concepts(influence.parts["concepts"], class_ids, fuser),
+        words=_words(influence.parts["words"], explained.turn.text, fuser),
+        facets=_facets(influence.parts["facets"], persona),
         stream_shares=StreamShares(**dict(zip(influence.streams, _shares(influence.streams.values()), strict=True))),
         method=method,
         has_prefix=True,
@@ -168,17 +170,15 @@ def _shares(drops: Iterable[float]) -> list[float]:
     return [one / total if total > 0 else 0.0 for one in helped]
 
 
-def _regions(drops: Tensor, num_patches: Sequence[int]) -> tuple[RegionShares, ...]:
-    shares = iter(_shares(drops.tolist()))
+def _regions(drops: Tensor, *, num_images: int) -> tuple[RegionShares, ...]:
+    """Every picture has as many regions, in a square."""
+    shares = _shares(drops.tolist())
+    size = len(shares) // max(1, num_images)
+    side = isqrt(size)
     return tuple(
-        RegionShares(number, *_grid(count), tuple(next(shares) for _ in range(count)))
-        for number, count in enumerate(num_patches)
+        RegionShares(number, side, side, tuple(shares[number * size : (number + 1) * size]))
+        for number in range(num_images)
     )
-
-
-def _grid(num_patches: int) -> tuple[int, int]:
-    side = isqrt(num_patches)
-    return (side, side) if side * side == num_patches else (1, num_patches)
 
 
 def _concepts(drops: Tensor, class_ids: Sequence[int], fuser: FusionPipeline) -> tuple[TokenShare, ...]:

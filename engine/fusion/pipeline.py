@@ -72,6 +72,11 @@ class FusionPipeline:
         self._pictures: _Recent[str, ImageFeatures] = _Recent(MAX_KEPT_PICTURES)
         self._contexts: _Recent[tuple[str, str, tuple[str, ...]], FusedContext] = _Recent(MAX_KEPT_CONTEXTS)
 
+    @property
+    def image_encoder(self) -> ImageEncoder:
+        """What pictures are encoded with."""
+        return self._image
+
     def encode_images(self, images: tuple[Image, ...]) -> tuple[ImageFeatures, ...]:
         """Features of each picture, from the cache where they are known."""
         return self._encode(images)
@@ -105,10 +110,6 @@ class FusionPipeline:
             text=self.text_encoder.encode([text])[0].tokens,
             persona=self._persona.encode(persona).tokens,
         )
-
-    def evidence(self, features: ImageFeatures) -> Tensor:
-        """What each patch of a picture says for each of its concepts: `(n_p, n_c)`."""
-        return self._image.evidence(features)
 
     def _encode(self, images: tuple[Image, ...]) -> tuple[ImageFeatures, ...]:
         """Features of each picture; those met before are not encoded again."""
