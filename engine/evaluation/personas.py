@@ -15,7 +15,7 @@ from engine.evaluation.figures import Bootstrap, Estimate, Figure, Measured, Row
 from engine.evaluation.sets import draw
 from engine.evaluation.subject import Subject
 from engine.training.datasets import StyledAnswers
-from engine.training.samples import styled_sample
+from engine.training.samples import TrainingSample, styled_sample
 
 GROUP = "personas"
 
@@ -35,7 +35,7 @@ def measure_personas(
     subject: Subject, answers: Sequence[StyledAnswers], *, set_name: str, limit: int | None, bootstrap: Bootstrap
 ) -> Measured:
     """Both directions of the choice, and what the persona stream does to the loss."""
-    styles, lines, note = _comparable(answers)
+    styles, lines, note = comparable(answers)
     measured = Measured(notes=[f"{set_name}: {note}"] if note else [])
     lines = draw(lines, limit=limit, seed=bootstrap.seed)
     if not lines:
@@ -51,7 +51,7 @@ def measure_personas(
     return measured
 
 
-def _comparable(answers: Sequence[StyledAnswers]) -> tuple[tuple[str, ...], list[StyledAnswers], str]:
+def comparable(answers: Sequence[StyledAnswers]) -> tuple[tuple[str, ...], list[StyledAnswers], str]:
     """The styles that most lines have, and the lines answered differently in each of them."""
     kinds = [tuple(sorted(one.answers)) for one in answers]
     styles = max(sorted(set(kinds)), key=kinds.count)
@@ -65,19 +65,30 @@ def _comparable(answers: Sequence[StyledAnswers]) -> tuple[tuple[str, ...], list
     return styles, kept, note
 
 
-def style_losses(subject: Subject, lines: Sequence[StyledAnswers], styles: Sequence[str]) -> StyleLosses:
-    """Every reply of every line under every persona."""
-    num = len(styles)
-    own = [[styled_sample(line, style) for style in styles] for line in lines]
-    fused = [
-        replace(own[row][reply], facets=own[row][persona].facets)
-        for row in range(len(lines)) for reply in range(num) for persona in range(num)
+def losses_by_persona(subject: Subject, lines: Sequence[StyledAnswers], styles: Sequence[str]) -> Values:
+    """Every reply of every line under every persona: `(n, s, s)`."""
+    return subject.losses(_crossed(lines, styles)).reshape(-1, len(styles), len(styles))
+
+
+def _crossed(lines: Sequence[StyledAnswers], styles: Sequence[str]) -> list[TrainingSample]:
+    """By line, then by the reply's style, then by persona."""
+    return [
+        styled_sample(line, persona, reply=line.answers[reply])
+        for line in lines for reply in styles for persona in styles
     ]  # fmt: skip
-    told = [replace(sample, system_prompt=f"{' '.join(sample.facets)} {sample.system_prompt}") for sample in fused]
-    alone = [sample for row in own for sample in row]
+
+
+def style_losses(subject: Subject, lines: Sequence[StyledAnswers], styles: Sequence[str]) -> StyleLosses:
+    """All tables."""
+    num = len(styles)
+    told = [
+        replace(sample, system_prompt=f"{' '.join(sample.facets)} {sample.system_prompt}")
+        for sample in _crossed(lines, styles)
+    ]
+    alone = [styled_sample(line, style) for line in lines for style in styles]
     unknown = [replace(sample, facets=()) for sample in alone]
     return StyleLosses(
-        fused=subject.losses(fused).reshape(-1, num, num),
+        fused=losses_by_persona(subject, lines, styles),
         without=subject.losses(alone, has_prefix=False).reshape(-1, num),
         unknown=subject.losses(unknown).reshape(-1, num),
         told=subject.losses(told, has_prefix=False).reshape(-1, num, num),
