@@ -46,6 +46,7 @@ class Application:
     attachments: AttachmentStore
     chat: ChatService
     commands: CommandTable
+    engine: Engine
 
 
 @contextlib.asynccontextmanager
@@ -78,7 +79,7 @@ async def open_application(settings: Settings, *, seed: int | None = None) -> As
             on_pictures=index.look_soon,
         )
         seeing = SeeingService(engine, chat, conversations, attachments, index, picture_limits=options.picture_limits)
-        yield Application(settings, library, attachments, chat, build_commands(chat, seeing))
+        yield Application(settings, library, attachments, chat, build_commands(chat, seeing), engine)
 
 
 async def serve(settings: Settings) -> int:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
+from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +40,8 @@ from engine.errors import EngineError
 from engine.training.cli import app as training_commands
 
 if TYPE_CHECKING:
+    from bot.adapters.console import Reasons
+    from bot.app import Application
     from engine.models.fetch import Progress as ModelProgress
 
 app = typer.Typer(
@@ -111,26 +114,39 @@ def chat(
     message: Annotated[str | None, typer.Option(help="Say this, print the reply, and end.")] = None,
     image: Annotated[list[Path] | None, typer.Option(help="A picture to show; may be given several times.")] = None,
     seed: Annotated[int | None, typer.Option(help="Make the replies repeatable.")] = None,
+    why: Annotated[bool, typer.Option("--why", help="Show after each reply what it was made of.")] = False,
     config: ConfigOption = None,
 ) -> None:
     """Talk to a persona in the terminal."""
     settings = read_settings(config)
     configure_logging("warning", secrets=settings.secrets())
     _bring_weights(settings)
-    asyncio.run(_chat(settings, persona=persona, message=message, images=tuple(image or ()), seed=seed))
+    asyncio.run(_chat(settings, persona=persona, message=message, images=tuple(image or ()), seed=seed, why=why))
 
 
 async def _chat(
-    settings: Settings, *, persona: str | None, message: str | None, images: tuple[Path, ...], seed: int | None
+    settings: Settings,
+    *,
+    persona: str | None,
+    message: str | None,
+    images: tuple[Path, ...],
+    seed: int | None,
+    why: bool,
 ) -> None:
-    from bot.adapters.console import ConsoleAdapter, ask_once
+    from bot.adapters.console import ConsoleAdapter, ask_once, show_reasons
     from bot.app import open_application
 
     async with open_application(settings, seed=seed) as application:
         chat = application.chat
         persona_id = None if persona is None else chat.find_persona(persona).id
         if message is None and not images:
-            await ConsoleAdapter(handler=chat, browser=chat, commands=application.commands, persona_id=persona_id).run()
+            await ConsoleAdapter(
+                handler=chat,
+                browser=chat,
+                commands=application.commands,
+                persona_id=persona_id,
+                explain=partial(_explain, application) if why else None,
+            ).run()
             return
         # A single question gets a room of its own, so that its answer depends on nothing that was said before.
         room = Room(platform="console", chat_id=f"once-{uuid4().hex}")
@@ -138,8 +154,30 @@ async def _chat(
             await chat.choose(room, persona_id)
         try:
             await ask_once(chat, room=room, text=message or "", image_paths=images, write=_write)
+            if why:
+                show_reasons(output, await _explain(application, room))
         finally:
             await chat.start_over(room)
+
+
+async def _explain(application: "Application", room: Room) -> "Reasons":
+    """What the last reply in `room` was made of, drawn into a file of the home folder."""
+    from bot.adapters.console import Reasons
+    from bot.media import heatmap
+    from bot.types import ChatKind
+
+    asked = await application.chat.asked(room, ChatKind.DIRECT)
+    explanation = await application.engine.explain(asked.request, asked.reply)
+    text = heatmap.describe(explanation)
+    if not explanation.has_prefix:
+        return Reasons(explanation, text)
+    title = f"Why {asked.request.persona.name} said: {' '.join(asked.reply.split())[:80]}"
+    drawn = await asyncio.to_thread(heatmap.draw, explanation, heatmap.explained_pictures(asked.request), title=title)
+    folder = application.settings.home / "why"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{datetime.now():%Y-%m-%d-%H%M%S}-{asked.request.persona.id}.png"
+    path.write_bytes(drawn)
+    return Reasons(explanation, text, path)
 
 
 def _write(text: str) -> None:
@@ -189,6 +227,10 @@ def evaluate(
     nli: Annotated[
         str | None, typer.Option(metavar="MODEL", help="A natural language inference model to judge replies with.")
     ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="An adapter of the decoder, or `none`; what ships if left out."),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Measure fusion weights: captions, matching, personas (docs/evaluation.md)."""
@@ -197,7 +239,7 @@ def evaluate(
     settings = read_settings(config)
     command = EvaluationCommand(
         data=data, json=json, plots=plots, weights=weights, train=train, only=only, limit=limit, seed=seed,
-        device=device, nli=nli, cache=settings.cache_dir, decoder=settings.engine.decoder,
+        device=device, nli=nli, adapter=adapter, cache=settings.cache_dir, decoder=settings.engine.decoder,
         words=" ".join(["commedia", *sys.argv[1:]]),
     )  # fmt: skip
     run(command, Console())

@@ -10,15 +10,19 @@ import mimetypes
 import re
 import shlex
 import sys
+import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 from uuid import uuid4
 
+from rich.bar import Bar
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
+from rich.table import Table
 
 from bot.adapters.base import (
     AdapterState,
@@ -27,10 +31,11 @@ from bot.adapters.base import (
     MessageHandler,
     PlatformLimits,
 )
-from bot.commands import Command, CommandCall, CommandReply, CommandTable
+from bot.commands import Command, CommandCall, CommandReply, CommandTable, ReplyPicture
 from bot.errors import BotError, DeliveryError, MediaError
 from bot.types import Author, ChatKind, IncomingFile, IncomingMessage, Room, StoredTurn
-from engine.types import Role
+from engine.errors import EngineError
+from engine.types import Explanation, Role
 
 try:
     import readline  # noqa: F401 - gives `input` its arrow keys
@@ -49,7 +54,25 @@ WORD = re.compile(r"""'[^']+'|"[^"]+"|(?:\\.|\S)+""")
 KEPT_CONTROLS = {"\n", "\t"}
 WHAT_TO_DO = "Just write. /image FILE TEXT shows a picture, /help lists the commands, Ctrl-D ends."
 
+MAX_BARS = 5
+BAR_WIDTH = 30
+# A name beside a bar; what is longer is cut.
+MAX_BAR_NAME_LENGTH = 44
+
 ReadLine = Callable[[], Awaitable[str | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reasons:
+    """What the last reply in a room was made of: `text` in words, `picture` where it was written to, if it was."""
+
+    explanation: Explanation
+    text: str
+    picture: Path | None = None
+
+
+Explain = Callable[[Room], Awaitable[Reasons]]
+"""Explain the last reply in a room. Raises `BotError` or `EngineError`."""
 
 
 class ConsoleChannel:
@@ -106,6 +129,38 @@ async def ask_once(
     message = _message(room, text, [incoming_file(path) for path in image_paths])
     await handler.handle(message, ConsoleChannel(write))
     write("\n")
+
+
+def show_reasons(console: Console, reasons: Reasons) -> None:
+    """Print bars for what mattered, the rest in words, and where the picture is."""
+    explanation = reasons.explanation
+    console.print(reasons.text, style="dim", markup=False, highlight=False)
+    streams = explanation.stream_shares
+    bars = [
+        ("", [("picture", streams.image), ("words", streams.text), ("persona", streams.persona)]),
+        ("took the picture for", [(one.text, one.share) for one in explanation.concepts]),
+        ("words", [(one.text, one.share) for one in explanation.words]),
+        ("persona", [(f"{one.kind}: {one.text}", one.share) for one in explanation.facets]),
+    ]
+    if explanation.has_prefix:
+        for title, shares in bars:
+            _print_bars(console, title, shares)
+        console.print(explanation.method, style="dim", markup=False, highlight=False)
+    if reasons.picture is not None:
+        console.print(f"Drawn in {reasons.picture}", style="cyan", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_bars(console: Console, title: str, shares: Sequence[tuple[str, float]]) -> None:
+    highest = sorted((one for one in shares if round(one[1] * 100) > 0), key=lambda one: -one[1])[:MAX_BARS]
+    if not highest:
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(max_width=MAX_BAR_NAME_LENGTH, no_wrap=True, overflow="ellipsis")
+    for name, share in highest:
+        table.add_row(escape(name), Bar(highest[0][1], 0, share, width=BAR_WIDTH, color="cyan"), f"{share:.0%}")
+    if title:
+        console.print(title, style="bold")
+    console.print(table)
 
 
 def incoming_file(path: Path) -> IncomingFile:
@@ -185,14 +240,18 @@ class ConsoleAdapter:
         persona_id: str | None = None,
         console: Console | None = None,
         read_line: ReadLine | None = None,
+        explain: Explain | None = None,
     ) -> None:
+        """With `explain`, each reply is followed by what it was made of."""
         self._handler = handler
         self._browser = browser
         self._commands = commands
         self._persona_id = persona_id
         self._console = console or Console(highlight=False)
         self._read_line = read_line
+        self._explain = explain
         self._offer: CommandReply | None = None
+        self._pictures_folder: Path | None = None
         self._status = AdapterStatus(AdapterState.STARTING)
 
     @property
@@ -228,6 +287,10 @@ class ConsoleAdapter:
         match = self._commands.match(line)
         if line.split()[0] == "/image":
             await self._send_picture(line.removeprefix("/image").strip())
+        elif match and match[0].takes_picture:
+            text, paths = pictures_in(line)
+            command, arguments = self._commands.match(text) or match
+            await self._run(command, arguments, [incoming_file(path) for path in paths])
         elif match:
             await self._run(*match)
         elif re.match(r"/[a-z]+(\s|$)", line):
@@ -255,16 +318,29 @@ class ConsoleAdapter:
         finally:
             waiting.end()
             self._console.print("\n")
+        if self._explain is not None:
+            await self._show_why(self._explain)
+
+    async def _show_why(self, explain: Explain) -> None:
+        try:
+            show_reasons(self._console, await explain(ROOM))
+        except EngineError as error:
+            self._say(str(error))
+        self._console.print()
 
     # Commands
 
-    async def _run(self, command: Command, arguments: dict[str, str]) -> None:
+    async def _run(self, command: Command, arguments: dict[str, str], files: Sequence[IncomingFile] = ()) -> None:
         missing = [one.name for one in command.arguments if one.is_required and one.name not in arguments]
         if missing:
             self._say(f"/{' '.join(command.path)} needs {' and '.join(missing)}.")
             return
-        reply = await command.run(CommandCall(ROOM, ChatKind.DIRECT, AUTHOR, arguments))
+        with self._console.status("One moment") if self._console.is_terminal else contextlib.nullcontext():
+            reply = await command.run(CommandCall(ROOM, ChatKind.DIRECT, AUTHOR, arguments, tuple(files)))
         self._say(reply.text)
+        for picture in reply.pictures:
+            path = await asyncio.to_thread(self._write, picture)
+            self._console.print(str(path), style="cyan", markup=False, highlight=False, soft_wrap=True)
         if command.path == ("help",):
             self._say("/image FILE TEXT: show a picture")
         if reply.choices:
@@ -277,6 +353,15 @@ class ConsoleAdapter:
         command = self._commands.find(*offer.choice_path)
         if command:
             await self._run(command, {offer.choice_argument: offer.choices[index].value})
+
+    def _write(self, picture: ReplyPicture) -> Path:
+        """Keep a command's picture where it can be opened; a terminal shows none itself."""
+        if self._pictures_folder is None:
+            self._pictures_folder = Path(tempfile.mkdtemp(prefix="commedia-"))
+        number = sum(1 for _ in self._pictures_folder.iterdir()) + 1
+        path = self._pictures_folder / f"{number}-{picture.name}"
+        path.write_bytes(picture.data)
+        return path
 
     # Showing
 

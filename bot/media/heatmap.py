@@ -15,7 +15,7 @@ from itertools import pairwise
 from PIL import Image, ImageDraw, ImageFont
 
 from bot.errors import MediaError
-from engine.types import Explanation, RegionShares
+from engine.types import Explanation, GenerationRequest, RegionShares
 
 MAX_CONCEPTS = 5
 MAX_WORDS = 6
@@ -126,6 +126,12 @@ def draw(explanation: Explanation, pictures: Sequence[bytes], *, title: str) -> 
     sheet.skip(_GAP)
     sheet.write(explanation.method, size=24, colour=_FAINT)
     return sheet.as_png()
+
+
+def explained_pictures(request: GenerationRequest) -> list[bytes]:
+    """The pictures that an explanation of the reply to `request` is about: those that were shown last."""
+    shown = next((turn.images for turn in reversed(request.turns) if turn.images), ())
+    return [image.data for image in shown]
 
 
 def describe(explanation: Explanation) -> str:

@@ -9,9 +9,9 @@ changed prefix does to the reply is scored by the language model for the parts t
 taken from the gradient of the reply's log-likelihood for all the others, so that the language model is not read once a
 part.
 
-Concept words stand in for each other: without "brown bear", "polar bear" says as much. So each also gets credit for what
-it does alone, and its influence is the mean of what is lost without it and what is gained by it where there is no other
-(the two ends of its Shapley value).
+Concept words stand in for each other: without "brown bear", "polar bear" says as much. So each also gets credit for
+what it does alone, and its influence is the mean of what is lost without it and what is gained by it where there is no
+other (the two ends of its Shapley value).
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,8 +34,8 @@ PARTS = ("regions", "concepts", "words", "facets")
 @dataclass(frozen=True, slots=True)
 class Prefixes:
     """A turn's prefix as it was, `full: (1, k, d_lm)`, and without each part: `without[kind]: (m, k, d_lm)` for each of
-    `PARTS`, `without_stream[s]: (1, k, d_lm)`. `lone_concepts: (1 + m, k, d_lm)` is the prefix without any concept, then
-    with each as the only one."""
+    `PARTS`, `without_stream[s]: (1, k, d_lm)`. `lone_concepts: (1 + m, k, d_lm)` is the prefix without any concept,
+    then with each as the only one."""
 
     full: Tensor
     without: dict[str, Tensor]
