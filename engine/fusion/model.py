@@ -167,10 +167,12 @@ class FusionModel(nn.Module):
         turns = [TurnFeatures((image,), text.tokens, none) for image, text in zip(images, texts, strict=True)]
         return self._matching().score(alike, self.fuse_streams(turns))
 
-    @property
-    def match_scale(self) -> Tensor:
-        """What the contrastive loss multiplies the embeddings' dot products with."""
-        return self._matching().scale
+    def contrast(self, images: Sequence[ImageFeatures], texts: Sequence[SentenceFeatures]) -> Tensor:
+        """How alike the fusion finds each picture and each text, seen alone: `(b, b)`, scaled for a softmax."""
+        none = self.meanings[:0]
+        pictures = self.fuse_streams([TurnFeatures((image,), none, none) for image in images])
+        words = self.fuse_streams([TurnFeatures((), text.tokens, none) for text in texts])
+        return self._matching().contrast(pictures, words)
 
     def guess(self, states: Tensor, table: Tensor) -> Tensor:
         """Hidden words: fused text tokens `(n, d)` and the text encoder's embeddings `(v, d_t)` → logits `(n, v)`."""

@@ -4,6 +4,7 @@ from engine.errors import ConfigurationError
 from engine.fusion.model import FusionModel
 from engine.training.datasets import DataSets
 from engine.training.options import TrainingOptions
+from engine.training.ridge import fit_embeddings
 from engine.training.samples import PersonaSamples, PictureSamples, PictureSource
 from engine.training.tasks.base import Task
 from engine.training.tasks.language import CaptioningTask, PersonaTask
@@ -27,6 +28,8 @@ def build_tasks(
     """
     things = [workshop.encode(pictures, advance) for pictures in data.with_role("things")]
     scenes = [workshop.encode(pictures, advance) for pictures in data.with_role("scenes")]
+    if "matching" in options.active_tasks() and not is_held_out:
+        fit_embeddings(model, scenes=scenes, things=things, encoder=workshop.encoder, seed=options.seed)
     tasks: list[Task] = []
     for name, told in options.active_tasks().items():
         size = told.batch_size

@@ -1,8 +1,8 @@
 """Which words belong to which picture: contrast over a batch, and single pairs against the hardest wrong ones.
 
-The contrast is symmetric InfoNCE (Radford et al. 2021, figure 3) on the embeddings; the pairs are told apart by the
-cross-encoder, with the wrong pairs that the embeddings take for right ones (Li et al. 2021, section 3.2). Shapes: `b`
-pairs of a batch.
+The contrast is symmetric InfoNCE (Radford et al. 2021, figure 3) on what the fusion makes of pictures and texts alone;
+the pairs are told apart by the cross-encoder, with the wrong pairs that the embeddings take for right ones (Li et al.
+2021, section 3.2). Shapes: `b` pairs of a batch.
 """
 
 from collections.abc import Sequence
@@ -62,17 +62,13 @@ class MatchingTask:
         captions = [caption for _, caption in pairs]
         texts = self._encoder.sentences(captions)
         is_other = _is_other(captions, device=texts[0].pooled.device)
-        alike = self._alike(images, texts)
-        contrast = contrastive_loss(alike, is_other)
-        matching, share_right = self._match(images, texts, alike.detach().masked_fill(~is_other, float("-inf")))
+        contrast = contrastive_loss(self._model.contrast(images, texts), is_other)
+        alike = (self._model.embed_images(images) @ self._model.embed_texts(texts).T).detach()
+        matching, share_right = self._match(images, texts, alike.masked_fill(~is_other, float("-inf")))
         return TaskLoss(
             contrast + matching,
             {"contrast": contrast.item(), "matching": matching.item(), "right": share_right},
         )
-
-    def _alike(self, images: Sequence[ImageFeatures], texts: Sequence[SentenceFeatures]) -> Tensor:
-        """`(b, b)`: pictures × texts, scaled."""
-        return self._model.match_scale * self._model.embed_images(images) @ self._model.embed_texts(texts).T
 
     def _match(
         self, images: Sequence[ImageFeatures], texts: Sequence[SentenceFeatures], wrong: Tensor
@@ -91,8 +87,8 @@ class MatchingTask:
 
 
 def contrastive_loss(alike: Tensor, is_other: Tensor) -> Tensor:
-    """Symmetric InfoNCE of `alike: (b, b)`. Where `is_other` is false off the diagonal, the caption is the same, so that
-    the pair is neither right nor wrong and is left out."""
+    """Symmetric InfoNCE of `alike: (b, b)`. Where `is_other` is false off the diagonal, the caption is the same:
+    that pair is neither right nor wrong, and left out."""
     is_pair = torch.eye(len(alike), dtype=torch.bool, device=alike.device)
     told = alike.masked_fill(~is_other & ~is_pair, torch.finfo(alike.dtype).min)
     targets = torch.arange(len(alike), device=alike.device)
