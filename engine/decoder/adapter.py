@@ -131,7 +131,7 @@ def save_adapter(
         "lora_dropout": 0.0,
         "peft_type": "LORA",
         "r": rank,
-        "target_modules": sorted({layer.rpartition(".")[2] for layer in updates}),
+        "target_modules": sorted(updates),
         "task_type": "CAUSAL_LM",
     }
     (folder / CONFIG_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

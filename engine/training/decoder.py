@@ -63,8 +63,8 @@ class FrozenDecoder:
     def __init__(self, model: Any, tokenizer: Any, *, name: str) -> None:  # noqa: ANN401 - any causal model's classes
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self._prompts = PromptWriter(tokenizer, name=name)
-        self._end_of_reply: str = tokenizer.eos_token
+        self.prompts = PromptWriter(tokenizer, name=name)
+        self.end_of_reply: str = tokenizer.eos_token
         self._heads: OrderedDict[tuple[int, ...], Head] = OrderedDict()
         self.device: torch.device = model.device
         for module in self.model.modules():
@@ -102,7 +102,7 @@ class FrozenDecoder:
 
     def prompt(self, system_prompt: str, turns: Sequence[Turn]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Token ids before and behind the place of the prefix in the last turn, as in a real conversation."""
-        pieces = self._prompts.write(system_prompt, turns, places={len(turns) - 1}).pieces
+        pieces = self.prompts.write(system_prompt, turns, places={len(turns) - 1}).pieces
         return pieces[0], pieces[1]
 
     @torch.no_grad()
@@ -133,7 +133,7 @@ class FrozenDecoder:
         """A reply to the last of `turns`; without `has_end` it may go on. Tokens of `focus`, a part of the reply,
         weigh `focus_weight`."""
         head_ids, tail_ids = self.prompt(system_prompt, turns)
-        text = reply + self._end_of_reply if has_end else reply
+        text = reply + self.end_of_reply if has_end else reply
         encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         start = reply.casefold().find(focus.casefold()) if focus else -1
         stop = start + len(focus)

@@ -30,6 +30,7 @@ from engine.training.plots import draw_plots
 from engine.training.run import Progress, TrainingRun, TrainingSetup, choose_precision
 from engine.training.tasks import build_tasks
 from engine.training.tasks.base import Task
+from engine.training.tasks.lora import open_lora
 from engine.training.workshop import open_workshop
 
 
@@ -107,6 +108,8 @@ def open_setup(
     """Models, tasks, and how their weights are kept."""
     models = ModelStore(cache)
     checkpoint = open_checkpoint(EngineConfig(cache_dir=cache, decoder=options.decoder), models, None)
+    if options.task == "lora":
+        return open_lora(checkpoint, data, options, device=machine.device, dtype=machine.frozen)
     workshop = open_workshop(
         checkpoint, models=models, features=cache / "features", device=str(machine.device), dtype=machine.frozen
     )

@@ -91,15 +91,25 @@ class FusionOptions(Section):
     )
 
 
+class TalkOptions(Section):
+    """How often each kind of conversation is drawn for lora, of those that the data has. Only their ratio counts."""
+
+    characters: Share = Field(0.3, description="Characters that come with Commedia, told as the bot tells a persona.")
+    people: Share = Field(0.25, description="Dialogues of two people described by sentences.")
+    styles: Share = Field(0.2, description="Lines answered in several styles.")
+    roles: Share = Field(0.25, description="Single instructions, often to play a role, and their answers.")
+    conversations: Share = Field(1.0, description="All other conversations, with what is told of the speaker.")
+
+
 class LoraOptions(Section):
     """The adapter that is trained into the language model."""
 
     rank: Count = Field(16, description="Rank of each adapter matrix.")
     alpha: Positive = Field(32.0, description="The adapter counts alpha / rank.")
-    dropout: Fraction = Field(0.05, description="Share of inputs that are dropped while learning.")
     targets: tuple[str, ...] = Field(("all-linear",), description="Names of the layers that get an adapter.")
     batch_size: Count = Field(16, description="Replies a step.")
-    max_tokens: Annotated[int, Field(ge=16)] = Field(512, description="Longer samples are cut at the front.")
+    max_tokens: Annotated[int, Field(ge=16)] = Field(192, description="Conversations end before a reply beyond this.")
+    shares: TalkOptions = Field(TalkOptions(), description="What is talked about.")
 
 
 class ColumnsOptions(Section):
@@ -187,7 +197,7 @@ class TrainingOptions(Section):
 def default_options(task: TaskName) -> TrainingOptions:
     """What a run of `task` does when it is told nothing."""
     if task == "lora":
-        return TrainingOptions(task="lora", learning_rate=2e-4, num_steps=300)
+        return TrainingOptions(task="lora", learning_rate=4e-4, num_steps=110, num_warmup_steps=10)
     return TrainingOptions(task=task)
 
 
