@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from engine.decoder.adapter import adapter_digest, adapter_folder
 from engine.errors import ConfigurationError
 from engine.evaluation.consistency import load_judge
 from engine.evaluation.evaluation import Advance, EvaluationOptions, evaluate, parse_groups
@@ -20,6 +21,7 @@ from engine.evaluation.plots import draw_plots
 from engine.evaluation.report import as_json, tables, write_json
 from engine.evaluation.sets import find_sets
 from engine.evaluation.subject import Subject, open_subject, shipped_weights, weights_digest
+from engine.fusion.config import FusionConfig
 
 NO_WEIGHTS = "none"
 
@@ -27,7 +29,7 @@ NO_WEIGHTS = "none"
 @dataclass(frozen=True, slots=True)
 class EvaluationCommand:
     """The command's arguments. `weights` is a folder, `none` for the language model alone, or `None` for what ships
-    with `decoder`."""
+    with `decoder`; `adapter` likewise, of the decoder's adapter."""
 
     data: Path
     json: Path | None
@@ -41,6 +43,7 @@ class EvaluationCommand:
     seed: int = 0
     device: str = "auto"
     nli: str | None = None
+    adapter: str | None = None
     words: str = "commedia eval"
 
 
@@ -50,19 +53,24 @@ def run(command: EvaluationCommand, console: Console) -> None:
     options = _checked_options(command)
     weights = _weights_folder(command)
     judge = load_judge(command.nli) if command.nli is not None else None
-    subject = open_subject(weights, cache=command.cache, device=command.device, decoder=command.decoder)
+    decoder = command.decoder if weights is None else FusionConfig.load(weights).decoder
+    adapter = adapter_folder(command.adapter, decoder=decoder)
+    subject = open_subject(
+        weights, cache=command.cache, device=command.device, decoder=command.decoder, adapter=adapter
+    )
     progress = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console,
         transient=True,
     )  # fmt: skip
     with progress:
         measured = evaluate(subject, options, advance=_bars(progress), judge=judge)
+    measured.notes += _notes(subject, adapter)
     for table in tables(measured.figures):
         console.print(table)
     for note in measured.notes:
         console.print(f"[yellow]•[/] {escape(note)}")
     if command.json is not None:
-        about = _about(command, options, subject, weights) | {"seconds": round(time.monotonic() - started, 1)}
+        about = _about(command, options, subject, weights, adapter) | {"seconds": round(time.monotonic() - started, 1)}
         write_json(as_json(measured, **about), command.json)
         console.print(f"Written: {escape(str(command.json))}")
     if command.plots is not None:
@@ -102,12 +110,26 @@ def _weights_folder(command: EvaluationCommand) -> Path | None:
     return None if command.weights == NO_WEIGHTS else Path(command.weights)
 
 
+def _notes(subject: Subject, adapter: Path | None) -> list[str]:
+    if subject.model is None or subject.model.config.adapter == adapter_digest(adapter):
+        return []
+    return ["the fusion weights were trained with another adapter of the decoder than the one measured (--adapter)"]
+
+
 def _about(
-    command: EvaluationCommand, options: EvaluationOptions, subject: Subject, weights: Path | None
+    command: EvaluationCommand,
+    options: EvaluationOptions,
+    subject: Subject,
+    weights: Path | None,
+    adapter: Path | None,
 ) -> dict[str, Any]:
     """How the figures came to be."""
     model, decoder = subject.model, subject.workshop.decoder
-    described: dict[str, Any] = {"kind": NO_WEIGHTS, "decoder": subject.workshop.decoder_name}
+    described: dict[str, Any] = {
+        "kind": NO_WEIGHTS,
+        "decoder": subject.workshop.decoder_name,
+        "adapter": adapter_digest(adapter),
+    }
     if model is not None and weights is not None:
         described |= {
             "kind": model.config.kind,

@@ -173,8 +173,10 @@ def _ends(text: str) -> bool:
     return any(mark in text for mark in SENTENCE_ENDS)
 
 
-def open_subject(weights: Path | None, *, cache: Path, device: str, decoder: str) -> Subject:
-    """The fusion in the folder `weights`; `None` is the language model `decoder` alone."""
+def open_subject(
+    weights: Path | None, *, cache: Path, device: str, decoder: str, adapter: Path | None = None
+) -> Subject:
+    """The fusion in the folder `weights`; `None` is the language model `decoder` alone. `adapter` is the decoder's."""
     chosen = choose_device(device)
     bound_threads(None)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -186,6 +188,7 @@ def open_subject(weights: Path | None, *, cache: Path, device: str, decoder: str
         features=cache / "features",
         device=str(chosen),
         dtype=choose_dtype("auto", chosen),
+        adapter=adapter,
     )
     return Subject(workshop, None if weights is None else load_fusion(weights, workshop))
 

@@ -78,12 +78,18 @@ class Workshop:
 
 
 def open_workshop(
-    decoder: Checkpoint, *, models: ModelStore, features: Path, device: str, dtype: torch.dtype
+    decoder: Checkpoint,
+    *,
+    models: ModelStore,
+    features: Path,
+    device: str,
+    dtype: torch.dtype,
+    adapter: Path | None = None,
 ) -> Workshop:
-    """Load the frozen models; the store brings those that are missing."""
+    """Load the frozen models; the store brings those that are missing. `adapter` is merged into the decoder."""
     text = TextEncoder.load(models.ensure(TEXT_ENCODER), device=device)
     names = read_class_names(models.ensure(CLASS_NAMES))
-    frozen = FrozenDecoder.load(decoder.folder, name=decoder.name, dtype=dtype, device=device)
+    frozen = FrozenDecoder.load(decoder.folder, name=decoder.name, dtype=dtype, device=device, adapter=adapter)
     return Workshop(
         decoder_name=decoder.name,
         decoder=frozen,

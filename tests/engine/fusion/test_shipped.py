@@ -8,10 +8,9 @@ import torch
 from engine.config import EngineConfig
 from engine.decoder.checkpoint import open_checkpoint
 from engine.encoders.types import ImageFeatures
-from engine.fusion.model import FusionModel
+from engine.evaluation.subject import Subject, load_fusion
 from engine.fusion.weights import SHIPPED, WEIGHTS_FILE, shipped_folder
 from engine.models.store import ModelStore
-from engine.training.measuring import load_model, losses
 from engine.training.samples import TrainingSample, exclaim
 from engine.training.workshop import Workshop, open_workshop
 from engine.types import Role, Turn
@@ -30,10 +29,10 @@ def workshop(models: ModelStore, cache_dir: Path) -> Workshop:
 
 
 @pytest.fixture(scope="module")
-def model(workshop: Workshop) -> FusionModel:
+def subject(workshop: Workshop) -> Subject:
     folder = shipped_folder(DECODER)
     assert folder is not None
-    return load_model(folder, workshop)
+    return Subject(workshop, load_fusion(folder, workshop))
 
 
 def shown(
@@ -63,18 +62,16 @@ def test_the_weights_are_small_enough_to_ship() -> None:
         (POMEGRANATE, WINE_BOTTLE),
     ],
 )
-def test_a_reply_that_names_the_picture_becomes_likelier(
-    workshop: Workshop, model: FusionModel, class_id: int, other: int
-) -> None:
-    reply = exclaim("That's {a}!", workshop.class_names[class_id])
-    right, wrong = losses(model, workshop, [shown(class_id, reply), shown(other, reply)])
-    (without,) = losses(None, workshop, [shown(class_id, reply)])
+def test_a_reply_that_names_the_picture_becomes_likelier(subject: Subject, class_id: int, other: int) -> None:
+    reply = exclaim("That's {a}!", subject.workshop.class_names[class_id])
+    right, wrong = subject.losses([shown(class_id, reply), shown(other, reply)])
+    (without,) = subject.losses([shown(class_id, reply)], has_prefix=False)
     assert right < wrong - 0.3
     assert right < without - 0.3
 
 
 @pytest.mark.weights
-def test_the_persona_changes_the_prefix(workshop: Workshop, model: FusionModel) -> None:
+def test_the_persona_changes_the_prefix(subject: Subject) -> None:
     pirate = shown(RETRIEVER, "Arr!", facets=("My name is Morgan.", "I am a pirate.", "I talk like a pirate."))
-    baker, pirate_loss = losses(model, workshop, [shown(RETRIEVER, "Arr!"), pirate])
+    baker, pirate_loss = subject.losses([shown(RETRIEVER, "Arr!"), pirate])
     assert abs(baker - pirate_loss) > 1e-3
