@@ -105,14 +105,6 @@ def exclaim(template: str, thing: str) -> str:
     return template.format(a=phrase, A=phrase[:1].upper() + phrase[1:], thing=thing)
 
 
-def split_rows(num_rows: int, *, seed: int, held_out_share: float = 0.05) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Rows to learn from, and rows kept back to see what was learnt."""
-    order = list(range(num_rows))
-    Random(seed).shuffle(order)  # noqa: S311 - chance, not secrecy
-    num_held_out = max(1, round(num_rows * held_out_share))
-    return tuple(order[num_held_out:]), tuple(order[:num_held_out])
-
-
 class ConceptSource:
     """Classes as the image encoder might report them."""
 

@@ -4,12 +4,13 @@ from random import Random
 import pytest
 import torch
 
+from engine.errors import ConfigurationError
 from engine.training.characters import characters, describe
 from engine.training.datasets import PersonaDialogue
-from engine.training.samples import dialogue_sample, exclaim, split_rows, thing_in, with_article
+from engine.training.samples import PersonaSamples, dialogue_sample, exclaim, thing_in, with_article
 from engine.types import Role
 from tests.engine.fusion.tiny import NAMES
-from tests.engine.training.tiny import a_mix
+from tests.engine.training.tiny import TURNS, persona_samples, picture_samples
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_exclamations_are_filled() -> None:
 
 
 def test_a_sample_depends_on_seed_and_number_alone() -> None:
-    one, same, other = a_mix(), a_mix(), a_mix(seed=1)
+    one, same, other = picture_samples(), picture_samples(), picture_samples(seed=1)
     forwards = [one.draw(j) for j in range(40)]
     backwards = [same.draw(j) for j in reversed(range(40))]
     assert [s.reply for s in forwards] == [s.reply for s in reversed(backwards)]
@@ -49,14 +50,14 @@ def test_a_sample_depends_on_seed_and_number_alone() -> None:
 
 
 def test_kinds_come_in_their_shares() -> None:
-    kinds = Counter(a_mix(shares={"concepts": 0.5, "dialogues": 0.5}).draw(j).kind for j in range(200))
-    assert set(kinds) == {"concepts", "dialogues"}
+    kinds = Counter(picture_samples(shares={"concepts": 0.5, "things": 0.5}).draw(j).kind for j in range(200))
+    assert set(kinds) == {"concepts", "things"}
     assert 60 < kinds["concepts"] < 140
 
 
 def test_a_concept_sample_names_its_likeliest_class() -> None:
-    mix = a_mix(shares={"concepts": 1.0})
-    for sample in (mix.draw(j) for j in range(60)):
+    samples = picture_samples(shares={"concepts": 1.0})
+    for sample in (samples.draw(j) for j in range(60)):
         for image, class_id in zip(sample.images, sample.class_ids, strict=True):
             assert image.concept_ids[0] == class_id
             assert len(set(image.concept_ids.tolist())) == len(image.concept_ids)
@@ -66,27 +67,27 @@ def test_a_concept_sample_names_its_likeliest_class() -> None:
 
 
 def test_classes_that_are_kept_back_are_never_the_answer() -> None:
-    mix = a_mix(shares={"concepts": 1.0})
-    assert all(class_id >= 300 for j in range(100) for class_id in mix.draw(j).class_ids)
+    samples = picture_samples(shares={"concepts": 1.0})
+    assert all(class_id >= 300 for j in range(100) for class_id in samples.draw(j).class_ids)
 
 
 def test_a_kind_word_stands_for_its_classes() -> None:
-    mix = a_mix(shares={"concepts": 1.0})
-    mix._concepts.class_ids = (207,)  # a golden retriever
-    focuses = Counter(mix.draw(j).focus for j in range(60))
+    samples = picture_samples(shares={"concepts": 1.0})
+    samples._concepts.class_ids = (207,)  # a golden retriever
+    focuses = Counter(samples.draw(j).focus for j in range(60))
     assert focuses["dog"] > 5
     assert focuses[NAMES[207]] > 5
 
 
 def test_some_pictures_come_without_patches() -> None:
-    mix = a_mix(shares={"things": 1.0}, patch_dropout=0.5)
-    sizes = Counter(len(mix.draw(j).images[0].patches) for j in range(60))
+    samples = picture_samples(shares={"things": 1.0}, patch_dropout=0.5)
+    sizes = Counter(len(samples.draw(j).images[0].patches) for j in range(60))
     assert set(sizes) == {0, 4}
 
 
 def test_pictures_are_shown_in_the_last_turn_of_the_user() -> None:
-    mix = a_mix(shares={"things": 0.5, "scenes": 0.5})
-    samples = [mix.draw(j) for j in range(60)]
+    samples = picture_samples(shares={"things": 0.5, "scenes": 0.5})
+    samples = [samples.draw(j) for j in range(60)]
     assert all(sample.turns[-1].role is Role.USER for sample in samples)
     assert {len(sample.turns) for sample in samples} == {1, 3}
     assert any(not sample.turns[-1].text for sample in samples)
@@ -103,11 +104,50 @@ def test_a_dialogue_tells_the_prompt_less_than_the_persona_stream() -> None:
         assert sum(facet in sample.system_prompt for facet in sample.facets) == 1
 
 
-def test_rows_are_split_without_overlap() -> None:
-    learnt, kept_back = split_rows(200, seed=0)
-    assert sorted(learnt + kept_back) == list(range(200))
-    assert len(kept_back) == 10
-    assert split_rows(200, seed=0) == (learnt, kept_back)
+def test_scenes_are_described_and_shown_to_personas() -> None:
+    samples = [picture_samples(shares={"scenes": 1.0}).draw(j) for j in range(40)]
+    kinds = Counter(sample.kind for sample in samples)
+    assert set(kinds) == {"captions", "scenes"}
+    described = [sample for sample in samples if sample.kind == "captions"]
+    assert {sample.reply for sample in described} == {"A dog on a bed."}
+    assert not any(sample.facets for sample in described)
+
+
+def test_a_style_is_told_apart_from_every_other() -> None:
+    """The same words and the same reply, the right persona first."""
+    samples = persona_samples(share_styled=1.0)
+    answers = {"witty": "Ha", "friendly": "Hello", "professional": "Good day"}
+    for group in (samples.draw(j) for j in range(20)):
+        assert len({sample.reply for sample in group}) == 1
+        styles = [next(style for style in answers if style in sample.facets[0]) for sample in group]
+        assert sorted(styles) == sorted(answers)
+        assert answers[styles[0]] == group[0].reply
+
+
+def test_a_dialogue_is_compared_with_a_stranger() -> None:
+    groups = [persona_samples(share_styled=0.0).draw(j) for j in range(30)]
+    assert all(group[0].reply in {words for _, words in TURNS} for group in groups)
+    pairs = [group for group in groups if len(group) == 2]
+    assert pairs
+    assert all(right.facets != wrong.facets and right.reply == wrong.reply for right, wrong in pairs)
+
+
+def test_conversations_are_learnt_from_too() -> None:
+    samples = persona_samples(share_styled=0.0, has_conversations=True)
+    kinds = Counter(samples.draw(j)[0].kind for j in range(60))
+    assert set(kinds) == {"dialogues", "conversations"}
+
+
+def test_persona_samples_depend_on_seed_and_number_alone() -> None:
+    one, same, other = persona_samples(), persona_samples(), persona_samples(seed=1)
+    forwards = [one.draw(j) for j in range(20)]
+    assert forwards == [same.draw(j) for j in reversed(range(20))][::-1]
+    assert forwards != [other.draw(j) for j in range(20)]
+
+
+def test_nobody_to_learn_from_is_said_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="dialogues or styled answers"):
+        PersonaSamples(seed=0, answers=[], dialogues=[])
 
 
 def test_characters_are_unlike_each_other_and_filled_in() -> None:
@@ -118,6 +158,6 @@ def test_characters_are_unlike_each_other_and_filled_in() -> None:
 
 
 def test_samples_hold_finite_features() -> None:
-    mix = a_mix()
-    for sample in (mix.draw(j) for j in range(40)):
+    samples = picture_samples()
+    for sample in (samples.draw(j) for j in range(40)):
         assert all(torch.isfinite(image.patches).all() and image.concept_weights.sum() > 0.9 for image in sample.images)

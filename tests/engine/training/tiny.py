@@ -1,20 +1,19 @@
-"""A tiny training run: everything real but the sizes."""
-
-from pathlib import Path
+"""Tiny data and models to train: everything real but the sizes."""
 
 import torch
 
-from engine.training.datasets import CaptionedPicture, PersonaDialogue, StyledAnswers
+from engine.training.datasets import CaptionedPicture, Conversation, PersonaDialogue, StyledAnswers
 from engine.training.decoder import FrozenDecoder
 from engine.training.encoding import SampleEncoder
 from engine.training.features import FeatureSet
-from engine.training.run import TrainingOptions, TrainingRun
-from engine.training.samples import ConceptSource, PictureSource, SampleMix
+from engine.training.samples import ConceptSource, PersonaSamples, PictureSamples, PictureSource
+from engine.types import Role, Turn
 from tests.engine.encoders.tiny import tiny_text_encoder
-from tests.engine.fusion.tiny import NAMES, tiny_fusion
+from tests.engine.fusion.tiny import NAMES
 from tests.engine.tiny import tiny_llama, tiny_tokenizer
 
-OPTIONS = TrainingOptions(num_steps=6, batch_size=4, num_warmup_steps=1, log_every=1, checkpoint_every=2)
+SHARES = {"concepts": 0.5, "things": 0.3, "scenes": 0.2}
+TURNS = ((0, "Hi!"), (1, "Hello, do you ski?"), (0, "I do."))
 
 
 def a_source(*captions: str, share: float = 1.0) -> PictureSource:
@@ -33,33 +32,40 @@ def a_source(*captions: str, share: float = 1.0) -> PictureSource:
     return PictureSource(pictures, features, tuple(range(num)), share)
 
 
-def a_mix(*, seed: int = 0, shares: dict[str, float] | None = None, patch_dropout: float = 0.3) -> SampleMix:
-    """Two pictures, one scene, one line, one dialogue."""
+def picture_samples(
+    *, seed: int = 0, shares: dict[str, float] | None = None, patch_dropout: float = 0.3
+) -> PictureSamples:
+    """Two pictures of things, one scene."""
     meanings = torch.randn(1000, 16, generator=torch.Generator().manual_seed(0))
-    turns = ((0, "Hi!"), (1, "Hello, do you ski?"), (0, "I do."))
-    return SampleMix(
+    return PictureSamples(
         seed=seed,
         concepts=ConceptSource(NAMES, meanings, class_ids=range(300, 1000)),
         things=[a_source("a photo of a dog", "a photo of an apple")],
-        scenes=a_source("A dog on a bed."),
-        answers=[StyledAnswers("hi", {"witty": "Ha", "friendly": "Hello"})],
-        dialogues=[PersonaDialogue((("I ski.", "I am six."), ("I cook.",)), turns)],
-        shares=shares or OPTIONS.shares(),
+        scenes=[a_source("A dog on a bed.")],
+        shares=shares or SHARES,
         patch_dropout=patch_dropout,
     )
 
 
-def a_run(folder: Path, options: TrainingOptions = OPTIONS, **sizes: object) -> TrainingRun:
-    """A run over the tiny decoder."""
+def persona_samples(*, seed: int = 0, share_styled: float = 0.5, has_conversations: bool = False) -> PersonaSamples:
+    """A line in three styles, a dialogue, and perhaps a conversation."""
+    said = (Turn(Role.USER, "Who are you?"), Turn(Role.ASSISTANT, "A cook."))
+    return PersonaSamples(
+        seed=seed,
+        answers=[StyledAnswers("hi", {"witty": "Ha", "friendly": "Hello", "professional": "Good day"})],
+        dialogues=[PersonaDialogue((("I ski.", "I am six."), ("I cook.",)), TURNS)],
+        conversations=[Conversation(("I cook well.",), said)] if has_conversations else [],
+        share_styled=share_styled,
+    )
+
+
+def frozen_decoder() -> FrozenDecoder:
+    """A decoder with random weights."""
     model = tiny_llama()
     model.config._attn_implementation = "eager"
-    decoder = FrozenDecoder(model, tiny_tokenizer(), name="tiny")
-    return TrainingRun(
-        folder,
-        options=options,
-        model=tiny_fusion(is_trained=False, **sizes),
-        class_names=NAMES,
-        decoder=decoder,
-        encoder=SampleEncoder(tiny_text_encoder(), decoder),
-        mix=a_mix(),
-    )
+    return FrozenDecoder(model, tiny_tokenizer(), name="tiny")
+
+
+def sample_encoder(decoder: FrozenDecoder | None = None) -> SampleEncoder:
+    """Tiny encoders with random weights."""
+    return SampleEncoder(tiny_text_encoder(), decoder or frozen_decoder())
