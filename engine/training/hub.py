@@ -5,6 +5,7 @@
 columns are told apart. The library is imported only where such a name is given.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from engine.training.options import ColumnsOptions, DataOptions
 Table: TypeAlias = Any
 """A `datasets.Dataset`; the library has no types."""
 PREFIX = "hf:"
+_COLON = re.compile(r":(?![^\[]*\])")  # none of those in `train[:1000]`
 SPLITS = ("train", "training", "validation", "valid", "dev", "test")
 _USUAL = {
     "image": ("image", "img", "picture"),
@@ -56,7 +58,7 @@ def is_hub_name(source: str) -> bool:
 
 def parse(source: str) -> HubName:
     """`hf:` names in parts. Raises `ConfigurationError` where there are too many, or none."""
-    path, *rest = source.removeprefix(PREFIX).split(":")
+    path, *rest = _COLON.split(source.removeprefix(PREFIX))
     if not path or len(rest) > 2 or not all(rest):
         raise ConfigurationError(
             f"{source}: write it as hf:owner/name, hf:owner/name:split or hf:owner/name:config:split"
@@ -100,7 +102,8 @@ def _load(source: str, name: HubName, *, cache: Path) -> Table:
         else:
             found = datasets.load_dataset(name.path, name.config, cache_dir=str(cache))
     except Exception as error:  # the library raises whatever its readers and its network raise
-        raise ConfigurationError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigurationError(f"{source} cannot be loaded: {reason}") from error
     if isinstance(found, datasets.Dataset):
         return _sliced(source, found, name.split)
     split = (name.split or "").partition("[")[0] or ("train" if "train" in found else next(iter(found), ""))
@@ -175,7 +178,7 @@ class _TablePictures:
 
         try:
             undecoded = self.table.cast_column(self.column, Image(decode=False))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, NotImplementedError) as error:
             raise ConfigurationError(f"the column {self.column} holds no pictures") from error
 
         def read(image: str) -> bytes:

@@ -7,13 +7,17 @@ import pytest
 from engine.errors import ConfigurationError
 from engine.training.datasets import (
     CaptionedPicture,
+    Conversation,
     open_pictures,
+    read_dialogue_set,
     read_dialogues,
+    read_folder,
     read_pictures,
     read_rows,
     read_styled_answers,
     thin_out,
 )
+from engine.types import Role, Turn
 
 
 def write(folder: Path, name: str, *rows: object) -> Path:
@@ -101,3 +105,97 @@ def test_a_dialogue_with_one_person_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "dialogues.jsonl", {"personas": [["I ski."]], "turns": []})
     with pytest.raises(ConfigurationError, match="row 1"):
         read_dialogues(path)
+
+
+def test_a_folder_is_read_whole_and_roles_follow_from_names_options_and_captions(tmp_path: Path) -> None:
+    sets = {
+        "emoji": ["a 3D emoji sticker: mahjong red dragon", "a 3D emoji sticker: joker"],
+        "pets": ["dog", "black cat", "dog"],
+        "places": ["A dog is asleep on a bed.", "Two men are walking by the sea."],
+        "odd": ["dog", "cat"],
+    }
+    for name, captions in sets.items():
+        (tmp_path / name).mkdir()
+        write(tmp_path, f"{name}.jsonl", *[{"image": f"{j}.jpg", "captions": [c]} for j, c in enumerate(captions)])
+    write(tmp_path, "talk.jsonl", {"user": "hi", "witty": "Ha"})
+    (tmp_path / "notes.txt").write_text("not a data set")
+    pictures, dialogues = read_folder(tmp_path, roles={"odd": "scenes"})
+    assert {one.name: one.role for one in pictures} == {
+        "emoji": "things", "pets": "things", "places": "scenes", "odd": "scenes",
+    }  # fmt: skip
+    assert {one.name: one.share for one in pictures} == {"emoji": 600.0, "pets": 3.0, "places": 2.0, "odd": 2.0}
+    assert [one.name for one in dialogues] == ["talk"]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_a_folder_without_data_sets_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigurationError, match=name):
+        read_folder(tmp_path / name)
+
+
+def test_pictures_without_files_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "pets.jsonl", {"image": "a.jpg", "captions": ["a dog"]})
+    with pytest.raises(ConfigurationError, match=r"neither a folder pets/ nor pets\.zip"):
+        read_folder(tmp_path)
+
+
+def test_a_zip_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pets.zip").write_bytes(b"no archive")
+    with pytest.raises(ConfigurationError, match=r"pets\.zip cannot be opened"), open_pictures(tmp_path, "pets"):
+        pass
+
+
+def test_a_row_names_no_file_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "secret.txt").write_text("secret")
+    with open_pictures(tmp_path, "pets") as read:
+        for name in ("../secret.txt", str(tmp_path / "secret.txt")):
+            with pytest.raises(FileNotFoundError):
+                read(name)
+
+
+def test_conversations_have_a_persona_and_end_with_a_reply(tmp_path: Path) -> None:
+    row = {
+        "persona": ["I ski."],
+        "turns": [
+            {"role": "user", "text": "Hi"},
+            {"role": "assistant", "text": "Hello"},
+            {"role": "user", "text": "Bye"},
+        ],
+        "image": "a.jpg",
+    }
+    (tmp_path / "talk").mkdir()
+    found = read_dialogue_set(write(tmp_path, "talk.jsonl", row))
+    (conversation,) = found.exchanges
+    turns = (Turn(Role.USER, "Hi"), Turn(Role.ASSISTANT, "Hello"))
+    assert conversation == Conversation(("I ski.",), turns, "a.jpg")
+    assert found.files is not None
+
+
+def test_a_conversation_with_a_picture_needs_files(tmp_path: Path) -> None:
+    turns = [{"role": "user", "text": "Hi"}, {"role": "assistant", "text": "Hello"}]
+    with pytest.raises(ConfigurationError, match="neither a folder talk/"):
+        read_dialogue_set(write(tmp_path, "talk.jsonl", {"turns": turns, "image": "a.jpg"}))
+
+
+@pytest.mark.parametrize(
+    "turns", [None, [], "hi", ["hi"], [{"role": "user"}], [{"role": "narrator", "text": "x"}], [{"text": "x"}]]
+)
+def test_turns_without_role_and_text_are_named(tmp_path: Path, turns: object) -> None:
+    good = {"turns": [{"role": "user", "text": "Hi"}, {"role": "assistant", "text": "Hello"}]}
+    with pytest.raises(ConfigurationError, match=r"talk\.jsonl, row 2: .*turns"):
+        read_dialogue_set(write(tmp_path, "talk.jsonl", good, {"turns": turns}))
+
+
+def test_instructions_are_conversations(tmp_path: Path) -> None:
+    row = {"instruction": "Add.", "input": "1 + 1", "response": "2"}
+    (conversation,) = read_dialogue_set(write(tmp_path, "roles.jsonl", row)).exchanges
+    assert conversation == Conversation((), (Turn(Role.USER, "Add.\n1 + 1"), Turn(Role.ASSISTANT, "2")))
+    with pytest.raises(ConfigurationError, match="row 1: needs the texts"):
+        read_dialogue_set(write(tmp_path, "roles.jsonl", {"instruction": "Add."}))
+
+
+def test_rows_of_no_known_layout_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"odd\.jsonl, row 1: neither pictures .* nor dialogues"):
+        read_folder(write(tmp_path, "odd.jsonl", {"x": 1}).parent)

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import engine.training.features
 from engine.encoders.image import ImageEncoder, read_picture
 from engine.encoders.types import ImageFeatures
 from engine.errors import ConfigurationError
@@ -45,6 +46,55 @@ def test_features_are_computed_once_and_kept(tmp_path: Path) -> None:
     assert first.images == again.images == ("a.png", "b.png")
     assert torch.allclose(again.row(1).patches[0], read_picture(picture("blue")).mean(dim=(1, 2)), atol=1e-3)
     assert again.row(1).patches.dtype == torch.float32
+
+
+def test_only_what_is_new_is_encoded_and_rows_keep_their_order(tmp_path: Path) -> None:
+    encoder = FakeImageEncoder()
+    encode(tmp_path, a_set(tmp_path, {"a.png": picture("red"), "b.png": picture("blue")}), lambda: encoder)
+    more = a_set(tmp_path, {"c.png": picture("green"), "b.png": picture("blue"), "same.png": picture("red")})
+    features = encode(tmp_path, more, lambda: encoder)
+    assert encoder.num_encoded == 3
+    assert features.images == ("c.png", "b.png", "same.png")
+    for row, colour in enumerate(("green", "blue", "red")):
+        mean = read_picture(picture(colour)).mean(dim=(1, 2))
+        assert torch.allclose(features.row(row).patches[0], mean, atol=1e-3)
+
+
+def test_a_changed_file_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+    encode(tmp_path, a_set(tmp_path, {"a.png": picture("red")}), FakeImageEncoder)
+    features = encode(tmp_path, a_set(tmp_path, {"a.png": picture("blue")}), FakeImageEncoder)
+    assert torch.allclose(features.row(0).patches[0], read_picture(picture("blue")).mean(dim=(1, 2)), atol=1e-3)
+
+
+def test_a_damaged_cache_is_encoded_anew(tmp_path: Path) -> None:
+    pictures = a_set(tmp_path, {"a.png": picture("red")})
+    encode(tmp_path, pictures, FakeImageEncoder)
+    (path,) = (tmp_path / "cache").iterdir()
+    path.write_bytes(b"half")
+    assert encode(tmp_path, pictures, FakeImageEncoder).images == ("a.png",)
+
+
+def test_features_are_kept_file_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed run has kept what it encoded."""
+    monkeypatch.setattr(engine.training.features, "PICTURES_PER_FILE", 2)
+    files = {f"{colour}.png": picture(colour) for colour in ("red", "blue", "green", "yellow", "black")}
+    pictures, done = a_set(tmp_path, files), []
+
+    class Killed(Exception):
+        pass
+
+    def advance(number: int, total: int) -> None:
+        done.append((number, total))
+        if number == 4:
+            raise Killed
+
+    told = {"pictures": pictures, "key": "k", "cache": tmp_path / "cache"}
+    with pytest.raises(Killed):
+        encode_set(tmp_path, "pets", **told, encoder=FakeImageEncoder, advance=advance)
+    assert done == [(2, 5), (4, 5)]
+    encoder = FakeImageEncoder()
+    assert encode(tmp_path, pictures, lambda: encoder).images == tuple(files)
+    assert encoder.num_encoded == 3
 
 
 def test_other_pictures_are_encoded_anew(tmp_path: Path) -> None:
