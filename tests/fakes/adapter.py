@@ -168,12 +168,26 @@ class FakeAdapter:
         return RepliedMessage(message_id, BOT, text, is_from_bot=True)
 
     async def use_command(
-        self, path: tuple[str, ...], arguments: Mapping[str, str], *, chat_id: str = "1"
+        self,
+        path: tuple[str, ...],
+        arguments: Mapping[str, str],
+        *,
+        chat_id: str = "1",
+        picture: bytes | None = None,
+        reply_to: str | None = None,
     ) -> CommandReply:
         """Let Ann use a command in her direct chat."""
         command = self._commands.find(*path)
         assert command is not None
+        call = CommandCall(
+            Room("fake", chat_id),
+            ChatKind.DIRECT,
+            ANN,
+            arguments,
+            files=() if picture is None else (a_file(picture),),
+            reply_to=self._replied(reply_to, chat_id) if reply_to else None,
+        )
         try:
-            return await command.run(CommandCall(Room("fake", chat_id), ChatKind.DIRECT, ANN, arguments))
+            return await command.run(call)
         except BotError as error:
             return CommandReply(str(error))

@@ -83,7 +83,7 @@ class DiscordAdapter:
         self._downloads = Downloads()
         self._translator = MessageTranslator(self._downloads)
         self._inbox = Inbox(handler, self._tasks)
-        self._slash_commands = SlashCommands(commands, self._tasks)
+        self._slash_commands = SlashCommands(commands, self._tasks, self._translator)
 
     @property
     def status(self) -> AdapterStatus:

@@ -1,4 +1,4 @@
-"""The table of commands as Discord's slash commands, autocompletion, buttons and menus.
+"""The table of commands as Discord's slash commands, entries under a message, autocompletion, buttons and menus.
 
 Owns their shape on Discord and answering within its three seconds. Does not know what any command does. Each button
 carries the command in its own id, so it works after a restart too.
@@ -7,18 +7,20 @@ carries the command in its own id, so it works after a restart too.
 import asyncio
 import hashlib
 import inspect
+import io
 import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import discord
 from discord import app_commands
 
 from bot.adapters.discord.errors import REQUEST_ERRORS, describe
-from bot.adapters.discord.messages import author_of, room_of
+from bot.adapters.discord.messages import MessageTranslator, author_of, room_of
 from bot.adapters.discord.tasks import TaskSet
-from bot.commands import Argument, Choice, Command, CommandCall, CommandReply, CommandTable
+from bot.commands import Choice, Command, CommandCall, CommandReply, CommandTable, ReplyPicture
 from bot.errors import BotError
 from bot.types import ChatKind
 
@@ -36,6 +38,10 @@ MAX_BUTTONS = 5
 MAX_MENU_OPTIONS = 25
 MAX_MENUS = 5
 MAX_CUSTOM_ID_LENGTH = 100
+MAX_ENTRIES_UNDER_A_MESSAGE = 5
+MAX_FILES = 10
+MAX_ALT_LENGTH = 1024
+PICTURE_OPTION = "picture"
 
 _APOLOGY = "Something went wrong here, and it has been written down. Please try again."
 _OUTDATED = "This button belongs to a command that is no longer there. /help shows what there is."
@@ -50,9 +56,10 @@ Completion = Callable[[discord.Interaction, str], Coroutine[Any, Any, list[app_c
 class SlashCommands:
     """Renders a `CommandTable` and runs what people choose from it."""
 
-    def __init__(self, table: CommandTable, tasks: TaskSet) -> None:
+    def __init__(self, table: CommandTable, tasks: TaskSet, translator: MessageTranslator) -> None:
         self._table = table
         self._tasks = tasks
+        self._translator = translator
         self._synced_digest: str | None = None
         # A name that Discord would refuse should stop the start, not be found out when the bot is already online.
         self.tree(discord.Client(intents=discord.Intents(guilds=True)))
@@ -70,6 +77,8 @@ class SlashCommands:
                 groups[name] = app_commands.Group(name=name, description=f"/{name} …")
                 tree.add_command(groups[name])
             groups[name].add_command(self._native(command))
+        for command in [command for command in self._table if command.is_about_message][:MAX_ENTRIES_UNDER_A_MESSAGE]:
+            tree.add_command(self._under_a_message(command))
         return tree
 
     async def sync(self, tree: app_commands.CommandTree[discord.Client]) -> None:
@@ -96,35 +105,48 @@ class SlashCommands:
         if command is None:
             self._tasks.spawn(_respond(interaction, CommandReply(_OUTDATED, is_private=True)))
         else:
-            self._start(interaction, command, {argument: value})
+            self._start(interaction, command, _call(interaction, {argument: value}))
 
     def _native(self, command: Command) -> app_commands.Command[Any, ..., None]:
-        async def callback(interaction: discord.Interaction, **arguments: str | None) -> None:
-            self._start(interaction, command, {name: text for name, text in arguments.items() if text is not None})
+        async def callback(interaction: discord.Interaction, **options: str | discord.Attachment | None) -> None:
+            texts = {name: value for name, value in options.items() if isinstance(value, str)}
+            attached = [value for value in options.values() if isinstance(value, discord.Attachment)]
+            call = _call(interaction, texts)
+            self._start(interaction, command, replace(call, files=tuple(map(self._translator.file, attached))))
 
         # discord.py reads a command's arguments off its function's signature.
-        callback.__signature__ = _signature(command.arguments)  # type: ignore[attr-defined]
+        callback.__signature__ = _signature(command)  # type: ignore[attr-defined]
         native: app_commands.Command[Any, ..., None] = app_commands.Command(
             name=command.path[-1], description=_shorten(command.description, MAX_LABEL_LENGTH), callback=callback
         )
-        app_commands.describe(
-            **{argument.name: _shorten(argument.description, MAX_LABEL_LENGTH) for argument in command.arguments}
-        )(native)
+        descriptions = {argument.name: argument.description for argument in command.arguments}
+        if command.takes_picture:
+            descriptions[PICTURE_OPTION] = "Which picture, if not the last one here"
+        app_commands.describe(**{name: _shorten(text, MAX_LABEL_LENGTH) for name, text in descriptions.items()})(native)
         for argument in command.arguments:
             if argument.suggest is not None:
                 native.autocomplete(argument.name)(_completion(argument.suggest))
         return native
 
-    def _start(self, interaction: discord.Interaction, command: Command, arguments: Mapping[str, str]) -> None:
-        self._tasks.spawn(_answer(interaction, command, _call(interaction, arguments)))
+    def _under_a_message(self, command: Command) -> app_commands.ContextMenu:
+        async def callback(interaction: discord.Interaction, message: discord.Message) -> None:
+            about = self._translator.replied_to(interaction.client, message)
+            self._start(interaction, command, replace(_call(interaction, {}), reply_to=about))
+
+        return app_commands.ContextMenu(name=command.path[-1].capitalize(), callback=callback)
+
+    def _start(self, interaction: discord.Interaction, command: Command, call: CommandCall) -> None:
+        self._tasks.spawn(_answer(interaction, command, call))
 
 
-def _signature(arguments: tuple[Argument, ...]) -> inspect.Signature:
+def _signature(command: Command) -> inspect.Signature:
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter("interaction", positional, annotation=discord.Interaction)]
-    for argument in sorted(arguments, key=lambda argument: not argument.is_required):
+    for argument in sorted(command.arguments, key=lambda argument: not argument.is_required):
         default = inspect.Parameter.empty if argument.is_required else None
         parameters.append(inspect.Parameter(argument.name, positional, annotation=str, default=default))
+    if command.takes_picture:
+        parameters.append(inspect.Parameter(PICTURE_OPTION, positional, annotation=discord.Attachment, default=None))
     return inspect.Signature(parameters)
 
 
@@ -183,26 +205,40 @@ async def _respond(interaction: discord.Interaction, reply: CommandReply) -> Non
     *earlier, last = _pieces(reply.text or "Done.")
     is_first = True
     for piece in earlier:
-        await _show(interaction, piece, discord.utils.MISSING, reply.is_private, is_first)
+        await _show(interaction, piece, discord.utils.MISSING, [], reply.is_private, is_first)
         is_first = False
-    await _show(interaction, last, _view(reply), reply.is_private, is_first)
+    files = [_file(picture) for picture in reply.pictures[:MAX_FILES]]
+    await _show(interaction, last, _view(reply), files, reply.is_private, is_first)
 
 
 async def _show(
-    interaction: discord.Interaction, text: str, view: discord.ui.View, is_private: bool, is_first: bool
+    interaction: discord.Interaction,
+    text: str,
+    view: discord.ui.View,
+    files: Sequence[discord.File],
+    is_private: bool,
+    is_first: bool,
 ) -> None:
     silent = discord.AllowedMentions.none()
     is_deferred = is_first and interaction.response.is_done()
     if is_first and not is_deferred:
-        await interaction.response.send_message(text, view=view, ephemeral=is_private, allowed_mentions=silent)
+        await interaction.response.send_message(
+            text, view=view, files=files, ephemeral=is_private, allowed_mentions=silent
+        )
         return
     if is_deferred and is_private:
-        await interaction.edit_original_response(content=text, view=view, allowed_mentions=silent)
+        await interaction.edit_original_response(content=text, view=view, attachments=files, allowed_mentions=silent)
         return
     if is_deferred:
         # "Thinking…" was for one person; what everyone may see needs a message of its own.
         await interaction.delete_original_response()
-    await interaction.followup.send(text, view=view, ephemeral=is_private, allowed_mentions=silent)
+    await interaction.followup.send(text, view=view, files=files, ephemeral=is_private, allowed_mentions=silent)
+
+
+def _file(picture: ReplyPicture) -> discord.File:
+    return discord.File(
+        io.BytesIO(picture.data), filename=picture.name, description=_shorten(picture.alt, MAX_ALT_LENGTH) or None
+    )
 
 
 def _view(reply: CommandReply) -> discord.ui.View:

@@ -66,6 +66,21 @@ class MessageTranslator:
             mentions_bot=_mentions_bot(message, client),
         )
 
+    def replied_to(self, client: discord.Client, message: discord.Message) -> RepliedMessage:
+        """`message` as one that something is said about."""
+        return RepliedMessage(
+            message_id=str(message.id),
+            author=author_of(message.author),
+            text=_text(message, client),
+            files=self._files(message),
+            is_from_bot=_is_own(message, client),
+        )
+
+    def file(self, item: discord.Attachment) -> IncomingFile:
+        """An attachment, not downloaded yet."""
+        mime = item.content_type.partition(";")[0].strip().lower() if item.content_type else None
+        return IncomingFile(item.filename, mime, item.size, partial(self._downloads.read, item.url, item.filename))
+
     async def _room(self, client: discord.Client, message: discord.Message) -> Room:
         channel_id = message.channel.id
         if not isinstance(message.channel, discord.PartialMessageable):
@@ -82,26 +97,14 @@ class MessageTranslator:
 
     async def _replied(self, client: discord.Client, message: discord.Message) -> RepliedMessage | None:
         replied = await _replied_message(message)
-        if replied is None:
-            return None
-        return RepliedMessage(
-            message_id=str(replied.id),
-            author=author_of(replied.author),
-            text=_text(replied, client),
-            files=self._files(replied),
-            is_from_bot=_is_own(replied, client),
-        )
+        return None if replied is None else self.replied_to(client, replied)
 
     def _files(self, message: discord.Message) -> tuple[IncomingFile, ...]:
         """Attachments and stickers of a message, and of what it forwards."""
         sources: list[discord.Message | discord.MessageSnapshot] = [message, *message.message_snapshots]
-        attachments = [self._attachment(item) for source in sources for item in source.attachments]
+        attachments = [self.file(item) for source in sources for item in source.attachments]
         stickers = [self._sticker(item) for item in message.stickers if item.format in _STICKER_MIMES]
         return (*attachments, *stickers)
-
-    def _attachment(self, item: discord.Attachment) -> IncomingFile:
-        mime = item.content_type.partition(";")[0].strip().lower() if item.content_type else None
-        return IncomingFile(item.filename, mime, item.size, partial(self._downloads.read, item.url, item.filename))
 
     def _sticker(self, item: discord.StickerItem) -> IncomingFile:
         return IncomingFile(

@@ -1,7 +1,7 @@
 """A Telegram chat or topic as a `ReplyChannel`."""
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from telegram import InlineKeyboardMarkup, LinkPreviewOptions, Message, ReplyParameters
 from telegram.constants import ChatAction
@@ -13,6 +13,7 @@ from bot.errors import DeliveryError
 from bot.types import ChatKind
 
 GENERAL_TOPIC = 1
+MAX_CAPTION_LENGTH = 1024
 _NO_PREVIEW = LinkPreviewOptions(is_disabled=True)
 # About 1 message/s in a chat, 20 a minute in a group, and edits count.
 _EDIT_INTERVAL_S = {ChatKind.DIRECT: 1.2, ChatKind.GROUP: 3.5}
@@ -75,6 +76,39 @@ class TelegramChannel:
         if self._on_sent is not None:
             self._on_sent()
         return str(message.message_id)
+
+    async def send_picture(
+        self,
+        data: bytes,
+        *,
+        name: str,
+        caption: str = "",
+        reply_to: str | None = None,
+        keyboard: InlineKeyboardMarkup | None = None,
+    ) -> str:
+        """Send a picture, with a caption of at most `MAX_CAPTION_LENGTH`, and return the new message's id.
+
+        One whose shape Telegram does not take as a photo is sent as a file.
+        """
+        reply = ReplyParameters(_number(reply_to), allow_sending_without_reply=True) if reply_to else None
+        common: dict[str, Any] = {
+            "caption": caption or None,
+            "filename": name,
+            "message_thread_id": None if self._thread_id == GENERAL_TOPIC else self._thread_id,
+            "reply_parameters": reply,
+            "reply_markup": keyboard,
+            "parse_mode": None,
+        }
+
+        async def sent() -> Message:
+            try:
+                return await self._client.send_photo(self._chat_id, data, **common)
+            except BadRequest as error:
+                if "photo" not in error.message.lower():
+                    raise
+                return await self._client.send_document(self._chat_id, data, **common)
+
+        return str((await self._call(sent)).message_id)
 
     async def edit(self, message_id: str, text: str) -> None:
         """Replace a sent message's text; that it is there already is no error."""

@@ -1,22 +1,32 @@
 """The command table as Telegram shows it: BotFather's menu, `/persona use Luna`, and buttons.
 
-Owns parsing, buttons and what is answered when a command fails. Knows nothing of what a command does.
+Owns parsing, buttons, and how answers and failures are shown. Knows nothing of what a command does.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from telegram import BotCommand, CallbackQuery, Chat, InlineKeyboardButton, InlineKeyboardMarkup, Message, MessageEntity
 from telegram.error import BadRequest, TelegramError
 
-from bot.adapters.telegram.channel import TelegramChannel
-from bot.adapters.telegram.client import MALFORMED_ANSWER, TelegramClient, split_text
-from bot.adapters.telegram.messages import PLATFORM, author_from, author_of, kind_of, room_of
+from bot.adapters.telegram.channel import MAX_CAPTION_LENGTH, TelegramChannel
+from bot.adapters.telegram.client import MALFORMED_ANSWER, TelegramClient, split_text, utf16_length
+from bot.adapters.telegram.messages import (
+    PLATFORM,
+    author_from,
+    author_of,
+    files_of,
+    kind_of,
+    replied_message,
+    room_of,
+)
 from bot.commands import Argument, Choice, Command, CommandCall, CommandReply, CommandTable
 from bot.errors import BotError, DeliveryError, RateLimited
 from bot.types import Room
@@ -34,6 +44,8 @@ _MAX_CALLBACK_BYTES = 64
 _SHORT_LABEL = 16
 _NUM_TRIES = 4
 _MAX_WAIT_S = 60.0
+# Quick answers need no sign that they are coming.
+_TYPING_AFTER_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +58,11 @@ class Invocation:
 
 
 def parse_invocation(message: Message) -> Invocation | None:
-    """The command that `message` begins with, if it does."""
-    text = message.text or ""
-    if not any(entity.type == MessageEntity.BOT_COMMAND and entity.offset == 0 for entity in message.entities):
+    """The command that `message` or its picture's caption begins with, if it does."""
+    text, entities = (
+        (message.text, message.entities) if message.text else (message.caption or "", message.caption_entities)
+    )
+    if not any(entity.type == MessageEntity.BOT_COMMAND and entity.offset == 0 for entity in entities):
         return None
     first, *rest = text.removeprefix("/").split(maxsplit=1)
     name, _, addressee = first.partition("@")
@@ -161,9 +175,16 @@ class TelegramCommands:
             return invocation.addressee != self._client.username.lower()
         return invocation.name != "start" and not any(command.path[0] == invocation.name for command in self._table)
 
-    async def run(self, invocation: Invocation, message: Message, channel: TelegramChannel) -> None:
-        """Run a typed command and answer it."""
-        call = CommandCall(room_of(message), kind_of(message.chat), author_of(message))
+    async def run(self, invocation: Invocation, messages: Sequence[Message], channel: TelegramChannel) -> None:
+        """Run a typed command, which came in a message or in an album's caption, and answer it."""
+        message = messages[0]
+        call = CommandCall(
+            room_of(message),
+            kind_of(message.chat),
+            author_of(message),
+            files=tuple(file for part in messages for file in files_of(self._client, part)),
+            reply_to=replied_message(self._client, message),
+        )
         reply_to = None if message.chat.type == Chat.PRIVATE else str(message.message_id)
         await self._answer(lambda: self._run_typed(invocation, call), channel, reply_to=reply_to)
 
@@ -227,17 +248,37 @@ class TelegramCommands:
     ) -> None:
         """Run and reply. A boundary: whatever goes wrong is told to the person, and logged."""
         try:
-            reply = await run()
+            async with _typing(channel):
+                reply = await run()
         except BotError as error:
             reply = CommandReply(str(error))
         except Exception:
             logger.exception("a command failed")
             reply = CommandReply(APOLOGY)
+        await self._show(reply, channel, reply_to=reply_to)
+
+    async def _show(self, reply: CommandReply, channel: TelegramChannel, *, reply_to: str | None) -> None:
+        """The text and the pictures: a short text is the caption of the first one."""
         keyboard = self._buttons.keyboard(reply)
-        *heads, last = split_text(reply.text or "Done.", channel.limits.max_text_length)
+        text, pictures = reply.text or "Done.", list(reply.pictures)
+        if pictures and utf16_length(text) <= MAX_CAPTION_LENGTH:
+            first = pictures[0]
+            captioned = partial(channel.send_picture, first.data, name=first.name, caption=text, keyboard=keyboard)
+            if await _send(partial(captioned, reply_to=reply_to)):
+                text, pictures = "", pictures[1:]
+        await self._show_text(text, channel, reply_to=reply_to, keyboard=keyboard)
+        for picture in pictures:
+            await _send(partial(channel.send_picture, picture.data, name=picture.name, reply_to=reply_to))
+
+    async def _show_text(
+        self, text: str, channel: TelegramChannel, *, reply_to: str | None, keyboard: InlineKeyboardMarkup | None
+    ) -> None:
+        if not text:
+            return
+        *heads, last = split_text(text, channel.limits.max_text_length)
         for head in heads:
-            await _send(channel, head, reply_to=reply_to, keyboard=None)
-        await _send(channel, last, reply_to=reply_to, keyboard=keyboard)
+            await _send(partial(channel.send, head, reply_to=reply_to))
+        await _send(partial(channel.send, last, reply_to=reply_to, keyboard=keyboard))
 
 
 async def _ask_for(argument: Argument, command: Command, call: CommandCall) -> CommandReply:
@@ -259,17 +300,35 @@ def _split_arguments(command: Command, rest: str) -> dict[str, str]:
     return {argument.name: value for argument, value in zip(command.arguments, values, strict=False)}
 
 
-async def _send(
-    channel: TelegramChannel, text: str, *, reply_to: str | None, keyboard: InlineKeyboardMarkup | None
-) -> None:
-    """Send, with patience where Telegram asks for it; what cannot be sent is logged."""
+@contextlib.asynccontextmanager
+async def _typing(channel: TelegramChannel) -> AsyncIterator[None]:
+    """Show that an answer is on its way, if it takes a while."""
+
+    async def pulse() -> None:
+        await asyncio.sleep(_TYPING_AFTER_S)
+        while True:
+            with contextlib.suppress(DeliveryError):
+                await channel.show_typing()
+            await asyncio.sleep(channel.limits.typing_interval_s)
+
+    task = asyncio.create_task(pulse())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def _send(send: Callable[[], Awaitable[str]]) -> bool:
+    """Send, with patience where Telegram asks for it, and say whether it went; what cannot be sent is logged."""
     for _ in range(_NUM_TRIES):
         try:
-            await channel.send(text, reply_to=reply_to, keyboard=keyboard)
-            return
+            await send()
+            return True
         except RateLimited as error:
             await asyncio.sleep(min(error.retry_after_s, _MAX_WAIT_S))
         except DeliveryError as error:
             logger.warning("a command's answer could not be sent: %s", error)
-            return
+            return False
     logger.warning("a command's answer could not be sent: Telegram asked for patience %d times", _NUM_TRIES)
+    return False

@@ -113,7 +113,7 @@ class UpdateDispatcher:
         if invocation is not None and is_from_person(first):
             if not self._commands.is_for_others(invocation, first.chat):
                 hand_over()
-                await self._commands.run(invocation, first, self._channel(first))
+                await self._commands.run(invocation, messages, self._channel(first))
             return
         incoming = incoming_message(self._client, messages)
         if incoming is not None:

@@ -37,7 +37,7 @@ def incoming_message(client: TelegramClient, parts: Sequence[Message]) -> Incomi
         author=author_of(first),
         text="\n".join(text for text, _ in stripped if text),
         files=files,
-        reply_to=_replied_message(client, first),
+        reply_to=replied_message(client, first),
         mentions_bot=any(is_mentioned for _, is_mentioned in stripped),
     )
 
@@ -114,7 +114,8 @@ def _is_mention_of(bot: User, entity: MessageEntity, text: str) -> bool:
     return name.lower() == f"@{bot.username.lower()}"
 
 
-def _replied_message(client: TelegramClient, message: Message) -> RepliedMessage | None:
+def replied_message(client: TelegramClient, message: Message) -> RepliedMessage | None:
+    """The message that `message` replies to."""
     replied = message.reply_to_message
     # In a topic, a message that answers nothing "replies" to the topic's creation.
     if replied is None or replied.forum_topic_created is not None:

@@ -182,6 +182,7 @@ class WebAdapter:
         app.add_api_route("/avatar/{persona_id}", self._avatar)
         app.add_api_route("/picture/{digest}", self._picture)
         app.add_api_route("/sent/{upload_id}", self._sent)
+        app.add_api_route("/drawn/{picture_id}", self._drawn)
         app.add_api_route("/upload", self._upload, methods=["POST"])
         app.add_api_route("/upload/{upload_id}", self._remove_upload, methods=["DELETE"])
         app.add_api_route("/say", self._say, methods=["POST"])
@@ -224,6 +225,13 @@ class WebAdapter:
         if upload is None or mime is None:
             raise HTTPException(404, "there is no such picture here")
         return Response(upload.data, media_type=mime, headers=PRIVATE)
+
+    async def _drawn(self, request: Request, picture_id: str) -> Response:
+        picture = self._session(request).drawn(picture_id)
+        mime = picture_type(picture.data) if picture else None
+        if picture is None or mime is None:
+            raise HTTPException(404, "there is no such picture here")
+        return Response(picture.data, media_type=mime, headers=PRIVATE)
 
     async def _upload(self, request: Request, name: str = "") -> Response:
         session = self._session(request)

@@ -22,7 +22,7 @@ from bot.adapters.web.transcript import (
     Transcript,
     stored_pictures,
 )
-from bot.commands import Command, CommandCall, CommandReply, CommandTable
+from bot.commands import Command, CommandCall, CommandReply, CommandTable, ReplyPicture
 from bot.errors import BotError, MediaError
 from bot.types import Author, ChatKind, IncomingFile, IncomingMessage, Room, StoredTurn
 from engine.types import Role
@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 MAX_FILES = 4
 MAX_TEXT_LENGTH = 20_000
 KEEP_IDLE_S = 600.0
+# Pictures that commands answered with; the browser has fetched them long before they have to go.
+MAX_DRAWN = 24
+# A command that takes longer is left to itself, and its answer appears when it is there.
+PROMPT_ANSWER_S = 0.5
 COMMAND_LIKE = re.compile(r"/[a-z]+(?:\s|$)", re.IGNORECASE)
 
 
@@ -89,6 +93,8 @@ class Session:
         self._transcripts: dict[str, Transcript] = {}
         self._exchanges: list[Exchange] = []
         self._uploads: dict[str, Upload] = {}
+        self._drawn: dict[str, ReplyPicture] = {}
+        self._looking: set[asyncio.Task[None]] = set()
         self._views: list[SessionView] = []
         self._moving = asyncio.Lock()
 
@@ -103,17 +109,17 @@ class Session:
     def is_waiting(self) -> bool:
         """Whether an answer is due of which nothing can be read yet."""
         running = self._running()
-        return bool(running) and not any(exchange.has_answer for exchange in running)
+        return bool(running or self._looking) and not any(exchange.has_answer for exchange in running)
 
     @property
     def is_answering(self) -> bool:
         """Whether an answer is due or being written."""
-        return bool(self._running())
+        return bool(self._running() or self._looking)
 
     @property
     def is_idle(self) -> bool:
         """Whether nobody looks and nothing runs: the store knows all that is worth keeping."""
-        return not self._views and not self._exchanges and not self._moving.locked()
+        return not self._views and not self._exchanges and not self._looking and not self._moving.locked()
 
     def watch(self, view: SessionView) -> None:
         """Tell `view` of everything from now on."""
@@ -178,6 +184,7 @@ class Session:
         if self.is_idle:
             self._transcripts.clear()
             self._uploads.clear()
+            self._drawn.clear()
 
     # Writing
 
@@ -204,6 +211,10 @@ class Session:
         """A file that this browser handed over, while it is kept."""
         return self._uploads.get(upload_id)
 
+    def drawn(self, picture_id: str) -> ReplyPicture | None:
+        """A picture that a command of this browser's answered with, while it is kept."""
+        return self._drawn.get(picture_id)
+
     async def say(self, text: str, upload_ids: tuple[str, ...] = ()) -> str | None:
         """Send a message and return its id; a command is run and has none. Raises `MediaError` for a bad message."""
         text = text.strip()
@@ -215,8 +226,8 @@ class Session:
             raise MediaError(f"too many files: at most {self.max_files} in one message, please")
         if not self.persona_id:
             await self.open()
-        if not upload_ids and COMMAND_LIKE.match(text):
-            await self._run_typed(text)
+        if COMMAND_LIKE.match(text) and (not upload_ids or self._takes_picture(text)):
+            await self._run_typed(text, upload_ids)
             return None
         async with self._moving:
             # Not before: while one conversation gives way to another, files may be taken back.
@@ -238,7 +249,7 @@ class Session:
             message_id=question.id,
             author=self.author,
             text=text,
-            files=tuple(IncomingFile(upload.name, upload.mime, len(upload.data), upload.read) for upload in uploads),
+            files=tuple(map(_file_of, uploads)),
         )
         self._exchanges.append(exchange)
         exchange.task = asyncio.create_task(self._answer(exchange, message), name=f"web reply to {question.id}")
@@ -305,13 +316,16 @@ class Session:
             if exchange.task:
                 exchange.is_stopped = True
                 exchange.task.cancel()
+                return
+        for task in tuple(self._looking)[:1]:
+            task.cancel()
 
     async def aclose(self) -> None:
         """Stop everything and wait until what was shown is stored."""
         await self._end(self._exchanges)
 
     async def _end(self, exchanges: list[Exchange]) -> None:
-        tasks = [exchange.task for exchange in exchanges if exchange.task]
+        tasks = [exchange.task for exchange in exchanges if exchange.task] + list(self._looking)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -327,22 +341,39 @@ class Session:
         if command:
             await self._run(command, {offer.argument: value})
 
-    async def _run_typed(self, text: str) -> None:
+    def _takes_picture(self, text: str) -> bool:
         match = self._commands.match(text)
-        if match:
-            await self._run(*match)
-        else:
-            self._note(f"There is no command {text.split()[0]}. /help lists what there is.")
+        return match is not None and match[0].takes_picture
 
-    async def _run(self, command: Command, arguments: dict[str, str]) -> None:
+    async def _run_typed(self, text: str, upload_ids: tuple[str, ...] = ()) -> None:
+        match = self._commands.match(text)
+        if match is None:
+            self._note(f"There is no command {text.split()[0]}. /help lists what there is.")
+            return
+        uploads = [upload for upload_id in upload_ids if (upload := self._uploads.get(upload_id))]
+        if len(uploads) < len(upload_ids):
+            raise MediaError("a picture got lost on the way: please attach it again")
+        if uploads:
+            pictures = tuple(
+                ShownPicture(upload.name, f"/sent/{upload_id}")
+                for upload_id, upload in zip(upload_ids, uploads, strict=True)
+            )
+            self.transcript.add(Bubble(Speaker.USER, text, pictures))
+        await self._run(*match, files=tuple(map(_file_of, uploads)))
+
+    async def _run(self, command: Command, arguments: dict[str, str], *, files: tuple[IncomingFile, ...] = ()) -> None:
         missing = [
             argument.name for argument in command.arguments if argument.is_required and argument.name not in arguments
         ]
         if missing:
             self._note(f"/{' '.join(command.path)} needs {' and '.join(missing)}.")
             return
+        call = CommandCall(self.room, ChatKind.DIRECT, self.author, arguments, files)
+        if command.only_looks:
+            await self._look(command, call)
+            return
         try:
-            reply = await command.run(CommandCall(self.room, ChatKind.DIRECT, self.author, arguments))
+            reply = await command.run(call)
         except BotError as error:
             self._note(str(error))
             return
@@ -350,21 +381,52 @@ class Session:
             # The command may have changed any conversation, or chosen another one.
             self._transcripts = {exchange.persona_id: exchange.transcript for exchange in self._exchanges}
             await self._show_chosen()
-        self._note_answer(reply)
+        self._note_answer(reply, self.transcript)
         self._refresh_views()
 
-    def _note_answer(self, reply: CommandReply) -> None:
+    async def _look(self, command: Command, call: CommandCall) -> None:
+        """Run a command that changes nothing. Where it takes its time, others can be written meanwhile."""
+        task = asyncio.create_task(self._note_look(command, call, self.transcript), name=f"web {command.path}")
+        self._looking.add(task)
+        task.add_done_callback(self._end_look)
+        await asyncio.wait({task}, timeout=PROMPT_ANSWER_S)
+        self._show_activity()
+
+    async def _note_look(self, command: Command, call: CommandCall, transcript: Transcript) -> None:
+        try:
+            self._note_answer(await command.run(call), transcript)
+        except BotError as error:
+            self._note(str(error), transcript)
+
+    def _end_look(self, task: asyncio.Task[None]) -> None:
+        self._looking.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a command failed", exc_info=error)
+            self._note("Something went wrong. The log of the bot says what.")
+        self._show_activity()
+        self._rest_if_idle()
+
+    def _note_answer(self, reply: CommandReply, transcript: Transcript) -> None:
         offer = Offer(reply.choice_path, reply.choice_argument, reply.choices) if reply.choices else None
-        last = next((bubble.text for bubble in reversed(tuple(self.transcript))), None)
-        if offer or reply.text != last:
+        last = next((bubble.text for bubble in reversed(tuple(transcript))), None)
+        if offer or reply.pictures or reply.text != last:
             # A command that begins a conversation answers with the greeting, which stands there already.
-            self.transcript.add(Bubble(Speaker.NOTICE, reply.text, offer=offer))
+            pictures = tuple(map(self._keep_drawn, reply.pictures))
+            transcript.add(Bubble(Speaker.NOTICE, reply.text, pictures, offer))
+
+    def _keep_drawn(self, picture: ReplyPicture) -> ShownPicture:
+        picture_id = uuid4().hex
+        self._drawn[picture_id] = picture
+        for old in list(self._drawn)[:-MAX_DRAWN]:
+            del self._drawn[old]
+        return ShownPicture(picture.alt or picture.name, f"/drawn/{picture_id}")
 
     # Telling the tabs
 
-    def _note(self, text: str) -> None:
-        if not any(bubble.text == text for bubble in tuple(self.transcript)[-1:]):
-            self.transcript.add(Bubble(Speaker.NOTICE, text))
+    def _note(self, text: str, transcript: Transcript | None = None) -> None:
+        shown = transcript or self.transcript
+        if not any(bubble.text == text for bubble in tuple(shown)[-1:]):
+            shown.add(Bubble(Speaker.NOTICE, text))
 
     def _show_bubble(self, persona_id: str, bubble: Bubble) -> None:
         if persona_id == self.persona_id:
@@ -378,6 +440,10 @@ class Session:
     def _refresh_views(self) -> None:
         for view in tuple(self._views):
             view.refresh()
+
+
+def _file_of(upload: Upload) -> IncomingFile:
+    return IncomingFile(upload.name, upload.mime, len(upload.data), upload.read)
 
 
 def _names_of(pictures: tuple[ShownPicture, ...]) -> tuple[ShownPicture, ...]:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from bot.adapters.base import AdapterState, MessageHandler
 from bot.adapters.telegram import TelegramAdapter
 from bot.commands import CommandTable
-from tests.bot.adapters.harness import ALL_TRAITS, Chat, Shown
+from tests.bot.adapters.harness import ALL_TRAITS, Answered, Chat, Shown
 from tests.bot.adapters.telegram.harness import FAST, eventually, in_background
 from tests.fakes.telegram import FakeTelegram
 
@@ -62,6 +62,27 @@ class TelegramHarness:
         room, _ = self._chats["direct"]
         await self._telegram.wait_for(lambda: len(self._telegram.sent_to(room)) > num_before)
         return (await self.shown())[num_before].text
+
+    async def ask(
+        self,
+        path: tuple[str, ...],
+        arguments: Mapping[str, str],
+        *,
+        picture: bytes | None = None,
+        reply_to: str | None = None,
+    ) -> Answered:
+        num_before, num_pictures = len(await self.shown()), 1 if picture is None else 2
+        typed = " ".join((f"/{path[0]}", *path[1:], *arguments.values()))
+        await self.say(typed, picture=picture, reply_to=reply_to)
+        room, _ = self._chats["direct"]
+
+        def pictures() -> tuple[bytes, ...]:
+            sent = self._telegram.sent_to(room)[num_before:]
+            return tuple(one.picture for one in sent if one.picture is not None)
+
+        await self._telegram.wait_for(lambda: len(pictures()) >= num_pictures)
+        text = "".join(one.text for one in self._telegram.sent_to(room)[num_before:])
+        return Answered(text, pictures())
 
     async def stop(self) -> None:
         await self._running.aclose()

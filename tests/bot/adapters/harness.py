@@ -31,6 +31,14 @@ class Shown:
     reply_to: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a command answered: its text, and the pictures as they arrived."""
+
+    text: str
+    pictures: tuple[bytes, ...] = ()
+
+
 class Harness(Protocol):
     """A running adapter, its platform and the people there. Every method may wait, but never for ever."""
 
@@ -57,6 +65,19 @@ class Harness(Protocol):
 
     async def use_command(self, path: tuple[str, ...], arguments: Mapping[str, str]) -> str:
         """Let a person use a command in the direct chat, the platform's native way; the text that answers it."""
+
+    async def ask(
+        self,
+        path: tuple[str, ...],
+        arguments: Mapping[str, str],
+        *,
+        picture: bytes | None = None,
+        reply_to: str | None = None,
+    ) -> Answered:
+        """Like `use_command`, with a picture, or on a message of the direct chat; waits until the answer is whole.
+
+        The answer's text is "Here is what I found." or longer, and its last picture is the last thing to arrive.
+        """
 
     async def stop(self) -> None:
         """Cancel the adapter's `run`, and wait for its end."""

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from bot.adapters.base import AdapterState
 from bot.adapters.console import ROOM, ConsoleAdapter, ConsoleChannel, TypedLines, ask_once, pictures_in
+from bot.commands import Argument, Command, CommandCall, CommandReply, CommandTable, ReplyPicture
 from bot.errors import BotError, DeliveryError, MediaError, PersonaError
 from tests.bot.adapters.web.rehearsal import RehearsalChat, rehearsal_commands
 
@@ -28,7 +30,9 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
-async def converse(chat: RehearsalChat, lines: Iterable[str], *, persona_id: str | None = None) -> str:
+async def converse(
+    chat: RehearsalChat, lines: Iterable[str], *, persona_id: str | None = None, commands: CommandTable | None = None
+) -> str:
     """Type `lines`, then Ctrl-D; what stood on the terminal in the end."""
     typed = iter(lines)
 
@@ -39,7 +43,7 @@ async def converse(chat: RehearsalChat, lines: Iterable[str], *, persona_id: str
     adapter = ConsoleAdapter(
         handler=chat,
         browser=chat,
-        commands=rehearsal_commands(chat),
+        commands=commands or rehearsal_commands(chat),
         persona_id=persona_id,
         console=Console(file=screen, width=200, highlight=False),
         read_line=read_line,
@@ -248,3 +252,24 @@ def test_cancellation_ends_the_process_though_a_line_is_awaited() -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+# Commands with pictures
+
+
+async def look(call: CommandCall) -> CommandReply:
+    sizes = [len(await file.read(1000)) for file in call.files]
+    question = call.arguments.get("question", "")
+    return CommandReply(f"{sizes} {question!r}", pictures=(ReplyPicture("why.png", PNG),))
+
+
+LOOK = CommandTable((Command(("look",), "Look", look, (Argument("question", "What"),), takes_picture=True),))
+
+
+async def test_a_commands_picture_is_written_and_its_path_printed(picture: Path) -> None:
+    shown = await converse(RehearsalChat(), ["/look what is it", f"/look '{picture}' what is it"], commands=LOOK)
+    assert "[] 'what is it'" in shown
+    assert f"[{len(PNG)}] 'what is it'" in shown
+    paths = [Path(line) for line in shown.splitlines() if line.endswith("why.png")]
+    assert [path.read_bytes() for path in paths] == [PNG, PNG]
+    shutil.rmtree(paths[0].parent)

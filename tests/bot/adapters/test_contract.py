@@ -15,14 +15,14 @@ from PIL import Image
 
 from bot.adapters.base import AdapterState, MessageHandler, ReplyChannel
 from bot.chat import ChatOptions, ChatService
-from bot.commands import Argument, Command, CommandCall, CommandReply, CommandTable, build_commands
+from bot.commands import Argument, Command, CommandCall, CommandReply, CommandTable, ReplyPicture, build_commands
 from bot.errors import DeliveryError, MediaError, PersonaError
 from bot.replies import Pacing
 from bot.types import ChatKind, IncomingMessage
 from engine.backends.echo import EchoEngine
 from tests.bot.adapters.contract_telegram import open_telegram
 from tests.bot.adapters.discord.harness import open_discord
-from tests.bot.adapters.harness import ALL_TRAITS, Chat, Harness, OpenHarness, Shown, Trait
+from tests.bot.adapters.harness import ALL_TRAITS, Answered, Chat, Harness, OpenHarness, Shown, Trait
 from tests.bot.adapters.web.harness import open_web
 from tests.fakes.adapter import FakeAdapter
 from tests.fakes.personas import MemoryLibrary, a_persona
@@ -63,6 +63,17 @@ class FakeHarness:
 
     async def use_command(self, path: tuple[str, ...], arguments: Mapping[str, str]) -> str:
         return (await self.adapter.use_command(path, arguments, chat_id="direct")).text
+
+    async def ask(
+        self,
+        path: tuple[str, ...],
+        arguments: Mapping[str, str],
+        *,
+        picture: bytes | None = None,
+        reply_to: str | None = None,
+    ) -> Answered:
+        reply = await self.adapter.use_command(path, arguments, chat_id="direct", picture=picture, reply_to=reply_to)
+        return Answered(reply.text, tuple(picture.data for picture in reply.pictures))
 
     async def stop(self) -> None:
         self._running.cancel()
@@ -117,11 +128,31 @@ async def until(is_reached: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+def a_picture() -> bytes:
+    out = io.BytesIO()
+    Image.effect_noise((64, 48), 60).save(out, "PNG")
+    return out.getvalue()
+
+
 async def greet(call: CommandCall) -> CommandReply:
     """A command of the contract: says who asked for whom."""
     if call.arguments.get("name") == "nobody":
         raise PersonaError("nobody is not here; try somebody")
     return CommandReply(f"{call.room.platform} {call.kind} {call.arguments.get('name')}")
+
+
+DRAWN = ReplyPicture("drawn.png", a_picture(), alt="noise")
+
+
+async def look(call: CommandCall) -> CommandReply:
+    """A command of the contract: says what it was used on, and shows pictures."""
+    sizes = [Image.open(io.BytesIO(await file.read(1_000_000))).size for file in call.files]
+    about = call.reply_to
+    lines = ["Here is what I found.", *(f"picture {width} x {height}" for width, height in sizes)]
+    if about is not None:
+        lines.append(f"on {about.message_id} {about.text!r} {'mine' if about.is_from_bot else 'yours'}")
+    text = "\n".join(lines) * int(call.arguments.get("times") or 1)
+    return CommandReply(text, pictures=(DRAWN, DRAWN) if sizes else (DRAWN,))
 
 
 @dataclass
@@ -160,15 +191,22 @@ def open_harness(request: pytest.FixtureRequest) -> OpenHarness:
 @pytest.fixture
 async def scene(request: pytest.FixtureRequest, open_harness: OpenHarness) -> AsyncIterator[Scene]:
     recorder = Recorder()
-    commands = CommandTable((Command(("persona", "use"), "Choose", greet, (Argument("name", "Who"),)),))
+    commands = CommandTable(
+        (
+            Command(("persona", "use"), "Choose", greet, (Argument("name", "Who"),)),
+            Command(
+                ("look",),
+                "Look at something",
+                look,
+                (Argument("times", "How often to say it", is_required=False),),
+                takes_picture=True,
+                is_about_message=True,
+                only_looks=True,
+            ),
+        )
+    )
     async with open_harness(recorder, commands) as harness:
         yield Scene(request.node.callspec.params["open_harness"], harness, recorder)
-
-
-def a_picture() -> bytes:
-    out = io.BytesIO()
-    Image.effect_noise((64, 48), 60).save(out, "PNG")
-    return out.getvalue()
 
 
 # --- what comes in
@@ -402,6 +440,34 @@ async def test_commands_are_used_the_native_way(scene: Scene) -> None:
 
 async def test_a_commands_error_is_told(scene: Scene) -> None:
     assert await scene.harness.use_command(("persona", "use"), {"name": "nobody"}) == "nobody is not here; try somebody"
+
+
+async def test_a_commands_picture_arrives(scene: Scene) -> None:
+    answered = await scene.harness.ask(("look",), {})
+    assert answered == Answered("Here is what I found.", (DRAWN.data,))
+
+
+async def test_a_picture_can_be_given_to_a_command(scene: Scene) -> None:
+    answered = await scene.harness.ask(("look",), {}, picture=a_picture())
+    assert answered.text == "Here is what I found.\npicture 64 x 48"
+    assert answered.pictures == (DRAWN.data, DRAWN.data)
+    assert scene.recorder.arrived == [], "a command is no message"
+
+
+async def test_a_command_knows_the_message_that_it_is_used_on(scene: Scene) -> None:
+    scene.needs("replies")
+    said = await scene.harness.say("my cat")
+    sent = await (await scene.channel()).send("A nice one.")
+    answered = await scene.harness.ask(("look",), {}, reply_to=said)
+    assert answered.text == f"Here is what I found.\non {said} 'my cat' yours"
+    answered = await scene.harness.ask(("look",), {}, reply_to=sent)
+    assert answered.text == f"Here is what I found.\non {sent} 'A nice one.' mine"
+
+
+async def test_a_long_answer_comes_with_its_picture(scene: Scene) -> None:
+    answered = await scene.harness.ask(("look",), {"times": "150"})
+    assert answered.text.replace("\n", "").count("Here is what I found.") == 150
+    assert answered.pictures == (DRAWN.data,)
 
 
 # --- all of it

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 API_PREFIX = "/api/v10"
 CDN_PREFIX = "/cdn"
 MAX_CONTENT_LENGTH = 2000
+ENTRY_UNDER_A_MESSAGE = 3
 INTERACTION_DEADLINE_S = 3.0
 COMMAND_NAME = re.compile(r"[-_\w]{1,32}")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -120,7 +121,7 @@ class Rest:
     async def put_commands(self, request: web.Request) -> web.Response:
         commands = await request.json()
         for command in commands:
-            check_command(command)
+            (check_entry if command.get("type") == ENTRY_UNDER_A_MESSAGE else check_command)(command)
         added = {"application_id": self._fake.application_id, "version": "1"}
         self._fake.commands[:] = [command | added | {"id": snowflake()} for command in commands]
         return answer(self._fake.commands)
@@ -166,14 +167,14 @@ class Rest:
             raise ApiError(404, 10062, "Unknown interaction")
         if interaction.callback_type is not None:
             raise ApiError(400, 40060, "Interaction has already been acknowledged.")
-        body = await request.json()
+        body, attachments = await self._payload(request, interaction.channel)
         data = body.get("data") or {}
         interaction.callback_type = body["type"]
         interaction.answered_at = time.monotonic()
         interaction.is_ephemeral = bool(data.get("flags", 0) & EPHEMERAL)
         if body["type"] == 4:
-            check_content(data, [])
-            self._add_response(interaction, data, is_original=True)
+            check_content(data, attachments)
+            self._add_response(interaction, data, attachments, is_original=True)
         elif body["type"] == 5:
             interaction.is_deferred = True
         elif body["type"] == 8:
@@ -185,19 +186,19 @@ class Rest:
 
     async def follow_up(self, request: web.Request) -> web.Response:
         interaction = self._interaction(request)
-        payload, _ = await self._payload(request, interaction.channel)
-        check_content(payload, [])
+        payload, attachments = await self._payload(request, interaction.channel)
+        check_content(payload, attachments)
         if interaction.is_deferred and interaction.original is None:
             # As on Discord, the first follow-up fills the "thinking" message, whatever visibility it asks for.
-            return answer(self._fill_deferred(interaction, payload).wire())
-        return answer(self._add_response(interaction, payload, is_original=False).wire())
+            return answer(self._fill_deferred(interaction, payload, attachments).wire())
+        return answer(self._add_response(interaction, payload, attachments, is_original=False).wire())
 
     async def edit_original(self, request: web.Request) -> web.Response:
         interaction = self._interaction(request)
-        payload, _ = await self._payload(request, interaction.channel)
-        check_content(payload, [])
+        payload, attachments = await self._payload(request, interaction.channel)
+        check_content(payload, attachments)
         if interaction.original is None and interaction.is_deferred:
-            return answer(self._fill_deferred(interaction, payload).wire())
+            return answer(self._fill_deferred(interaction, payload, attachments).wire())
         if interaction.original is None:
             raise ApiError(404, 10008, "Unknown Message")
         revise(interaction.original, payload)
@@ -275,12 +276,16 @@ class Rest:
         attachments = [self._fake.attach(channel, file.filename, file.content_type, file.file.read()) for file in files]
         return json.loads(str(form["payload_json"])), attachments
 
-    def _fill_deferred(self, interaction: Interaction, payload: dict[str, Any]) -> Message:
+    def _fill_deferred(
+        self, interaction: Interaction, payload: dict[str, Any], attachments: list[Attachment]
+    ) -> Message:
         kept = EPHEMERAL if interaction.is_ephemeral else 0
-        return self._add_response(interaction, payload | {"flags": kept}, is_original=True)
+        return self._add_response(interaction, payload | {"flags": kept}, attachments, is_original=True)
 
-    def _add_response(self, interaction: Interaction, payload: dict[str, Any], *, is_original: bool) -> Message:
-        message = self._fake.message(interaction.channel, self._fake.bot, payload)
+    def _add_response(
+        self, interaction: Interaction, payload: dict[str, Any], attachments: list[Attachment], *, is_original: bool
+    ) -> Message:
+        message = self._fake.message(interaction.channel, self._fake.bot, payload, attachments=attachments)
         interaction.messages.append(message)
         if is_original:
             interaction.original = message
@@ -321,6 +326,12 @@ def check_row(row: dict[str, Any]) -> None:
         if not 1 <= len(component["custom_id"]) <= 100 or len(component.get("options", [])) > 25:
             raise ApiError(400, 50035, "Invalid Form Body")
     if len(row["components"]) > 5:
+        raise ApiError(400, 50035, "Invalid Form Body")
+
+
+def check_entry(entry: dict[str, Any]) -> None:
+    """What stands under a message is a name that people read, and nothing else."""
+    if not 1 <= len(entry["name"]) <= 32 or entry.get("description"):
         raise ApiError(400, 50035, "Invalid Form Body")
 
 

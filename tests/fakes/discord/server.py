@@ -151,10 +151,27 @@ class FakeDiscord:
         self.publish(message)
         return message
 
-    def use_command(self, channel: Channel, user: User, *path: str, **arguments: str) -> Interaction:
-        """`user` sends `/path` with `arguments`. The command must have been registered."""
-        options = [{"type": 3, "name": name, "value": value} for name, value in arguments.items()]
-        return self._interact("command", 2, channel, user, self._command_data(path, options))
+    def use_command(self, channel: Channel, user: User, *path: str, **arguments: str | bytes) -> Interaction:
+        """`user` sends `/path` with `arguments`, of which bytes are pictures. The command must have been registered."""
+        options: list[dict[str, Any]] = []
+        attached: dict[str, Any] = {}
+        for name, value in arguments.items():
+            if isinstance(value, bytes):
+                attachment = self.attach(channel, f"{name}.png", "image/png", value)
+                attached[attachment.id] = attachment.wire()
+                options.append({"type": 11, "name": name, "value": attachment.id})
+            else:
+                options.append({"type": 3, "name": name, "value": value})
+        data = self._command_data(path, options) | {"resolved": {"attachments": attached}}
+        return self._interact("command", 2, channel, user, data)
+
+    def use_on(self, message: Message, user: User, entry: str) -> Interaction:
+        """`user` chooses `entry` under "Apps" of `message`."""
+        command = next((found for found in self.commands if found["name"] == entry and found.get("type") == 3), None)
+        assert command is not None, f"there is no {entry!r} under messages, only {self.commands}"
+        resolved = {"messages": {message.id: message.wire()}}
+        data = {"id": command["id"], "name": entry, "type": 3, "target_id": message.id, "resolved": resolved}
+        return self._interact("command", 2, message.channel, user, data)
 
     def complete(self, channel: Channel, user: User, *path: str, argument: str, typed: str) -> Interaction:
         """`user` has typed something as `argument` of `/path` and waits for suggestions."""
@@ -259,6 +276,10 @@ class FakeDiscord:
     def _command_data(self, path: tuple[str, ...], options: list[dict[str, Any]]) -> dict[str, Any]:
         command = next((command for command in self.commands if command["name"] == path[0]), None)
         assert command is not None, f"no command /{path[0]}; there are {[found['name'] for found in self.commands]}"
+        for option in options:
+            if len(path) == 1:
+                known = {registered["name"]: registered["type"] for registered in command["options"]}
+                assert known.get(option["name"]) == option["type"], f"/{path[0]} has no such option: {option}"
         names = [option["name"] for option in command["options"]]
         for name in path[1:]:
             assert name in names, f"/{path[0]} has no {name}, only {names}"

@@ -268,6 +268,10 @@ class Interaction:
     def text(self) -> str:
         return "\n".join(message.content for message in self.messages)
 
+    @property
+    def pictures(self) -> tuple[bytes, ...]:
+        return tuple(attachment.data for message in self.messages for attachment in message.attachments)
+
 
 def _iso_now() -> str:
     return datetime.now(UTC).isoformat()

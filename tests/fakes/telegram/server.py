@@ -38,6 +38,7 @@ from tests.fakes.telegram.state import (
 T = TypeVar("T")
 
 MAX_TEXT_LENGTH = 4096
+MAX_CAPTION_LENGTH = 1024
 MAX_DOWNLOAD_BYTES = 20 * 1024 * 1024
 GENERAL_TOPIC = 1
 _CHUNK_BYTES = 64 * 1024
@@ -425,6 +426,39 @@ class FakeTelegram:
         self.sent.append(sent)
         return message
 
+    def _send_photo(self, parameters: Json) -> Json:
+        return self._send_file(parameters, "photo")
+
+    def _send_document(self, parameters: Json) -> Json:
+        return self._send_file(parameters, "document")
+
+    def _send_file(self, parameters: Json, kind: str) -> Json:
+        chat, caption = self._chat(parameters), str(parameters.get("caption", ""))
+        upload = parameters.get(kind)
+        if not isinstance(upload, web.FileField):
+            raise _Refusal(400, f"Bad Request: there is no {kind} in the request")
+        if utf16_length(caption) > MAX_CAPTION_LENGTH:
+            raise _Refusal(400, "Bad Request: message caption is too long")
+        thread_id = parameters.get("message_thread_id")
+        if thread_id is not None and thread_id not in chat.topics:
+            raise _Refusal(400, "Bad Request: message thread not found")
+        data = upload.file.read()
+        reply_to = self._reply_target(chat, parameters)
+        fields: Json = self.world.text_fields(caption, as_caption=True)
+        if kind == "photo":
+            fields |= self.world.photo_fields(data)
+        else:
+            fields |= self.world.document_fields(upload.filename, upload.content_type, data)
+        if reply_to is not None:
+            fields["reply_to_message"] = self._quoted(chat, reply_to)
+        message = self.world.new_message(chat, self.bot, fields, thread_id=thread_id)
+        versions = [Version(caption, time.monotonic())]
+        sent = SentMessage(message["message_id"], chat, thread_id, reply_to, parameters, versions)
+        sent.picture, sent.is_document = data, kind == "document"
+        sent.buttons = _buttons(parameters, sent)
+        self.sent.append(sent)
+        return message
+
     def _edit_message_text(self, parameters: Json) -> Json:
         chat, text = self._chat(parameters), _checked_text(parameters)
         number = int(parameters["message_id"])
@@ -503,6 +537,8 @@ _METHODS: dict[str, Callable[[FakeTelegram, Json], Any]] = {
     "setMyCommands": FakeTelegram._set_my_commands,
     "sendChatAction": FakeTelegram._send_chat_action,
     "sendMessage": FakeTelegram._send_message,
+    "sendPhoto": FakeTelegram._send_photo,
+    "sendDocument": FakeTelegram._send_document,
     "editMessageText": FakeTelegram._edit_message_text,
     "answerCallbackQuery": FakeTelegram._answer_callback_query,
     "getFile": FakeTelegram._get_file,
@@ -514,7 +550,7 @@ async def _read_parameters(request: web.Request) -> Json:
     if request.content_type == "application/json":
         return dict(await request.json())
     fields = {**request.query, **await request.post()}
-    texts = {"text", "callback_query_id", "file_id", "action"}
+    texts = {"text", "caption", "callback_query_id", "file_id", "action"}
     return {name: value if name in texts else _decoded(value) for name, value in fields.items()}
 
 

@@ -71,6 +71,8 @@ class SentMessage:
     parameters: Json
     versions: list[Version]
     buttons: list[Button] = field(default_factory=list)
+    picture: bytes | None = None
+    is_document: bool = False
 
     @property
     def text(self) -> str:

@@ -14,7 +14,7 @@ from discord.http import Route
 from bot.adapters.base import AdapterState, MessageHandler
 from bot.adapters.discord.adapter import Backoff, DiscordAdapter
 from bot.commands import CommandTable
-from tests.bot.adapters.harness import ALL_TRAITS, Chat, Shown
+from tests.bot.adapters.harness import ALL_TRAITS, Answered, Chat, Shown
 from tests.fakes.discord import Channel, FakeDiscord, User
 
 QUICK = Backoff(first_s=0.05, max_s=0.2)
@@ -79,6 +79,25 @@ class DiscordHarness:
         used = self._discord.use_command(channel, user, *path, **arguments)
         await self._discord.wait_for(lambda: used.messages)
         return used.text
+
+    async def ask(
+        self,
+        path: tuple[str, ...],
+        arguments: Mapping[str, str],
+        *,
+        picture: bytes | None = None,
+        reply_to: str | None = None,
+    ) -> Answered:
+        channel, user = self._chats["direct"]
+        if reply_to is not None:
+            used = self._discord.use_on(self._discord.messages[reply_to], user, path[-1].capitalize())
+        else:
+            given: dict[str, str | bytes] = dict(arguments)
+            if picture is not None:
+                given["picture"] = picture
+            used = self._discord.use_command(channel, user, *path, **given)
+        await self._discord.wait_for(lambda: used.pictures)
+        return Answered(used.text, used.pictures)
 
     async def stop(self) -> None:
         self._running.cancel()

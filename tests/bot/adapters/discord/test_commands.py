@@ -8,7 +8,7 @@ import pytest
 from bot.adapters.base import AdapterState
 from bot.adapters.discord.adapter import DiscordAdapter
 from bot.adapters.discord.commands import MAX_TEXT_LENGTH
-from bot.commands import Choice, Command, CommandCall, CommandReply, CommandTable
+from bot.commands import Choice, Command, CommandCall, CommandReply, CommandTable, ReplyPicture
 from bot.errors import PersonaError
 from bot.types import ChatKind, Room
 from tests.bot.adapters.discord.conftest import RecordingHandler, Stage
@@ -81,6 +81,29 @@ async def test_slow_command_shows_a_sign_in_time(
     await stage.discord.wait_for(lambda: used.messages)
     assert [message.content for message in used.messages] == ["At last."]
     assert used.messages[0].is_ephemeral == is_private
+
+
+@pytest.mark.parametrize("is_private", [True, False])
+async def test_slow_command_brings_its_picture_to_whom_it_is_for(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, is_private: bool
+) -> None:
+    monkeypatch.setattr("bot.adapters.discord.commands.PROMPT_ANSWER_S", 0.05)
+    release = asyncio.Event()
+
+    async def slowly() -> CommandReply:
+        await release.wait()
+        return CommandReply("Look.", is_private=is_private, pictures=(ReplyPicture("why.png", b"a heat map", "warm"),))
+
+    stage.commands.run_reset = slowly
+    await wait_for_commands(stage)
+    used = stage.discord.use_command(place(stage), stage.discord.add_user("ada"), "reset")
+    await stage.discord.wait_for(lambda: used.is_deferred)
+    release.set()
+    await stage.discord.wait_for(lambda: used.pictures)
+    [message] = used.messages
+    assert (message.content, used.pictures, message.is_ephemeral) == ("Look.", (b"a heat map",), is_private)
+    [attachment] = message.request["attachments"]
+    assert (attachment["filename"], attachment["description"]) == ("why.png", "warm")
 
 
 async def test_suggestions(stage: Stage) -> None:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from bot.adapters.telegram.commands import APOLOGY, OUTDATED_BUTTON, CommandButtons, menu_of
-from bot.commands import Argument, Choice, Command, CommandCall, CommandReply, CommandTable
+from bot.commands import Argument, Choice, Command, CommandCall, CommandReply, CommandTable, ReplyPicture
 from bot.errors import PersonaError
 from bot.types import Author, ChatKind, Room
 from tests.bot.adapters.telegram.harness import RecordingHandler, eventually, serving
@@ -311,3 +311,83 @@ async def test_without_any_commands_there_is_still_an_answer(fake: FakeTelegram)
         fake.say(fake.private_chat(ada), ada, "/start")
         reply = await fake.wait_for(lambda: fake.sent and fake.sent[0])
     assert reply.text.startswith("I know these commands")
+
+
+# Pictures
+
+
+async def look(call: CommandCall) -> CommandReply:
+    pictures = (ReplyPicture("a.png", b"first"), ReplyPicture("b.png", b"second"))
+    return CommandReply(f"{len(call.files)} given", pictures=pictures)
+
+
+LOOK = CommandTable((Command(("look",), "Look", look, takes_picture=True),))
+
+
+async def test_an_album_with_a_command_as_its_caption_is_one_command(fake: FakeTelegram) -> None:
+    ada, handler = fake.add_user("Ada"), RecordingHandler()
+    chat = fake.private_chat(ada)
+    async with serving(fake, handler, commands=LOOK):
+        fake.say(chat, ada, "/look", album=[b"one", b"two"])
+        await fake.wait_for(lambda: len(fake.sent_to(chat)) == 2)
+    first, second = fake.sent_to(chat)
+    assert (first.text, first.picture) == ("2 given", b"first")
+    assert (second.text, second.picture) == ("", b"second")
+    assert handler.messages == []
+
+
+async def test_a_groups_caption_for_another_bot_is_left_alone(fake: FakeTelegram) -> None:
+    ada, handler = fake.add_user("Ada"), RecordingHandler()
+    group = fake.add_group("G")
+    async with serving(fake, handler, commands=LOOK):
+        fake.say(group, ada, "/look@other_bot", photo=b"one")
+        fake.say(group, ada, "/look", photo=b"one")
+        await fake.wait_for(lambda: len(fake.sent_to(group)) == 2)
+    assert len(fake.sent) == 2
+
+
+async def test_what_is_no_photo_for_telegram_goes_as_a_file(fake: FakeTelegram) -> None:
+    ada = fake.add_user("Ada")
+    chat = fake.private_chat(ada)
+    refusal = {"ok": False, "error_code": 400, "description": "Bad Request: PHOTO_INVALID_DIMENSIONS"}
+    fake.fail("sendPhoto", status=400, body=refusal)
+    async with serving(fake, RecordingHandler(), commands=LOOK):
+        fake.say(chat, ada, "/look")
+        await fake.wait_for(lambda: len(fake.sent_to(chat)) == 2)
+    first, second = fake.sent_to(chat)
+    assert (first.text, first.picture, first.is_document) == ("0 given", b"first", True)
+    assert not second.is_document
+
+
+async def test_a_picture_that_cannot_be_sent_does_not_take_the_words_along(
+    fake: FakeTelegram, caplog: pytest.LogCaptureFixture
+) -> None:
+    ada = fake.add_user("Ada")
+    chat = fake.private_chat(ada)
+    refusal = {"ok": False, "error_code": 400, "description": "Bad Request: not enough rights to send media"}
+    fake.fail("sendPhoto", status=400, body=refusal, times=3)
+    async with serving(fake, RecordingHandler(), commands=LOOK):
+        fake.say(chat, ada, "/look")
+        await fake.wait_for(lambda: fake.num_calls("sendPhoto") == 3)
+        await fake.wait_for(lambda: fake.sent_to(chat))
+    assert [sent.text for sent in fake.sent_to(chat)] == ["0 given"]
+    assert "Not enough rights" in caplog.text
+
+
+async def test_a_slow_command_shows_that_it_is_at_work(fake: FakeTelegram, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot.adapters.telegram.commands._TYPING_AFTER_S", 0.01)
+    release = asyncio.Event()
+
+    async def slowly(call: CommandCall) -> CommandReply:
+        await release.wait()
+        return CommandReply("Done at last.")
+
+    ada = fake.add_user("Ada")
+    chat = fake.private_chat(ada)
+    async with serving(fake, RecordingHandler(), commands=CommandTable((Command(("slow",), "Slow", slowly),))):
+        fake.say(chat, ada, "/slow")
+        await fake.wait_for(lambda: fake.chat_actions)
+        assert not fake.sent_to(chat)
+        release.set()
+        await fake.wait_for(lambda: fake.sent_to(chat))
+    assert fake.chat_actions[0].action == "typing"

@@ -16,7 +16,7 @@ from bot.adapters.web.transcript import Speaker
 from bot.commands import CommandTable
 from bot.errors import BotError
 from bot.types import PersonaCard, Room, StoredTurn
-from tests.bot.adapters.harness import Chat, Shown, Trait
+from tests.bot.adapters.harness import Answered, Chat, Shown, Trait
 from tests.bot.adapters.web.conftest import SECRET, fresh_page_library, started
 
 
@@ -79,6 +79,23 @@ class WebHarness:
     async def use_command(self, path: tuple[str, ...], arguments: Mapping[str, str]) -> str:
         await self.say(" ".join(("/" + path[0], *path[1:], *arguments.values())))
         return list(self._sessions["direct"].transcript)[-1].text
+
+    async def ask(
+        self,
+        path: tuple[str, ...],
+        arguments: Mapping[str, str],
+        *,
+        picture: bytes | None = None,
+        reply_to: str | None = None,
+    ) -> Answered:
+        session, browser = self._sessions["direct"], self._browsers["direct"]
+        await self.say(" ".join(("/" + path[0], *path[1:], *arguments.values())), picture=picture)
+        async with asyncio.timeout(20):
+            while session.is_answering:
+                await asyncio.sleep(0.005)
+        answer = list(session.transcript)[-1]
+        fetched = [await browser.get(shown.url or "") for shown in answer.pictures]
+        return Answered(answer.text, tuple(response.content for response in fetched if response.status_code == 200))
 
     async def stop(self) -> None:
         self._running.cancel()

@@ -17,6 +17,7 @@ from bot.adapters.web import WebAdapter
 from bot.adapters.web.channel import MAX_FILE_BYTES
 from bot.adapters.web.guard import Guard
 from bot.adapters.web.server import _cookie_name
+from bot.commands import ReplyPicture
 from bot.types import PersonaCard
 from tests.bot.adapters.web.conftest import serving
 from tests.bot.adapters.web.rehearsal import CARDS, GREETINGS, LINES, RehearsalChat
@@ -216,6 +217,21 @@ async def test_pictures_of_others_are_out_of_reach(
         assert (await stranger.get(f"/sent/{waiting}")).status_code == 404
         assert (await stranger.post("/say", json={"text": "x", "uploads": [waiting]})).status_code == 400
     assert (await visitor.get(path)).status_code == 200
+
+
+async def test_pictures_that_a_command_drew_are_for_whoever_asked(
+    served: WebAdapter, visitor: httpx.AsyncClient, chat: RehearsalChat
+) -> None:
+    await visitor.post("/say", json={"text": "Look", "uploads": [await upload(visitor)]})
+    await answered(chat)
+    session = served._sessions.of(chat.received[0].room.chat_id)
+    path = session._keep_drawn(ReplyPicture("why.png", PNG)).url or ""
+    own = await visitor.get(path)
+    assert (own.status_code, own.content, own.headers["content-type"]) == (200, PNG, "image/png")
+    assert "sandbox" in own.headers["content-security-policy"]
+    async with httpx.AsyncClient(base_url=served.url or "", trust_env=False) as stranger:
+        await stranger.get("/")
+        assert (await stranger.get(path)).status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/say", "/upload"])

@@ -7,8 +7,9 @@ import pytest
 
 from bot.adapters.base import ReplyChannel
 from bot.adapters.web.channel import MAX_FILE_BYTES
-from bot.adapters.web.session import MAX_FILES, Session, Sessions, Upload
+from bot.adapters.web.session import MAX_DRAWN, MAX_FILES, Session, Sessions, Upload
 from bot.adapters.web.transcript import Bubble, Speaker
+from bot.commands import Command, CommandCall, CommandReply, CommandTable, ReplyPicture
 from bot.errors import DeliveryError, MediaError
 from bot.types import IncomingMessage
 from tests.bot.adapters.web.rehearsal import GREETINGS, RehearsalChat, rehearsal_commands
@@ -432,3 +433,87 @@ async def test_idle_browsers_are_forgotten(chat: RehearsalChat, monkeypatch: pyt
     sessions.of("new")
     assert sessions.of("watched") is watched
     assert sessions.of("old") is not old
+
+
+# Commands with pictures, which take their time
+
+
+class Looker:
+    """A command that waits until it is told to answer."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.calls: list[CommandCall] = []
+
+    async def run(self, call: CommandCall) -> CommandReply:
+        self.calls.append(call)
+        await self.gate.wait()
+        return CommandReply("I see it.", pictures=(ReplyPicture("a.png", PNG, alt="a dog"),))
+
+    def session(self, chat: RehearsalChat) -> Session:
+        look = Command(("look",), "Look", self.run, takes_picture=True, only_looks=True)
+        session = Session("someone", chat, browser=chat, commands=CommandTable((look,)))
+        session.watch(WatchingView())
+        return session
+
+
+async def test_a_slow_command_holds_nobody_up(chat: RehearsalChat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot.adapters.web.session.PROMPT_ANSWER_S", 0.01)
+    looker = Looker()
+    session = looker.session(chat)
+    await session.open()
+    assert await session.say("/look") is None
+    assert session.is_waiting
+    looker.gate.set()
+    await answered(session)
+    answer = list(session.transcript)[-1]
+    assert (answer.speaker, answer.text) == (Speaker.NOTICE, "I see it.")
+    [shown] = answer.pictures
+    assert shown.name == "a dog"
+    drawn = session.drawn((shown.url or "").removeprefix("/drawn/"))
+    assert drawn is not None
+    assert drawn.data == PNG
+    assert texts(session)[0] == GREETINGS["mina"], "the conversation stands as it was"
+
+
+async def test_a_slow_command_can_be_stopped(chat: RehearsalChat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot.adapters.web.session.PROMPT_ANSWER_S", 0.01)
+    session = Looker().session(chat)
+    await session.say("/look")
+    session.stop()
+    await answered(session)
+    await session.say("/look")
+    async with asyncio.timeout(5):
+        await session.aclose()
+    assert not session.is_answering
+
+
+async def test_a_picture_goes_along_with_a_command(chat: RehearsalChat) -> None:
+    looker = Looker()
+    looker.gate.set()
+    session = looker.session(chat)
+    upload_id = session.add_upload(Upload("dog.png", "image/png", PNG))
+    await session.say("/look", (upload_id,))
+    await answered(session)
+    [call] = looker.calls
+    assert [await file.read(1000) for file in call.files] == [PNG]
+    question = list(session.transcript)[-2]
+    assert (question.speaker, question.text, len(question.pictures)) == (Speaker.USER, "/look", 1)
+    assert chat.received == []
+    with pytest.raises(MediaError, match="got lost"):
+        await session.say("/look", ("gone",))
+
+
+async def test_drawn_pictures_are_kept_for_a_while(chat: RehearsalChat) -> None:
+    looker = Looker()
+    looker.gate.set()
+    session = looker.session(chat)
+    for _ in range(MAX_DRAWN + 3):
+        await session.say("/look")
+        await answered(session)
+    kept = [
+        session.drawn((shown.url or "").removeprefix("/drawn/"))
+        for bubble in session.transcript
+        for shown in bubble.pictures
+    ]
+    assert [found is not None for found in kept] == [False] * 3 + [True] * MAX_DRAWN
