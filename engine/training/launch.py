@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from engine.config import EngineConfig
+from engine.decoder.adapter import adapter_digest, adapter_folder
 from engine.decoder.checkpoint import open_checkpoint
 from engine.device import bound_threads, choose_device
 from engine.errors import ConfigurationError
@@ -63,6 +66,7 @@ def launch(
     watcher: Watcher,
 ) -> Path:
     """Train, or go on training, in `folder`; the folder of the weights."""
+    require_libraries()
     folder.check(options)
     machine = choose_machine(options, folder)
     started = time.time()
@@ -86,6 +90,12 @@ def launch(
             draw_plots(folder.read_log(), folder.path)
 
 
+def require_libraries() -> None:
+    """Raises `ConfigurationError` where those of the extra are missing, before hours of work end without a plot."""
+    if any(find_spec(name) is None for name in ("imagehash", "matplotlib")):
+        raise ConfigurationError("training needs more libraries: pip install 'commedia[train]'")
+
+
 def choose_machine(options: TrainingOptions, folder: RunFolder) -> Machine:
     """Device and number formats. A run that goes on keeps those that it was started with, as `auto` may measure
     another way the second time."""
@@ -106,14 +116,22 @@ def open_setup(
     advance: Callable[[str, int, int], None],
 ) -> TrainingSetup:
     """Models, tasks, and how their weights are kept."""
+    # The library's own bars would break into ours.
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     models = ModelStore(cache)
     checkpoint = open_checkpoint(EngineConfig(cache_dir=cache, decoder=options.decoder), models, None)
     if options.task == "lora":
         return open_lora(checkpoint, data, options, device=machine.device, dtype=machine.frozen)
+    adapter = adapter_folder(options.adapter, decoder=options.decoder)
     workshop = open_workshop(
-        checkpoint, models=models, features=cache / "features", device=str(machine.device), dtype=machine.frozen
+        checkpoint,
+        models=models,
+        features=cache / "features",
+        device=str(machine.device),
+        dtype=machine.frozen,
+        adapter=adapter,
     )
-    model = workshop.new_model(new_config(options.decoder, workshop.decoder, options))
+    model = workshop.new_model(new_config(options, workshop.decoder, adapter=adapter_digest(adapter)))
 
     def tasks(*, is_held_out: bool) -> list[Task]:
         return build_tasks(
@@ -142,11 +160,11 @@ def _or_none(build: Callable[[], list[Task]]) -> list[Task]:
         return []
 
 
-def new_config(decoder_name: str, decoder: FrozenDecoder, options: TrainingOptions) -> FusionConfig:
-    """The configuration of a fusion that is to be trained with `options`."""
+def new_config(options: TrainingOptions, decoder: FrozenDecoder, *, adapter: str = "") -> FusionConfig:
+    """The configuration of a fusion that is to be trained with `options`; `adapter` is the digest of the decoder's."""
     told = options.fusion
     return FusionConfig(
-        decoder=decoder_name,
+        decoder=options.decoder,
         decoder_width=decoder.embeddings.shape[-1],
         embedding_scale=decoder.embedding_scale,
         kind=told.kind,
@@ -157,6 +175,7 @@ def new_config(decoder_name: str, decoder: FrozenDecoder, options: TrainingOptio
         num_lexical_tokens=told.num_lexical_tokens,
         policy=told.policy,
         has_heads=bool({"matching", "masked"} & options.active_tasks().keys()),
+        adapter=adapter,
     )
 
 

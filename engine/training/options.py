@@ -24,6 +24,10 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+# What only runs of the fusion use.
+_OF_FUSION = frozenset(
+    {"adapter", "tasks", "mix", "fusion", "focus_weight", "contrast_weight", "patch_dropout", "gate_learning_rate"}
+)
 # What may be changed when a run goes on: it decides how fast or how closely watched, not what is drawn.
 CHANGEABLE = frozenset(
     {
@@ -86,6 +90,9 @@ class FusionOptions(Section):
     num_heads: Count = Field(4, description="Attention heads; the width must be a multiple of it.")
     num_prefix_tokens: Count = Field(8, description="Soft tokens that the language model gets.")
     num_lexical_tokens: int = Field(4, ge=0, description="Tokens of a class name that can be spelt; 0: no such path.")
+    num_quoted_tokens: int = Field(
+        16, ge=0, le=32, description="Tokens of a persona's facet that can be quoted; 0: no such path."
+    )
     policy: Literal["pictures", "always"] = Field(
         "pictures", description="Which turns get a prefix: those with pictures, or all."
     )
@@ -153,6 +160,11 @@ class TrainingOptions(Section):
     decoder: str = Field(
         "smollm2-135m-instruct",
         description="The language model: a name of the catalogue, a folder, or a Hugging Face repository.",
+    )
+    adapter: str | None = Field(
+        None,
+        description="The adapter (LoRA) of the language model that the fusion is trained with: a folder, none, or "
+        "empty for the one that ships.",
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
     precision: Precision = Field(
@@ -274,7 +286,7 @@ def _comment(text: str, indent: str) -> list[str]:
 def _is_foreign(name: str, value: object, *, task: TaskName) -> bool:
     """Whether a run of `task` has no use for this section."""
     if task == "lora":
-        return name in ("tasks", "mix", "fusion", "focus_weight", "patch_dropout", "gate_learning_rate")
+        return name in _OF_FUSION
     is_other_task = isinstance(value, TaskOptions) and task not in ("fusion", name)
     return name == "lora" or is_other_task or (name == "mix" and task not in ("fusion", "captioning"))
 
