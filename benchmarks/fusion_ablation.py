@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.config import EngineConfig
+from engine.decoder.adapter import adapter_folder
 from engine.decoder.checkpoint import open_checkpoint
 from engine.device import bound_threads, choose_device
 from engine.errors import EngineError
@@ -34,7 +35,6 @@ from engine.evaluation.personas import comparable, least, losses_by_persona
 from engine.evaluation.pictures import SeenPicture, neighbours, open_set
 from engine.evaluation.sets import draw, find_sets
 from engine.evaluation.subject import Subject
-from engine.fusion.config import FusionConfig
 from engine.fusion.kinds import COATTENTION, KINDS
 from engine.fusion.model import FusionModel
 from engine.fusion.weights import save_fusion
@@ -42,6 +42,7 @@ from engine.models.store import ModelStore
 from engine.training.cleaning import prepare_data
 from engine.training.datasets import DataSets, PersonaDialogue, StyledAnswers, read_dialogues, read_styled_answers
 from engine.training.folder import RunFolder
+from engine.training.launch import new_config
 from engine.training.options import TrainingOptions, read_options
 from engine.training.run import TrainingRun, TrainingSetup, choose_precision
 from engine.training.samples import caption_sample
@@ -150,8 +151,9 @@ def _open(arguments: argparse.Namespace) -> Bench:
     models = ModelStore(arguments.cache)
     decoder = open_checkpoint(EngineConfig(cache_dir=arguments.cache, decoder=options.decoder), models)
     workshop = open_workshop(
-        decoder, models=models, features=arguments.cache / "features", device=str(device), dtype=dtype
-    )
+        decoder, models=models, features=arguments.cache / "features", device=str(device), dtype=dtype,
+        adapter=adapter_folder(options.adapter, decoder=options.decoder),
+    )  # fmt: skip
     exclude = [] if arguments.eval is None else [arguments.eval]
     data, _ = prepare_data(
         [str(arguments.train)], options.data, cache=arguments.cache, advance=_say_nothing, exclude=exclude
@@ -208,21 +210,11 @@ def _say_nothing(_name: str, _done: int, _total: int) -> None:
 
 def _new_model(bench: Bench, kind: str, seed: int) -> FusionModel:
     torch.manual_seed(seed)
-    told, decoder = bench.options.fusion, bench.workshop.decoder
-    return bench.workshop.new_model(
-        FusionConfig(
-            decoder=bench.workshop.decoder_name,
-            decoder_width=decoder.embeddings.shape[-1],
-            embedding_scale=decoder.embedding_scale,
-            kind=kind,
-            width=told.width,
-            num_layers=told.num_layers,
-            num_heads=told.num_heads,
-            num_prefix_tokens=told.num_prefix_tokens,
-            num_lexical_tokens=told.num_lexical_tokens,
-            policy=told.policy,
-        )
-    )
+    return bench.workshop.new_model(new_config(_of_kind(bench.options, kind), bench.workshop.decoder))
+
+
+def _of_kind(options: TrainingOptions, kind: str) -> TrainingOptions:
+    return options.model_copy(update={"fusion": options.fusion.model_copy(update={"kind": kind})})
 
 
 def _require_like_sizes(bench: Bench, kinds: Sequence[str]) -> dict[str, int]:
@@ -282,9 +274,7 @@ def _one(bench: Bench, kind: str, seed: int, *, num_parameters: int) -> None:
 
 
 def _train(bench: Bench, kind: str, seed: int) -> FusionModel:
-    options = bench.options.model_copy(
-        update={"seed": seed, "fusion": bench.options.fusion.model_copy(update={"kind": kind})}
-    )
+    options = _of_kind(bench.options, kind).model_copy(update={"seed": seed})
     model = _new_model(bench, kind, seed)
     tasks = build_tasks(model, workshop=bench.workshop, data=bench.learn, options=options, advance=_say_nothing)
     names = bench.workshop.class_names

@@ -27,7 +27,8 @@ class PersonaEncoder:
         if digest not in self._cache:
             facets = list(persona.facets())[:MAX_FACETS]
             tokens = self._text.pool([facet.text for facet in facets])
-            self._cache[digest] = PersonaFeatures(tokens, tuple(facet.kind for facet in facets))
+            kinds, texts = tuple(facet.kind for facet in facets), tuple(facet.text for facet in facets)
+            self._cache[digest] = PersonaFeatures(tokens, kinds, texts)
         self._cache.move_to_end(digest)
         if len(self._cache) > MAX_PERSONAS:
             self._cache.popitem(last=False)

@@ -40,7 +40,8 @@ class SentenceFeatures:
 
 @dataclass(frozen=True, slots=True)
 class PersonaFeatures:
-    """One persona. `tokens: (n_r, d_t)`, one a facet; `kinds[j]` is the facet's kind."""
+    """One persona. `tokens: (n_r, d_t)`, one a facet; `kinds[j]` is the facet's kind, `texts[j]` what it says."""
 
     tokens: Tensor
     kinds: tuple[str, ...]
+    texts: tuple[str, ...]

@@ -21,9 +21,10 @@ class FusionConfig:
 
     `decoder` and `decoder_width` say which language model reads the prefix; `embedding_scale` is the root mean square
     of that model's token embeddings, to which the prefix is scaled. `policy` says which turns get a prefix: only those
-    with pictures, or all. `num_lexical_tokens` is how many of a class name's own tokens the lexical path can spell
-    (0: there is no such path). `has_heads`: whether the heads that match pictures with texts and fill in words were
-    trained along. `adapter` is the digest of the decoder's adapter that the prefix was trained with, or empty.
+    with pictures, or all. `num_lexical_tokens` is how many of a class name's own tokens the lexical path can spell,
+    `num_quoted_tokens` how many of a persona's facet can be quoted (0: there is no such path). `has_heads`: whether the
+    heads that match pictures with texts and fill in words were trained along. `adapter` is the digest of the decoder's
+    adapter that the prefix was trained with, or empty.
     """
 
     decoder: str
@@ -40,6 +41,7 @@ class FusionConfig:
     num_heads: int = 4
     num_prefix_tokens: int = 8
     num_lexical_tokens: int = 4
+    num_quoted_tokens: int = 0
     max_images: int = 4
     policy: Policy = "pictures"
     has_heads: bool = False

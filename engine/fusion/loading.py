@@ -39,9 +39,13 @@ def _load(folder: Path, *, kind: str, models: ModelStore, language_model: Langua
             f'set engine.fusion = "{saved.config.kind}", or train some of kind {kind} (docs/training.md)'
         )
     device = language_model.device
+
+    def tokenize(text: str) -> list[int]:
+        return list(language_model.prompts.tokenise(text))
+
     model = bind(
         saved,
-        tokenize=lambda text: list(language_model.prompts.tokenise(text)),
+        tokenize=tokenize,
         embeddings=language_model.model.get_input_embeddings().weight,
         device=device,
     )
@@ -54,4 +58,5 @@ def _load(folder: Path, *, kind: str, models: ModelStore, language_model: Langua
         device=device,
         dtype=language_model.dtype,
         class_names=saved.class_names,
+        tokenize=tokenize,
     )

@@ -4,7 +4,8 @@ trained by this project.
 Owns the projections into the common width, the vocabulary of concept words, and how streams are padded into a batch.
 Knows no files and no requests. Shapes: `b` batch, `n_p` patches and `n_c` concepts of one picture, `n_i` image
 tokens, `n_t` text tokens, `n_r` persona tokens, `n` fused tokens, `k` prefix tokens, `d` width, `d_i`, `d_t`, `d_lm`
-widths of image encoder, text encoder and language model, `e` width of embeddings, `m` tokens of a class name.
+widths of image encoder, text encoder and language model, `e` width of embeddings, `m` tokens of a class name
+or a facet, `v` tokens that the language model knows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from engine.encoders.types import ImageFeatures, SentenceFeatures
@@ -20,32 +22,37 @@ from engine.fusion.config import FusionConfig
 from engine.fusion.kinds import POOLING, build_fusion
 from engine.fusion.matching import MatchingHead
 from engine.fusion.oneway import LateFusion
-from engine.fusion.readout import LexicalPath, Readout
+from engine.fusion.readout import LexicalPath, QuotingPath, Readout
 from engine.fusion.streams import STREAMS, Fused, Stream, only
 
+READOUT_AJAR, WORDS_AJAR = 0.1, 0.8
 NO_HEADS = "these fusion weights were trained without a matching head; train them again"
 
 
 @dataclass(frozen=True, slots=True)
 class TurnFeatures:
     """What the encoders found in one turn. `text: (n_t, d_t)` and `persona: (n_r, d_t)` may have no rows, but one of
-    the streams must have some."""
+    the streams must have some. `facet_ids: (n_r, m)` are the language model's tokens of each facet, -1 for none;
+    without them the prefix cannot quote the persona."""
 
     images: tuple[ImageFeatures, ...]
     text: Tensor
     persona: Tensor
+    facet_ids: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ConceptVocabulary:
-    """The image encoder's classes as the text encoder and the language model know them.
+    """The image encoder's classes as the text encoder and the language model know them, and that model's own words.
 
-    `meanings: (num_classes, d_t)`, `names: (num_classes, m, d_lm)`, `is_token: (num_classes, m)`.
+    `meanings: (num_classes, d_t)`, `names: (num_classes, m, d_lm)`, `is_token: (num_classes, m)`, `table: (v, d_lm)`,
+    the input embeddings of all tokens.
     """
 
     meanings: Tensor
     names: Tensor
     is_token: Tensor
+    table: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,10 @@ class _Concepts:
     weights: Tensor
     tokens: Tensor
 
+    def none(self) -> "_Concepts":
+        """The same batch without concept words."""
+        return _Concepts(self.ids[:, :0], self.weights[:, :0], self.tokens[:, :0])
+
 
 class FusionModel(nn.Module):
     """Projections, fusion, readout, and the heads that learn to match and to fill in."""
@@ -79,6 +90,7 @@ class FusionModel(nn.Module):
     meanings: Tensor
     names: Tensor
     is_token: Tensor
+    table: Tensor
 
     def __init__(self, config: FusionConfig, vocabulary: ConceptVocabulary) -> None:
         super().__init__()
@@ -86,6 +98,7 @@ class FusionModel(nn.Module):
         self.register_buffer("meanings", vocabulary.meanings)
         self.register_buffer("names", vocabulary.names, persistent=False)
         self.register_buffer("is_token", vocabulary.is_token, persistent=False)
+        self.register_buffer("table", vocabulary.table, persistent=False)
         self.patch_projection = nn.Sequential(
             nn.LayerNorm(config.image_width), nn.Linear(config.image_width, config.width)
         )
@@ -112,6 +125,17 @@ class FusionModel(nn.Module):
             if config.num_lexical_tokens
             else None
         )
+        self.quoting_path = (
+            QuotingPath(
+                config.width,
+                num_prefix_tokens=config.num_prefix_tokens,
+                decoder_width=config.decoder_width,
+                embedding_scale=config.embedding_scale,
+                is_pooling=config.kind in POOLING,
+            )
+            if config.num_quoted_tokens
+            else None
+        )
         self.matching = MatchingHead(config) if config.has_heads else None
         # Masked language modelling: back from the common width to the text encoder's.
         self.unmask = nn.Linear(config.width, config.text_width) if config.has_heads else None
@@ -119,8 +143,21 @@ class FusionModel(nn.Module):
     @property
     def is_untrained(self) -> bool:
         """Whether every gate is still shut, so that the prefix would be nothing."""
-        gates = [self.readout.gate] + ([self.lexical_path.gate] if self.lexical_path is not None else [])
-        return not any(bool(gate.any()) for gate in gates)
+        return not any(bool(gate.any()) for gate in self.gates.values())
+
+    @property
+    def gates(self) -> dict[str, Tensor]:
+        """What each part of the prefix is multiplied with, before its hyperbolic tangent: `(k, 1)` each."""
+        parts = {"readout": self.readout, "lexical": self.lexical_path, "quoting": self.quoting_path}
+        return {name: part.gate for name, part in parts.items() if part is not None}
+
+    @torch.no_grad()
+    def open_gates(self) -> None:
+        """Before training: words that are spelled and quoted mean something to the language model from the first step
+        on, the readout's own vectors do not yet. Behind shut gates all would be noise, as the language model scales a
+        vector of almost nothing up to the size of a word."""
+        for name, gate in self.gates.items():
+            gate.fill_(READOUT_AJAR if name == "readout" else WORDS_AJAR)
 
     def forward(
         self, turns: Sequence[TurnFeatures], *, token_weights: Mapping[str, Tensor] | None = None
@@ -128,6 +165,7 @@ class FusionModel(nn.Module):
         """Fuse a batch of turns. `token_weights[stream]: (b, n_s)` multiply the tokens' weights: 0 masks a token."""
         concepts = self._concepts([turn.images for turn in turns])
         streams = self._streams(turns, concepts)
+        facets = self._facet_ids(turns)
         if token_weights is not None:
             streams = {
                 name: Stream(stream.tokens, stream.weights * token_weights[name]) if name in token_weights else stream
@@ -138,10 +176,10 @@ class FusionModel(nn.Module):
                 concepts = _Concepts(concepts.ids, streams["image"].weights[:, -num_concepts:], concepts.tokens)
         fused = self.fusion(streams)
         if not isinstance(self.fusion, LateFusion):
-            prefix, shares = self._read(fused, concepts)
+            prefix, shares = self._read(fused, concepts, facets)
             attention = {name: shares @ fused.origins[name] for name in STREAMS}
             return FusedBatch((prefix,), prefix.new_ones(len(turns), 1), attention)
-        return self._read_each(self.fusion, fused, streams, concepts)
+        return self._read_each(self.fusion, fused, concepts, facets)
 
     def fuse_streams(self, turns: Sequence[TurnFeatures]) -> Fused:
         """The streams after the fusion, before the readout."""
@@ -186,29 +224,45 @@ class FusionModel(nn.Module):
             raise ConfigurationError(NO_HEADS)
         return self.matching
 
-    def _read(self, fused: Fused, concepts: _Concepts) -> tuple[Tensor, Tensor]:
+    def _read(self, fused: Fused, concepts: _Concepts, facet_ids: Tensor) -> tuple[Tensor, Tensor]:
         """The prefix `(b, k, d_lm)` and the readout's attention `(b, k, n)`."""
         prefix, states, shares = self.readout(fused.tokens, fused.weights)
         prefix = prefix * self.config.embedding_scale
         if self.lexical_path is not None and concepts.ids.shape[1]:
             names, is_token = self.names[concepts.ids], self.is_token[concepts.ids]
             prefix = prefix + self.lexical_path(states, concepts.tokens, concepts.weights, names, is_token)
+        if self.quoting_path is not None and facet_ids.numel():
+            persona, is_word = fused.streams["persona"], facet_ids >= 0
+            words = functional.embedding(facet_ids.clamp_min(0), self.table).float()
+            prefix = prefix + self.quoting_path(states, persona.tokens, persona.weights, words, is_word)
         return prefix, shares
 
-    def _read_each(
-        self, fusion: LateFusion, fused: Fused, streams: Mapping[str, Stream], concepts: _Concepts
-    ) -> FusedBatch:
+    def _read_each(self, fusion: LateFusion, fused: Fused, concepts: _Concepts, facet_ids: Tensor) -> FusedBatch:
         """A prefix for each stream alone."""
-        mixture = fusion.mixture(streams)
+        mixture = fusion.mixture(fused.streams)
         prefixes, attention = [], {}
         for j, name in enumerate(STREAMS):
             alone = only(fused.streams, [name])
             weights = torch.cat([alone[other].weights for other in STREAMS], dim=1)
-            seen = concepts if name == "image" else _Concepts(*(part[:, :0] for part in _parts(concepts)))
-            prefix, shares = self._read(Fused(fused.tokens, weights, fused.origins, alone), seen)
+            seen = concepts if name == "image" else concepts.none()
+            quoted = facet_ids if name == "persona" else facet_ids[:, :0]
+            prefix, shares = self._read(Fused(fused.tokens, weights, fused.origins, alone), seen, quoted)
             prefixes.append(prefix)
             attention[name] = mixture[:, j, None, None] * (shares @ fused.origins[name])
         return FusedBatch(tuple(prefixes), mixture, attention)
+
+    def _facet_ids(self, turns: Sequence[TurnFeatures]) -> Tensor:
+        """The language model's tokens of each facet, `(b, n_r, m)`, -1 for none."""
+        width = self.config.num_quoted_tokens
+        none = torch.full((0, width), -1, dtype=torch.long)
+        rows = [
+            (none.expand(0, -1) if turn.facet_ids is None else turn.facet_ids[:, :width]).to(self.meanings.device)
+            for turn in turns
+        ]
+        longest = max(len(turn.persona) for turn in turns)
+        return torch.stack(
+            [functional.pad(row, (0, width - row.shape[1], 0, longest - len(row)), value=-1) for row in rows]
+        )
 
     def _streams(self, turns: Sequence[TurnFeatures], concepts: _Concepts) -> dict[str, Stream]:
         return {
@@ -246,7 +300,3 @@ class FusionModel(nn.Module):
 
 def _concatenate(parts: Sequence[Tensor], *, device: torch.device) -> Tensor:
     return torch.cat(list(parts)) if parts else torch.zeros(0, device=device)
-
-
-def _parts(concepts: _Concepts) -> tuple[Tensor, Tensor, Tensor]:
-    return concepts.ids, concepts.weights, concepts.tokens

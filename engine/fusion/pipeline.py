@@ -5,7 +5,7 @@ the words. Knows neither requests nor scheduling nor the language model's inside
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -17,6 +17,7 @@ from engine.encoders.text import TextEncoder
 from engine.encoders.types import ImageFeatures
 from engine.fusion.model import FusionModel, TurnFeatures
 from engine.fusion.types import AttentionMaps, FusedContext
+from engine.fusion.vocabulary import facet_ids
 from engine.persona import Persona
 from engine.types import Image
 
@@ -58,18 +59,22 @@ class FusionPipeline:
         device: torch.device,
         dtype: torch.dtype,
         class_names: Sequence[str] = (),
+        tokenize: Callable[[str], list[int]] | None = None,
     ) -> None:
         """`device` and `dtype` are the language model's, in which the prefix is handed over; `class_names` are what
-        the image encoder's classes are called."""
+        the image encoder's classes are called. `tokenize` is the language model's, without which no persona is
+        quoted."""
         self.model = model
         self.text_encoder = text
         self.class_names = tuple(class_names)
         self.num_prefix_tokens = model.config.num_prefix_tokens
         self._image = image
         self._persona = PersonaEncoder(text)
+        self._tokenize = tokenize
         self._device = device
         self._dtype = dtype
         self._pictures: _Recent[str, ImageFeatures] = _Recent(MAX_KEPT_PICTURES)
+        self._facets: _Recent[str, Tensor] = _Recent(MAX_KEPT_CONTEXTS)
         self._contexts: _Recent[tuple[str, str, tuple[str, ...]], FusedContext] = _Recent(MAX_KEPT_CONTEXTS)
 
     @property
@@ -105,11 +110,23 @@ class FusionPipeline:
 
     def features(self, persona: Persona, text: str, images: tuple[Image, ...]) -> TurnFeatures:
         """What the encoders find in a turn, of at most as many pictures as the model takes."""
+        told = self._persona.encode(persona)
         return TurnFeatures(
             images=self._encode(images[: self.model.config.max_images]),
             text=self.text_encoder.encode([text])[0].tokens,
-            persona=self._persona.encode(persona).tokens,
+            persona=told.tokens,
+            facet_ids=self._quotable(persona.digest(), told.texts),
         )
+
+    def _quotable(self, digest: str, facets: Sequence[str]) -> Tensor | None:
+        """The language model's tokens of each facet, where the fusion can quote them."""
+        if self._tokenize is None or not self.model.config.num_quoted_tokens:
+            return None
+        ids = self._facets.get(digest)
+        if ids is None:
+            ids = facet_ids(facets, tokenize=self._tokenize, num_tokens=self.model.config.num_quoted_tokens)
+            self._facets.put(digest, ids)
+        return ids
 
     def _encode(self, images: tuple[Image, ...]) -> tuple[ImageFeatures, ...]:
         """Features of each picture; those met before are not encoded again."""

@@ -1,15 +1,19 @@
 """From fused streams to the prefix that the language model reads.
 
 `Readout`: learned queries look at all tokens of all streams at once. `LexicalPath`: the prefix may also take the
-language model's own embeddings of the classes that the picture shows. Both end in a gate that starts at zero, so that
-an untrained fusion adds nothing. Shapes: `b` batch, `k` prefix tokens, `n` tokens of all streams together, `n_c`
-concept words of all pictures, `m` tokens of a class name, `d` width, `d_lm` width of the language model.
+language model's own embeddings of the classes that the picture shows. `QuotingPath`: the same with the words of the
+persona's facets. All end in a gate that starts at zero, so that an untrained fusion adds nothing. Shapes: `b` batch,
+`k` prefix tokens, `n` tokens of all streams together, `n_c` concept words of all pictures, `n_r` facets, `m` tokens of
+a class name or a facet, `d` width, `d_lm` width of the language model.
 """
 
 import torch
 from torch import Tensor, nn
 
 from engine.fusion.attention import FeedForward, attention_shares, merge_heads, split_heads
+
+# Standard deviation of a query's numbers before training; keys have about 0.6, so that the scores have twice that of 1.
+SHARPNESS = 3.5
 
 
 class Readout(nn.Module):
@@ -73,4 +77,51 @@ class LexicalPath(nn.Module):
             total = weights.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
             return (weights / total)[:, None].expand(-1, states.shape[1], -1)
         queries, keys = self.query(states)[:, None], self.key(concepts)[:, None]
+        return attention_shares(queries, keys, weights)[:, 0]
+
+
+class QuotingPath(nn.Module):
+    """Lets each prefix token take embeddings of words that the persona's facets are told in: which facet is chosen in
+    the light of the other streams, which word by its own embedding. For a fusion that pools (`is_pooling`) all facets
+    count alike, and the choice of words knows nothing of the turn."""
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        num_prefix_tokens: int,
+        decoder_width: int,
+        embedding_scale: float,
+        is_pooling: bool = False,
+    ) -> None:
+        super().__init__()
+        self.embedding_scale = embedding_scale
+        self.facet_query = None if is_pooling else nn.Linear(width, width)
+        self.facet_key = None if is_pooling else nn.Linear(width, width)
+        self.word_query = nn.Parameter(torch.empty(num_prefix_tokens, width)) if is_pooling else nn.Linear(width, width)
+        self.word_key = nn.Linear(decoder_width, width)
+        # Each prefix token begins with words of its own: the mean of all words means nothing.
+        if isinstance(self.word_query, nn.Linear):
+            nn.init.normal_(self.word_query.weight, std=SHARPNESS / width**0.5)
+        else:
+            nn.init.normal_(self.word_query, std=SHARPNESS)
+        self.gate = nn.Parameter(torch.zeros(num_prefix_tokens, 1))
+
+    def forward(self, states: Tensor, facets: Tensor, weights: Tensor, words: Tensor, is_word: Tensor) -> Tensor:
+        """`states: (b, k, d)`, `facets: (b, n_r, d)`, `weights: (b, n_r)`, `words: (b, n_r, m, d_lm)`,
+        `is_word: (b, n_r, m)` → `(b, k, d_lm)`; zeros where there is no facet."""
+        which = self._which_facet(states, facets, weights * is_word.any(dim=-1))
+        keys = self.word_key(words / self.embedding_scale)
+        queries = self.word_query(states) if isinstance(self.word_query, nn.Linear) else self.word_query[None]
+        scores = torch.einsum("bkd,brmd->bkrm", queries.expand(len(keys), -1, -1), keys) / keys.shape[-1] ** 0.5
+        lowest = torch.finfo(scores.dtype).min
+        shares = which[..., None] * scores.masked_fill(~is_word[:, None], lowest).softmax(dim=-1)
+        return self.gate.tanh() * torch.einsum("bkrm,brmd->bkd", shares, words)
+
+    def _which_facet(self, states: Tensor, facets: Tensor, weights: Tensor) -> Tensor:
+        """How much of each facet each prefix token takes: `(b, k, n_r)`."""
+        if self.facet_query is None or self.facet_key is None:
+            total = weights.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+            return (weights / total)[:, None].expand(-1, states.shape[1], -1)
+        queries, keys = self.facet_query(states)[:, None], self.facet_key(facets)[:, None]
         return attention_shares(queries, keys, weights)[:, 0]

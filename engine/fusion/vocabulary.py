@@ -46,6 +46,13 @@ def spell(
     return embedded, is_token.to(embeddings.device)
 
 
+def facet_ids(facets: Sequence[str], *, tokenize: Callable[[str], list[int]], num_tokens: int) -> Tensor:
+    """The language model's first tokens of each facet: `(n_r, m)`, -1 where there are fewer."""
+    rows = [tokenize(f" {facet}")[:num_tokens] for facet in facets]
+    padded = [row + [-1] * (num_tokens - len(row)) for row in rows]
+    return torch.tensor(padded, dtype=torch.long).view(len(facets), num_tokens)
+
+
 def build_vocabulary(
     names: Sequence[str],
     *,
@@ -60,4 +67,4 @@ def build_vocabulary(
             f"the fusion weights know {len(meanings)} classes, their list of names has {len(names)}; train again"
         )
     spelled, is_token = spell(names, tokenize=tokenize, embeddings=embeddings, num_tokens=num_tokens)
-    return ConceptVocabulary(meanings, spelled, is_token)
+    return ConceptVocabulary(meanings, spelled, is_token, embeddings.detach())

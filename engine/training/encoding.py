@@ -8,10 +8,12 @@ from torch import Tensor
 from engine.encoders.text import TextEncoder
 from engine.encoders.types import ImageFeatures, SentenceFeatures
 from engine.fusion.model import TurnFeatures
+from engine.fusion.vocabulary import facet_ids
 from engine.training.decoder import FrozenDecoder, ReplyExample
 from engine.training.samples import TrainingSample
 
 MAX_KEPT = 50_000
+MAX_QUOTED_TOKENS = 32
 
 
 class SampleEncoder:
@@ -33,6 +35,7 @@ class SampleEncoder:
                 images=tuple(self.image(image) for image in sample.images),
                 text=self._words[sample.turns[-1].text],
                 persona=torch.stack([self._facets[facet] for facet in sample.facets]) if sample.facets else empty,
+                facet_ids=facet_ids(sample.facets, tokenize=self._decoder.tokenize, num_tokens=MAX_QUOTED_TOKENS),
             )
             for sample in samples
         ]

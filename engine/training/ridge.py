@@ -81,7 +81,7 @@ def _whiten(said: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh((said.T @ said / len(said)).double())
     values = values.clamp_min(0) + WHITENING_FLOOR * values.max()
     shrunk: Tensor = vectors * (values / values.max()) ** (-WHITENING / 2)
-    return (shrunk @ vectors.T).float()
+    return torch.matmul(shrunk, vectors.T).float()
 
 
 def _vocabulary(

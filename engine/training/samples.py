@@ -329,7 +329,8 @@ def conversation_sample(
     told = chance.sample(conversation.persona, min(len(conversation.persona), chance.randint(0, 2)))
     prompt = describe_person(tuple(told))
     reply = conversation.turns[place].text
-    images = (shown[conversation.picture],) if conversation.picture in shown else ()
+    image = shown.get(conversation.picture or "")
+    images = () if image is None else (image,)
     return TrainingSample("conversations", prompt, conversation.persona, said, images, reply)
 
 

@@ -45,7 +45,7 @@ class Workshop:
     device: str
 
     def new_model(self, config: FusionConfig) -> FusionModel:
-        """An untrained fusion of `config`'s sizes."""
+        """A fusion of `config`'s sizes, ready to learn."""
         vocabulary = build_vocabulary(
             self.class_names,
             meanings=self.meanings,
@@ -53,7 +53,9 @@ class Workshop:
             embeddings=self.decoder.embeddings,
             num_tokens=max(1, config.num_lexical_tokens),
         )
-        return FusionModel(config, vocabulary).to(self.device)
+        model = FusionModel(config, vocabulary)
+        model.open_gates()
+        return model.to(self.device)
 
     def picture_set(
         self, folder: Path, name: str, advance: Advance, *, max_per_caption: int = MAX_PER_CAPTION

@@ -15,11 +15,28 @@ from transformers import BertConfig, BertModel
 from engine.encoders.image import ImageEncoder
 from engine.encoders.text import TextEncoder
 
-WORDS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", "photo", "of", "dog", "cat", "pizza", "i", "am", "kind", "my", "name")
+WORDS = (
+    "[PAD]",
+    "[CLS]",
+    "[SEP]",
+    "[UNK]",
+    "a",
+    "photo",
+    "of",
+    "dog",
+    "cat",
+    "pizza",
+    "i",
+    "am",
+    "kind",
+    "my",
+    "name",
+    "[MASK]",
+)
 
 
 def tiny_text_encoder(*, width: int = 16) -> TextEncoder:
-    """One layer and fifteen words."""
+    """One layer and sixteen words."""
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(WORDS),

@@ -1,5 +1,7 @@
 """What every kind of fusion has in common."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -64,12 +66,14 @@ def test_every_stream_changes_what_the_decoder_gets(kind: str, stream: str) -> N
 def test_a_token_of_weight_zero_is_as_good_as_missing(kind: str, stream: str) -> None:
     """Masking all tokens of a stream gives what a turn without it gives."""
     model, turn = tiny_fusion(kind=kind), a_turn()
-    without = {"image": "images", "text": "text", "persona": "persona"}[stream]
-    fields = {name: getattr(turn, name) for name in ("images", "text", "persona")}
-    fields[without] = () if stream == "image" else fields[without][:0]
+    without = {
+        "image": replace(turn, images=()),
+        "text": replace(turn, text=turn.text[:0]),
+        "persona": replace(turn, persona=turn.persona[:0], facet_ids=None),
+    }
     num_tokens = model([turn]).attention[stream].shape[-1]
     masked = model([turn], token_weights={stream: torch.zeros(1, num_tokens)})
-    missing = model([TurnFeatures(**fields)])
+    missing = model([without[stream]])
     assert not masked.attention[stream].any()
     for j, share in enumerate(masked.mixture[0].tolist()):
         if share:

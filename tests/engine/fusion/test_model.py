@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional
@@ -65,7 +67,7 @@ def test_an_untrained_fusion_is_silent() -> None:
     assert not model([a_turn()]).prefix.any()
 
 
-@pytest.mark.parametrize("gate", ["readout.gate", "lexical_path.gate"])
+@pytest.mark.parametrize("gate", ["readout.gate", "lexical_path.gate", "quoting_path.gate"])
 def test_one_open_gate_is_enough(gate: str) -> None:
     model = tiny_fusion(is_trained=False)
     with torch.no_grad():
@@ -84,7 +86,10 @@ def test_shut_gates_learn_first() -> None:
 
 
 def test_the_prefix_is_as_large_as_the_decoders_embeddings() -> None:
-    small, large = (tiny_fusion(num_lexical_tokens=0, embedding_scale=scale)([a_turn()]).prefix for scale in (0.1, 0.5))
+    small, large = (
+        tiny_fusion(num_lexical_tokens=0, num_quoted_tokens=0, embedding_scale=scale)([a_turn()]).prefix
+        for scale in (0.1, 0.5)
+    )
     assert torch.allclose(large, 5 * small, atol=1e-5)
 
 
@@ -106,3 +111,33 @@ def test_name_tokens_that_are_not_there_are_never_spelled() -> None:
     model.names[:, 0], model.names[:, 1] = 1.0, 9.0
     model.is_token[:, 1] = False
     assert torch.allclose(model([a_turn()]).prefix, torch.ones(1, 3, 32), atol=1e-5)
+
+
+def test_the_quoting_path_hands_over_words_of_the_facets() -> None:
+    """With the other gates shut, the prefix is a mixture of the embeddings of the facets' words."""
+    model = tiny_fusion(is_trained=False)
+    torch.nn.init.constant_(model.quoting_path.gate, 20.0)  # tanh = 1
+    turn = a_turn()
+    model.table.fill_(0)
+    model.table[turn.facet_ids.flatten()] = 1.0
+    assert torch.allclose(model([turn]).prefix, torch.ones(1, 3, 32), atol=1e-5)
+    assert not model([replace(turn, facet_ids=None)]).prefix.any()
+    assert not model([a_turn(num_facets=0)]).prefix.any()
+
+
+def test_masked_facets_and_missing_words_are_never_quoted() -> None:
+    model = tiny_fusion(is_trained=False)
+    torch.nn.init.constant_(model.quoting_path.gate, 20.0)
+    model.table[:10], model.table[10:] = 1.0, 9.0
+    ids = torch.tensor([[3, 4, -1], [20, 21, 22], [5, -1, -1]])
+    only = torch.tensor([[1.0, 0.0, 1.0]])
+    fused = model([replace(a_turn(), facet_ids=ids)], token_weights={"persona": only})
+    assert torch.allclose(fused.prefix, torch.ones(1, 3, 32), atol=1e-5)
+
+
+def test_which_facet_is_quoted_depends_on_the_users_words() -> None:
+    model = tiny_fusion(is_trained=False)
+    torch.nn.init.constant_(model.quoting_path.gate, 20.0)
+    one = a_turn()
+    other = replace(one, text=a_turn(seed=9).text)
+    assert not torch.allclose(model([one]).prefix, model([other]).prefix, atol=1e-4)

@@ -19,7 +19,9 @@ CONFIG = FusionConfig(
     num_heads=4,
     num_prefix_tokens=3,
     num_lexical_tokens=2,
+    num_quoted_tokens=3,
 )
+NUM_TOKENS = 260
 
 
 def tiny_fusion(config: FusionConfig = CONFIG, *, is_trained: bool = True, **changes: object) -> FusionModel:
@@ -30,6 +32,7 @@ def tiny_fusion(config: FusionConfig = CONFIG, *, is_trained: bool = True, **cha
         meanings=torch.randn(config.num_classes, config.text_width),
         names=torch.randn(config.num_classes, max(1, config.num_lexical_tokens), config.decoder_width),
         is_token=torch.ones(config.num_classes, max(1, config.num_lexical_tokens), dtype=torch.bool),
+        table=torch.randn(NUM_TOKENS, config.decoder_width) * config.embedding_scale,
     )
     model = FusionModel(config, vocabulary).eval()
     for mark in model.stream_marks.values():
@@ -38,6 +41,8 @@ def tiny_fusion(config: FusionConfig = CONFIG, *, is_trained: bool = True, **cha
         torch.nn.init.constant_(model.readout.gate, 0.7)
         if model.lexical_path is not None:
             torch.nn.init.constant_(model.lexical_path.gate, 0.4)
+        if model.quoting_path is not None:
+            torch.nn.init.constant_(model.quoting_path.gate, 0.5)
     return model
 
 
@@ -57,4 +62,5 @@ def a_turn(*, num_images: int = 1, num_words: int = 4, num_facets: int = 3, seed
         images=tuple(an_image(seed=seed + j) for j in range(num_images)),
         text=torch.randn(num_words, 16, generator=chance),
         persona=torch.randn(num_facets, 16, generator=chance),
+        facet_ids=torch.randint(0, NUM_TOKENS, (num_facets, 3), generator=chance),
     )
