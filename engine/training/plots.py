@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Line = Mapping[str, Any]
 Series = tuple[list[int], list[float]]
 # The share of the log that a smoothed curve looks back on.
-SMOOTHING = 0.05
+SMOOTHING = 0.02
 
 
 def draw_plots(log: Sequence[Line], folder: Path) -> list[Path]:
@@ -102,7 +102,7 @@ def _series(lines: Sequence[Line], place: Sequence[str]) -> Series:
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """An exponential mean over about a twentieth of the values, unbiased at its beginning."""
+    """An exponential mean over about a fiftieth of the values, unbiased at its beginning."""
     keep = 1 - 1 / max(1.0, SMOOTHING * len(values))
     total = weight = 0.0
     means = []
