@@ -1,5 +1,6 @@
 import json
 import sys
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from safetensors.torch import save_file
 
 from engine.errors import ConfigurationError
 from engine.evaluation import command as command_module
+from engine.evaluation import evaluation as evaluation_module
 from engine.evaluation.command import EvaluationCommand, run
 from engine.evaluation.evaluation import GROUPS, parse_groups
+from engine.evaluation.figures import Bootstrap
 from engine.evaluation.subject import Subject
 from tests.engine.encoders.tiny import random_image_encoder
 from tests.engine.evaluation.tiny import tiny_subject, write_sets
@@ -27,6 +30,7 @@ def image_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def subject(image_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
     found = tiny_subject(has_heads=True, folder=image_weights)
     monkeypatch.setattr(command_module, "open_subject", lambda *_args, **_kwargs: found)
+    monkeypatch.setattr(evaluation_module, "Bootstrap", partial(Bootstrap, num_resamples=50))
     return found
 
 

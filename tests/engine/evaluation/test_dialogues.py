@@ -7,8 +7,8 @@ from engine.training.datasets import PersonaDialogue
 from tests.engine.evaluation.tiny import tiny_subject
 
 TALKS = [
-    PersonaDialogue(((f"I have {j} dogs.", "I ski."), (f"I am {j}.",)), ((0, "Hi!"), (1, f"Hello from {j}")))
-    for j in range(3)
+    PersonaDialogue(((f"I have {j} dogs.", "I ski."), (f"i am {word}",)), ((0, "Hi!"), (1, f"Hello from {j}")))
+    for j, word in enumerate(("kind", "a dog", "a pizza"))
 ]
 
 
@@ -20,8 +20,8 @@ def figures(subject: Subject) -> dict[str, float]:
 def test_what_the_prompt_tells_does_not_change_which_turn_is_measured() -> None:
     untold, told = (dialogue_samples(TALKS, num_told=num, seed=4) for num in (0, 9))
     assert [sample.reply for sample in untold] == [sample.reply for sample in told]
-    assert "I am 1." in told[1].system_prompt
-    assert "I am 1." not in untold[1].system_prompt
+    assert "i am a dog" in told[1].system_prompt
+    assert "i am a dog" not in untold[1].system_prompt
 
 
 def test_gains_are_differences_of_losses() -> None:
