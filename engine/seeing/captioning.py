@@ -12,7 +12,7 @@ import torch
 
 from engine.decoder.language_model import EncodedPrompt, LanguageModel
 from engine.encoders.types import ImageFeatures
-from engine.fusion.model import FusionModel, TurnFeatures
+from engine.fusion.model import TurnFeatures
 from engine.seeing.decoding import Continuation, DecodingOptions, continue_prompt
 from engine.seeing.eye import Eye
 from engine.seeing.instructions import CAPTION_REQUEST, CAPTION_SYSTEM_PROMPT
@@ -60,7 +60,7 @@ def caption_in_pieces(
 ) -> Pieces[Caption]:
     """Like `caption`, with pauses."""
     options = options or CaptionOptions()
-    prompt = picture_prompt(language_model, eye.model, features, question or CAPTION_REQUEST)
+    prompt = picture_prompt(language_model, eye, features, question or CAPTION_REQUEST)
     proposed = yield from continue_prompt(language_model, prompt, options.decoding)
     candidates = _distinct(proposed)
     if not eye.can_match:
@@ -75,16 +75,13 @@ def caption_in_pieces(
 
 
 @torch.inference_mode()
-def picture_prompt(
-    language_model: LanguageModel, model: FusionModel, features: ImageFeatures, words: str
-) -> EncodedPrompt:
-    """`words` about one picture, without any persona: with its fused prefix where the weights are trained."""
+def picture_prompt(language_model: LanguageModel, eye: Eye, features: ImageFeatures, words: str) -> EncodedPrompt:
+    """`words` about one picture, to nobody in particular: with the fused prefix where the weights are trained."""
     turn = Turn(Role.USER, words)
-    if model.is_untrained or not language_model.takes_prefix:
+    if eye.model.is_untrained or not language_model.takes_prefix:
         return language_model.encode(language_model.prompts.write(CAPTION_SYSTEM_PROMPT, [turn]))
-    nothing = model.meanings[:0]
-    # The instruction is the same for all pictures: it would tell the fusion nothing of this one.
-    fused = model([TurnFeatures(images=(features,), text=nothing, persona=nothing)])
+    nobody = eye.model.meanings[:0]
+    fused = eye.model([TurnFeatures(images=(features,), text=eye.read(words), persona=nobody)])
     prefix = fused.prefixes[0][0].to(language_model.device, language_model.dtype)
     pieces = language_model.prompts.write(CAPTION_SYSTEM_PROMPT, [turn], places=[0])
     return language_model.encode(pieces, [prefix])

@@ -69,6 +69,10 @@ class Eye:
             vectors = self.model.embed_texts(self._text_encoder.encode_sentences([text]))
         return self._embeddings(vectors)[0]
 
+    def read(self, words: str) -> Tensor:
+        """The tokens of a turn's words, `(n_t, d_t)`."""
+        return self._text_encoder.encode([words])[0].tokens
+
     def match(self, pairs: Sequence[tuple[ImageFeatures, str]]) -> Pieces[list[float]]:
         """How likely each picture is to fit its text, a few pairs a piece."""
         self.require_matching()
