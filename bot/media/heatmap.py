@@ -21,6 +21,7 @@ MAX_CONCEPTS = 5
 MAX_WORDS = 6
 MAX_FACETS = 5
 MAX_FACET_LINES = 3
+MAX_QUOTE_LENGTH = 80
 # Shares below this are noise, and not worth a bar.
 MIN_SHARE = 0.01
 
@@ -144,11 +145,16 @@ def describe(explanation: Explanation) -> str:
     named = (
         ("took the picture for", [bar.name for bar in _concept_bars(explanation)]),
         ("words", [bar.name for bar in _word_bars(explanation)]),
-        ("persona", [f"{bar.name}: {bar.text}" for bar in _facet_bars(explanation)[:3]]),
+        ("persona", [f"{bar.name}: {_shortened(bar.text)}" for bar in _facet_bars(explanation)[:3]]),
     )
     lines += [f"{kind}: {_listed(names)}" for kind, names in named if names]
     text = "; ".join(lines)
     return text[:1].upper() + text[1:] if text else "Nothing stood out: picture, words and persona did not matter much."
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split()).rstrip(".")
+    return line if len(line) <= MAX_QUOTE_LENGTH else f"{line[:MAX_QUOTE_LENGTH].rstrip()}…"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -37,6 +37,8 @@ from engine.types import (
 
 # Of a long reply the beginning says enough, and memory grows with its length.
 MAX_REPLY_TOKENS = 256
+# A kind of part that costs the reply less than this, all together, has no shares: they would be made of rounding.
+MIN_NATS = 1e-3
 
 METHODS: dict[Measure, str] = {
     "influence": "Shares: how much less likely the reply's words would be without each part of the fused context "
@@ -167,7 +169,7 @@ def _shares(drops: Iterable[float]) -> list[float]:
     """What helped, as parts of 1; what did not help has none."""
     helped = [max(0.0, drop) for drop in drops]
     total = sum(helped)
-    return [one / total if total > 0 else 0.0 for one in helped]
+    return [one / total if total >= MIN_NATS else 0.0 for one in helped]
 
 
 def _regions(drops: Tensor, *, num_images: int) -> tuple[RegionShares, ...]:

@@ -1,0 +1,53 @@
+"""A reply's log-likelihood against a plain reading of the whole prompt."""
+
+from collections.abc import Iterator
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from engine.decoder.language_model import LanguageModel
+from engine.decoder.prompt import TokenPieces
+from engine.explaining.likelihood import ReplyLikelihood
+from tests.engine.tiny import tiny_language_model
+
+PIECES = TokenPieces(((1, 40, 41, 42), (50, 51), (60, 61, 62)), places=(0, 2))
+REPLY = (70, 71, 72)
+
+
+@pytest.fixture(params=[True, False], ids=["cached", "read anew"])
+def model(request: pytest.FixtureRequest) -> Iterator[LanguageModel]:
+    with patch.object(LanguageModel, "is_cache_plain", request.param):
+        yield tiny_language_model()
+
+
+def prefixes(num: int) -> torch.Tensor:
+    return torch.randn(num, 3, 32, generator=torch.Generator().manual_seed(4)) * 0.2
+
+
+def plainly(model: LanguageModel, first: torch.Tensor, second: torch.Tensor) -> float:
+    parts = [model.embed(PIECES.pieces[0]), first, model.embed(PIECES.pieces[1]), second, model.embed(PIECES.pieces[2])]
+    embedded = torch.cat([*parts, model.embed(REPLY)])[None]
+    with torch.no_grad():
+        log_probabilities = model.model(inputs_embeds=embedded).logits[0].log_softmax(dim=-1)
+    return sum(float(log_probabilities[-4 + place, token]) for place, token in enumerate(REPLY))
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_each_version_scores_as_if_read_alone(model: LanguageModel, index: int) -> None:
+    first, second, *others = prefixes(25)
+    likelihood = ReplyLikelihood(model, PIECES, [first, second], index=index, reply_ids=REPLY)
+    scores = likelihood.of(torch.stack(others))
+    expected = [plainly(model, *((other, second) if index == 0 else (first, other))) for other in others]
+    assert scores.tolist() == pytest.approx(expected, abs=1e-4)
+    assert max(expected) - min(expected) > 0.01
+
+
+def test_the_gradient_tells_what_a_small_change_does(model: LanguageModel) -> None:
+    first, second, change = prefixes(3)
+    likelihood = ReplyLikelihood(model, PIECES, [first, second], index=1, reply_ids=REPLY)
+    score, gradient = likelihood.gradient(second)
+    assert score == pytest.approx(plainly(model, first, second), abs=1e-4)
+    step = 1e-2
+    up, down = likelihood.of(torch.stack([second + step * change, second - step * change])).tolist()
+    assert float((gradient * change).sum()) == pytest.approx((up - down) / (2 * step), rel=0.05, abs=1e-3)
