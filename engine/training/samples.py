@@ -39,6 +39,8 @@ NUM_NEIGHBOURS = 12
 MAX_DIALOGUE_WORDS = 16
 # How often a photo is to be described by nobody in particular, rather than shown to a persona.
 SHARE_DESCRIBED = 0.5
+# A few hundred photos are learnt by heart unless they look different each time.
+MIN_PATCHES, CONCEPT_SHARPNESS = 0.5, (0.7, 1.4)
 STYLED_PROMPT = "You are talking with a friend. Answer in one short sentence."
 _TEMPLATE = re.compile(r"^(?:a photo of|a 3D emoji sticker:) (?:(?:a|an|the) )?", re.IGNORECASE)
 # Runs of ImageNet classes that people call by one word.
@@ -201,25 +203,31 @@ class PictureSamples:
     def _thing(self, chance: Random, character: Character) -> TrainingSample:
         source, row = draw_row(self._things, chance)
         thing = thing_in(chance.choice(source.pictures[row].captions))
-        images = (self._maybe_without_patches(source.features.row(row), chance),)
+        images = (self._vary(source.features.row(row), chance),)
         return self._shown(chance, character.persona, images, self._reply(chance, character, thing), thing, "things")
 
     def _scene(self, chance: Random, persona: Persona) -> TrainingSample:
         source, row = draw_row(self._scenes, chance)
         scene = " ".join(chance.choice(source.pictures[row].captions).split()).rstrip(". ")
         scene = scene[:1].upper() + scene[1:]
-        image = self._maybe_without_patches(source.features.row(row), chance)
+        image = self._vary(source.features.row(row), chance)
         if chance.random() < SHARE_DESCRIBED:
             return caption_sample(f"{scene}.", image)
         template = chance.choice(SCENE_REPLIES)
         reply = template.format(scene=scene, scene_lower=scene[:1].lower() + scene[1:])
         return self._shown(chance, persona, (image,), reply, "", "scenes")
 
-    def _maybe_without_patches(self, image: ImageFeatures, chance: Random) -> ImageFeatures:
-        """Concept words must do alone, too: concepts without pictures are met that way."""
+    def _vary(self, image: ImageFeatures, chance: Random) -> ImageFeatures:
+        """The picture as it might have been: some of its patches, other doubts about its concepts. Concept words must
+        do alone, too: concepts without pictures are met that way."""
+        weights = image.concept_weights ** chance.uniform(*CONCEPT_SHARPNESS)
+        weights = weights / weights.sum()
+        num_patches = len(image.patches)
+        num_kept = 0
         if chance.random() >= self._patch_dropout:
-            return image
-        return ImageFeatures(image.patches[:0], image.concept_ids, image.concept_weights)
+            num_kept = max(1, round(num_patches * chance.uniform(MIN_PATCHES, 1)))
+        kept = sorted(chance.sample(range(num_patches), num_kept))
+        return ImageFeatures(image.patches[kept], image.concept_ids, weights)
 
     def _shown(
         self,

@@ -79,15 +79,23 @@ def test_a_kind_word_stands_for_its_classes() -> None:
     assert focuses[NAMES[207]] > 5
 
 
-def test_some_pictures_come_without_patches() -> None:
-    samples = picture_samples(shares={"things": 1.0}, patch_dropout=0.5)
-    sizes = Counter(len(samples.draw(j).images[0].patches) for j in range(60))
-    assert set(sizes) == {0, 4}
+def test_a_picture_looks_different_each_time() -> None:
+    """Some of its patches or none, and its concepts more or less sure, but the same concepts in the same order."""
+    samples = picture_samples(shares={"scenes": 1.0}, patch_dropout=0.4)
+    images = [samples.draw(j).images[0] for j in range(60)]
+    sizes = Counter(len(image.patches) for image in images)
+    assert set(sizes) == {0, 2, 3, 4}
+    assert 10 < sizes[0] < 40
+    assert len({tuple(image.concept_weights.tolist()) for image in images}) > 50
+    for image in images:
+        assert torch.equal(image.concept_ids, images[0].concept_ids)
+        assert torch.equal(image.concept_weights.sort(descending=True).values, image.concept_weights)
+        assert image.concept_weights.sum().item() == pytest.approx(1, abs=1e-3)
 
 
 def test_pictures_are_shown_in_the_last_turn_of_the_user() -> None:
     samples = picture_samples(shares={"things": 0.5, "scenes": 0.5})
-    samples = [samples.draw(j) for j in range(60)]
+    samples = [samples.draw(j) for j in range(200)]
     assert all(sample.turns[-1].role is Role.USER for sample in samples)
     assert {len(sample.turns) for sample in samples} == {1, 3}
     assert any(not sample.turns[-1].text for sample in samples)
