@@ -13,8 +13,12 @@ POOLING: dict[str, type[PoolingFusion]] = {"gated": Gated, "concat": Concat, "we
 KINDS = (COATTENTION, CROSS, *POOLING, LATE)
 
 
-def build_fusion(kind: str, width: int, *, num_layers: int, num_heads: int) -> nn.Module:
-    """An untrained `Fusion`. Raises `ConfigurationError` for an unknown kind."""
+def build_fusion(kind: str, width: int, *, num_layers: int, num_heads: int, num_paths: int = 0) -> nn.Module:
+    """An untrained `Fusion`. Raises `ConfigurationError` for an unknown kind.
+
+    `num_paths` is how many paths beside the readout choose words by attention. Pooling fusions do not choose, and get
+    the two layers that each choice takes as layers of their own.
+    """
     coattention = CoAttention(width, num_layers=num_layers, num_heads=num_heads)
     if kind == COATTENTION:
         return coattention
@@ -24,5 +28,6 @@ def build_fusion(kind: str, width: int, *, num_layers: int, num_heads: int) -> n
     if kind == LATE:
         return LateFusion(width, num_layers=num_layers, num_parameters=num_parameters)
     if kind in POOLING:
+        num_parameters += num_paths * 2 * width * (width + 1)
         return POOLING[kind](width, num_layers=num_layers, num_parameters=num_parameters)
     raise ConfigurationError(f"there is no fusion {kind!r}; known are {', '.join(KINDS)}")

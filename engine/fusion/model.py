@@ -108,7 +108,13 @@ class FusionModel(nn.Module):
         )
         self.persona_projection = nn.Linear(config.text_width, config.width)
         self.stream_marks = nn.ParameterDict({name: torch.zeros(config.width) for name in (*STREAMS, "concept")})
-        self.fusion = build_fusion(config.kind, config.width, num_layers=config.num_layers, num_heads=config.num_heads)
+        self.fusion = build_fusion(
+            config.kind,
+            config.width,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            num_paths=bool(config.num_lexical_tokens) + bool(config.num_quoted_tokens),
+        )
         self.readout = Readout(
             config.width,
             num_heads=config.num_heads,
