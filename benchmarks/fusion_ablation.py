@@ -362,6 +362,8 @@ def _compare(values: list[float], ours: list[float] | None, is_more_better: bool
     sign = 1 if is_more_better else -1
     ahead = sign * (statistics.mean(ours) - statistics.mean(values))
     spread = sd + (statistics.stdev(ours) if len(ours) > 1 else 0.0)
+    if len(ours) < 2:
+        return {**told, "ahead": ahead, "verdict": "one seed: no spread"}
     verdict = "behind" if ahead < 0 else "within the spread"
     if ahead > spread:
         verdict = "more than the spread"
