@@ -6,6 +6,8 @@ import pytest
 from bot import cli
 from bot.app import required_models
 from bot.settings import read_settings, reference
+from engine.backends.echo import EchoEngine
+from engine.types import Explanation, GenerationRequest, StreamShares, TokenShare
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +101,37 @@ def test_a_question_is_answered_once(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setenv("COMMEDIA_ENGINE__BACKEND", "echo")
     assert commedia(monkeypatch, "chat", "--message", "good morning") == 0
     assert capsys.readouterr().out.count("good morning") == 1
+
+
+def test_a_question_is_answered_with_its_reasons(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def explain(engine: EchoEngine, request: GenerationRequest, reply: str) -> Explanation:
+        words = tuple(TokenShare(word, 0.5) for word in request.turns[-1].text.split())
+        return Explanation((), (), words, (), StreamShares(0, 1, 0), f"About: {reply}", has_prefix=True)
+
+    Path("personas").mkdir()
+    Path("personas/ann.yaml").write_text("name: Ann\nsummary: A test.\ngreetings: [Hello]\n")
+    monkeypatch.setenv("COMMEDIA_ENGINE__BACKEND", "echo")
+    monkeypatch.setattr(EchoEngine, "explain", explain)
+    assert commedia(monkeypatch, "chat", "--message", "good morning", "--why") == 0
+    out = capsys.readouterr().out
+    assert "Words: good, morning" in out
+    assert "About: Ann heard: good morning" in out
+    written = Path(out.split("Drawn in ", 1)[1].strip())
+    assert written.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_reply_that_cannot_be_explained_is_printed_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("personas").mkdir()
+    Path("personas/ann.yaml").write_text("name: Ann\nsummary: A test.\ngreetings: [Hello]\n")
+    monkeypatch.setenv("COMMEDIA_ENGINE__BACKEND", "echo")
+    assert commedia(monkeypatch, "chat", "--message", "good morning", "--why") == 1
+    shown = capsys.readouterr()
+    assert "good morning" in shown.out
+    assert "engine.backend" in shown.err
 
 
 def test_a_name_is_shown_as_it_is_written(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

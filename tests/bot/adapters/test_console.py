@@ -14,9 +14,22 @@ import pytest
 from rich.console import Console
 
 from bot.adapters.base import AdapterState
-from bot.adapters.console import ROOM, ConsoleAdapter, ConsoleChannel, TypedLines, ask_once, pictures_in
+from bot.adapters.console import (
+    ROOM,
+    ConsoleAdapter,
+    ConsoleChannel,
+    Explain,
+    Reasons,
+    TypedLines,
+    ask_once,
+    pictures_in,
+    show_reasons,
+)
 from bot.commands import Argument, Command, CommandCall, CommandReply, CommandTable, ReplyPicture
-from bot.errors import BotError, DeliveryError, MediaError, PersonaError
+from bot.errors import BotError, CommandError, DeliveryError, MediaError, PersonaError
+from bot.types import Room
+from engine.errors import RequestError
+from engine.types import Explanation, FacetShare, StreamShares, TokenShare
 from tests.bot.adapters.web.rehearsal import RehearsalChat, rehearsal_commands
 
 PNG = b"\x89PNG\r\n\x1a\n and more"
@@ -31,7 +44,12 @@ def picture(tmp_path: Path) -> Path:
 
 
 async def converse(
-    chat: RehearsalChat, lines: Iterable[str], *, persona_id: str | None = None, commands: CommandTable | None = None
+    chat: RehearsalChat,
+    lines: Iterable[str],
+    *,
+    persona_id: str | None = None,
+    commands: CommandTable | None = None,
+    explain: Explain | None = None,
 ) -> str:
     """Type `lines`, then Ctrl-D; what stood on the terminal in the end."""
     typed = iter(lines)
@@ -47,6 +65,7 @@ async def converse(
         persona_id=persona_id,
         console=Console(file=screen, width=200, highlight=False),
         read_line=read_line,
+        explain=explain,
     )
     await asyncio.wait_for(adapter.run(), 10)
     assert adapter.status.state is AdapterState.STOPPED
@@ -273,3 +292,65 @@ async def test_a_commands_picture_is_written_and_its_path_printed(picture: Path)
     paths = [Path(line) for line in shown.splitlines() if line.endswith("why.png")]
     assert [path.read_bytes() for path in paths] == [PNG, PNG]
     shutil.rmtree(paths[0].parent)
+
+
+# Why
+
+
+EXPLANATION = Explanation(
+    regions=(),
+    concepts=(TokenShare("tabby cat", 0.75), TokenShare("[sofa]", 0.25), TokenShare("lynx", 0.0)),
+    words=(TokenShare("what", 1.0),),
+    facets=(FacetShare("lore", "A story of the sea. " * 20, 1.0),),
+    stream_shares=StreamShares(0.6, 0.4, 0.0),
+    method="Shares say what mattered.",
+    has_prefix=True,
+)
+
+
+async def test_each_reply_is_followed_by_what_it_was_made_of() -> None:
+    rooms: list[Room] = []
+
+    async def explain(room: Room) -> Reasons:
+        rooms.append(room)
+        return Reasons(EXPLANATION, "Looked most at: the top", Path("why") / "one.png")
+
+    shown = await converse(RehearsalChat(), ["Hello, who are you?", "/help"], explain=explain)
+    assert rooms == [ROOM]
+    assert shown.index("rainy evenings") < shown.index("Looked most at: the top") < shown.index("tabby cat")
+    assert f"Drawn in {Path('why') / 'one.png'}" in shown
+
+
+async def test_without_being_asked_nothing_is_explained() -> None:
+    assert "Drawn in" not in await converse(RehearsalChat(), ["Hello, who are you?"])
+
+
+@pytest.mark.parametrize("error", [RequestError("there is no reply to explain"), CommandError("it is gone")])
+async def test_what_cannot_be_explained_is_told_and_the_conversation_goes_on(error: Exception) -> None:
+    async def explain(room: Room) -> Reasons:
+        raise error
+
+    chat = RehearsalChat()
+    shown = await converse(chat, ["Hello, who are you?", "Still there?"], explain=explain)
+    assert shown.count(str(error)) == 2
+    assert [message.text for message in chat.received] == ["Hello, who are you?", "Still there?"]
+
+
+def printed(reasons: Reasons) -> str:
+    screen = io.StringIO()
+    show_reasons(Console(file=screen, width=100, highlight=False), reasons)
+    return screen.getvalue()
+
+
+def test_bars_are_longer_for_what_mattered_more() -> None:
+    lines = printed(Reasons(EXPLANATION, "text")).splitlines()
+    lengths = {name: next(line.count("█") for line in lines if name in line) for name in ("tabby cat", "[sofa]")}
+    assert lengths["tabby cat"] == 30
+    assert 9 <= lengths["[sofa]"] <= 11
+    assert not any("lynx" in line for line in lines)
+    assert max(map(len, lines)) <= 100
+
+
+def test_a_reply_without_a_prefix_has_no_bars() -> None:
+    nothing = Explanation((), (), (), (), StreamShares(0, 0, 0), "There is no picture.", has_prefix=False)
+    assert printed(Reasons(nothing, "There is no picture.")) == "There is no picture.\n"
