@@ -13,7 +13,7 @@ from typing import Protocol
 
 from bot.errors import StoreError
 from bot.types import Attachment, PictureShown
-from engine.errors import EngineError
+from engine.errors import EngineError, NotAvailable
 from engine.types import Image, SeeingEngine
 
 logger = logging.getLogger(__name__)
@@ -68,9 +68,16 @@ class PictureIndex:
             self._worker = asyncio.create_task(self._look_at_waiting(), name="picture index")
 
     async def rank(self, pictures: Sequence[PictureShown], description: str) -> list[FoundPicture]:
-        """Those of `pictures` that may fit `description`, the best first. Raises `EngineError`, `StoreError`."""
+        """Those of `pictures` that may fit `description`, the best first. Raises `EngineError`, `StoreError`.
+
+        `pictures` come newest first: where there are no embeddings, only the newest are looked at.
+        """
         digests = [shown.attachment.digest for shown in pictures]
-        space = await self._engine.space()
+        try:
+            space = await self._engine.space()
+        except NotAvailable:
+            # A model that compares without embeddings is asked of each, so of few; a blind one refuses that too.
+            return await self._look_closely(pictures[:NUM_LOOKED_AT_CLOSELY], description)
         known = await self._look_at(digests, space=space)
         wanted = (await self._engine.embed_text(description)).values
         likeliest = sorted(

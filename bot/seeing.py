@@ -25,7 +25,7 @@ NO_PICTURE = "There is no picture here yet. Show me one, then ask again."
 NO_PICTURE_THERE = "That message has no picture that I can look at."
 NO_PICTURES = "Nobody has shown me a picture in this conversation yet."
 NOTHING_TO_FIND = "Say what to look for, such as: /find a dog on a beach"
-NOTHING_FITS = "I found no picture here that fits “{words}”. I have looked through {count}."
+NOTHING_FITS = "I found no picture here that fits “{words}”."
 ONE_FOUND = "This one, I think. {shown}."
 SOME_FOUND = "These may be it. {shown}."
 DOUBT = "I am not sure, but it may be this one. {shown}."
@@ -164,8 +164,7 @@ class SeeingService:
             raise CommandError(NO_PICTURES)
         found = await self._index.rank(pictures, words)
         if not found or found[0].match < DOUBTED_FROM:
-            count = "the only one" if len(pictures) == 1 else f"all {len(pictures)}"
-            return CommandReply(NOTHING_FITS.format(words=words, count=count))
+            return CommandReply(NOTHING_FITS.format(words=words))
         best = found[0].match
         shown = [one for one in found if one.match >= max(SHOWN_FROM, best * NEARLY_AS_GOOD)][:MAX_PICTURES_SHOWN]
         text = DOUBT if not shown else ONE_FOUND if len(shown) == 1 else SOME_FOUND

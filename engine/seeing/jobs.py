@@ -14,13 +14,12 @@ from engine.decoder.language_model import LanguageModel
 from engine.device import is_out_of_memory
 from engine.errors import DeviceError, NotAvailable
 from engine.fusion.types import TurnFuser
-from engine.seeing import translating
+from engine.seeing import asking, translating
 from engine.seeing.captioning import caption_in_pieces
-from engine.seeing.decoding import DecodingOptions, continue_prompt
 from engine.seeing.eye import Eye, Fuser
 from engine.seeing.questions import is_beyond, thing_asked_for
 from engine.seeing.work import Pieces
-from engine.types import Embedding, Explanation, GenerationRequest, Image, Role, Sight, Translation, Turn
+from engine.types import Embedding, Explanation, GenerationRequest, Image, Sight, Translation
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,12 +31,6 @@ BLIND = (
 NO_MEMORY = (
     "the device ran out of memory over a picture: name a smaller model as engine.decoder, or end other programs on it"
 )
-VISION_SYSTEM_PROMPT = "You tell people about pictures, in one or two short sentences. Say so where you are not sure."
-VISION_REQUEST = "Describe this picture."
-IN_LANGUAGE = " Answer in {language}."
-VISION_DECODING = DecodingOptions(max_new_tokens=96, is_sentence=False)
-# A word that the model itself gives less than this, on average, is rather guessed than seen.
-VISION_UNSURE_BELOW = 0.35
 UNSURE_BELOW = 0.5
 UNSURE_YES_OR_NO_BELOW = 0.65
 
@@ -73,7 +66,7 @@ def _with_remedies(job: Callable[P, Pieces[T]]) -> Callable[P, Pieces[T]]:
 def describe(loaded: Loaded, image: Image, *, question: str | None, language: str | None) -> Pieces[Sight]:
     """What `image` shows, or the answer to `question` about it."""
     if loaded.language_model.takes_pictures:
-        return (yield from _ask_itself(loaded.language_model, image, question=question, language=language))
+        return (yield from asking.ask(loaded.language_model, image, question=question, language=language))
     fuser, eye = _fuser_of(loaded), _eye_of(loaded)
     if eye.model.is_untrained and not eye.can_match:
         raise NotAvailable(BLIND)
@@ -120,6 +113,8 @@ def embed_text(loaded: Loaded, text: str) -> Pieces[Embedding]:
 @_with_remedies
 def match(loaded: Loaded, text: str, images: Sequence[Image]) -> Pieces[tuple[float, ...]]:
     """How well the description fits each picture."""
+    if loaded.language_model.takes_pictures:
+        return (yield from _ask_of_each(loaded.language_model, text, images))
     fuser, eye = _fuser_of(loaded), _eye_of(loaded)
     eye.require_matching()
     pairs = []
@@ -147,17 +142,12 @@ def explain(loaded: Loaded, request: GenerationRequest, reply: str) -> Pieces[Ex
     return explanation
 
 
-def _ask_itself(
-    language_model: LanguageModel, image: Image, *, question: str | None, language: str | None
-) -> Pieces[Sight]:
-    """A vision-language model's own answer; how likely it found its words is how sure it is."""
-    system_prompt = VISION_SYSTEM_PROMPT + (IN_LANGUAGE.format(language=language) if language else "")
-    turn = Turn(Role.USER, question or VISION_REQUEST, (image,))
-    prompt = language_model.encode_with_pictures(system_prompt, [turn])
-    yield
-    (answer,) = yield from continue_prompt(language_model, prompt, VISION_DECODING)
-    confidence = math.exp(answer.mean_log_probability)
-    return Sight(answer.text, confidence, is_unsure=confidence < VISION_UNSURE_BELOW)
+def _ask_of_each(language_model: LanguageModel, text: str, images: Sequence[Image]) -> Pieces[tuple[float, ...]]:
+    matches = []
+    for image in images:
+        matches.append(asking.fits(language_model, image, text))
+        yield
+    return tuple(matches)
 
 
 def _yes_or_no(thing: str, match: float) -> Sight:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bot.chat import NO_REPLY, NOT_AN_ANSWER, NOT_MY_REPLY, ChatOptions, ChatService
 from bot.commands import NOT_DONE, NOT_SEEN, TOO_BUSY, CommandCall, CommandReply, build_commands
 from bot.errors import BotError, CommandError, MediaError, StoreError
-from bot.picture_index import PictureIndex
+from bot.picture_index import NUM_LOOKED_AT_CLOSELY, PictureIndex
 from bot.replies import Pacing
 from bot.seeing import (
     NO_PICTURE,
@@ -222,6 +222,18 @@ async def test_new_weights_look_anew(studio: Studio) -> None:
     reply = await studio.use("find", words="red")
     assert studio.engine.looked_at == ["red", "red"]
     assert len(reply.pictures) == 1
+
+
+async def test_an_engine_without_embeddings_is_asked_of_the_newest(studio: Studio) -> None:
+    async def refuse() -> str:
+        raise NotAvailable("no embeddings")
+
+    studio.engine.space = refuse  # type: ignore[method-assign]
+    await studio.say("look", "red")
+    for _ in range(NUM_LOOKED_AT_CLOSELY):
+        await studio.say("look", *COLOURS)
+    assert [colour_of(one.data) for one in (await studio.use("find", words="blue")).pictures] == ["blue"]
+    assert studio.engine.looked_at == []
 
 
 async def test_an_engine_that_cannot_look_spoils_no_reply(studio: Studio, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,12 +1,14 @@
 """The jobs: each stack goes its own way, and what it cannot do is refused with a word."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
+from engine.decoder.language_model import LanguageModel
 from engine.errors import DeviceError, EngineError, NotAvailable, RequestError
-from engine.seeing import jobs
+from engine.seeing import asking, jobs
 from engine.seeing.jobs import BLIND, UNSURE_BELOW, describe, embed_images, embed_text, explain, match, space
 from engine.seeing.work import Pieces, finish
 from engine.types import GenerationRequest, Image, Role, Turn
@@ -54,6 +56,24 @@ def test_a_vision_language_model_is_asked_itself(tmp_path: Path) -> None:
     sight = finish(describe(stack, RED, question="What is it?", language="German"))
     assert 0 < sight.confidence <= 1
     assert finish(describe(stack, BLUE, question="What is it?", language="German")) != sight
+
+
+def test_a_vision_language_model_says_itself_what_fits(tmp_path: Path) -> None:
+    model = tiny_llava(tmp_path)
+    stack = Loaded(model)
+    matches = finish(match(stack, "a dog", [RED, BLUE, RED]))
+    assert matches[0] == matches[2] != matches[1]
+    assert all(0 < one < 1 for one in matches)
+    with pytest.raises(NotAvailable):
+        finish(space(stack))
+
+
+def test_yes_is_weighed_against_no(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_llava(tmp_path)
+    logits = torch.full((model.vocab_size,), -30.0)
+    logits[model.prompts.tokenise("Yes")[0]], logits[model.prompts.tokenise("no")[0]] = 3.0, 0.0
+    monkeypatch.setattr(LanguageModel, "prefill", lambda *_: logits)
+    assert asking.fits(model, RED, "a dog") == pytest.approx(1 / (1 + math.exp(-3.0)), abs=1e-3)
 
 
 @pytest.mark.parametrize("stack", [Loaded(tiny_language_model()), loaded(has_heads=False, is_trained=False)])
