@@ -66,9 +66,8 @@ class FusedBatch:
 
     @property
     def prefix(self) -> Tensor:
-        """The only prefix, `(b, k, d_lm)`."""
-        (prefix,) = self.prefixes
-        return prefix
+        """The only prefix, `(b, k, d_lm)`, or of several the one that counts most."""
+        return self.prefixes[int(self.mixture.mean(dim=0).argmax())]
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,8 @@ class FusionPipeline:
     def _fuse(self, persona: Persona, text: str, images: tuple[Image, ...]) -> FusedContext:
         fused = self.model([self.features(persona, text, images)])
         attention = AttentionMaps(**{stream: shares[0] for stream, shares in fused.attention.items()})
-        return FusedContext(self._hand_over(fused.prefix[0]), attention)
+        prefixes = tuple(self._hand_over(prefix[0]) for prefix in fused.prefixes)
+        return FusedContext(prefixes, attention, tuple(fused.mixture[0].tolist()))
 
     def features(self, persona: Persona, text: str, images: tuple[Image, ...]) -> TurnFeatures:
         """What the encoders find in a turn, of at most as many pictures as the model takes."""

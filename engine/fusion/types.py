@@ -27,10 +27,17 @@ class AttentionMaps:
 
 @dataclass(frozen=True, slots=True)
 class FusedContext:
-    """One turn's fused context. `prefix: (k, d_lm)` on the decoder's device."""
+    """One turn's fused context: `prefixes[j]: (k, d_lm)` on the decoder's device. Where there are several, the decoder
+    reads the prompt with each, and its logits are mixed in the proportion `shares`."""
 
-    prefix: Tensor
+    prefixes: tuple[Tensor, ...]
     attention: AttentionMaps
+    shares: tuple[float, ...] = (1.0,)
+
+    @property
+    def prefix(self) -> Tensor:
+        """The only prefix, or of several the one that counts most."""
+        return self.prefixes[self.shares.index(max(self.shares))]
 
 
 class TurnFuser(Protocol):

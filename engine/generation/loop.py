@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from engine.decoder.language_model import DecoderState, EncodedPrompt, LanguageModel
 from engine.decoder.prompt import TokenPieces, num_turns_to_drop
@@ -30,9 +31,12 @@ NUM_REPLIES_NOT_TO_REPEAT = 2
 
 @dataclass(slots=True)
 class _Running:
-    """What a sequence holds between two steps. `position_keys` says what each position of its KV cache stands for."""
+    """What a sequence holds between two steps. `position_keys` says what each position of its KV cache stands for.
+    `others` are the memories of the same prompt with other prefixes, mixed in the proportion `shares`."""
 
     state: DecoderState
+    others: list[DecoderState]
+    shares: tuple[float, ...]
     sampler: Sampler
     text: ReplyText
     next_token: int
@@ -111,14 +115,16 @@ class GenerationLoop:
     def _begin(self, sequence: Sequence) -> _Running:
         """Fuse, read the prompt, and choose the first token."""
         request, model = sequence.request, self._language_model
-        prompt, position_keys = self._prompt(sequence)
+        prompts, shares, position_keys = self._prompts(sequence)
+        prompt = prompts[0]
         sequence.num_prompt_tokens = prompt.num_tokens
         sequence.has_fused_prefix = bool(prompt.prefixes)
         state = model.new_state()
         # Read in parts, a prompt rounds differently, enough for another token: what a seed repeats is read whole.
         if self._prefix_cache is not None and request.sampling.seed is None:
             self._prefix_cache.fill(state.cache, tuple(position_keys))
-        logits = model.prefill(prompt, state)
+        others = [model.new_state() for _ in prompts[1:]]
+        logits = _mix([model.prefill(one, held) for one, held in zip(prompts, [state, *others], strict=True)], shares)
         sampler = Sampler(
             request.sampling,
             vocab_size=len(logits),
@@ -133,11 +139,12 @@ class GenerationLoop:
         # Only now: a prompt that gave no numbers would spoil every later one that begins alike.
         if self._prefix_cache is not None:
             self._prefix_cache.keep(state.cache, tuple(position_keys))
-        return _Running(state, sampler, text, first_token, max_new_tokens, position_keys)
+        return _Running(state, others, shares, sampler, text, first_token, max_new_tokens, position_keys)
 
     def _decode(self, sequence: Sequence) -> None:
         running = self._running[sequence]
-        logits = self._language_model.decode(running.next_token, running.state)
+        states = [running.state, *running.others]
+        logits = _mix([self._language_model.decode(running.next_token, held) for held in states], running.shares)
         running.position_keys.append(running.next_token)
         running.next_token = running.sampler.choose(logits)
 
@@ -181,8 +188,9 @@ class GenerationLoop:
             failure.__cause__ = error
             sequence.emit(failure)
 
-    def _prompt(self, sequence: Sequence) -> tuple[EncodedPrompt, list[object]]:
-        """The prompt that fits, and what stands at each of its positions."""
+    def _prompts(self, sequence: Sequence) -> tuple[list[EncodedPrompt], tuple[float, ...], list[object]]:
+        """The prompt that fits, with each of the prefixes that are to be mixed; the share of each; and what stands at
+        each position of the first."""
         request, model = sequence.request, self._language_model
         if not request.turns:
             raise RequestError("there is no turn to answer: send at least one")
@@ -195,11 +203,15 @@ class GenerationLoop:
         )
         turns = request.turns[sequence.num_dropped_turns :]
         if model.takes_pictures:
-            return model.encode_with_pictures(request.system_prompt, turns), []
+            return [model.encode_with_pictures(request.system_prompt, turns)], (1.0,), []
         contexts = self._fuse(sequence, turns)
         pieces = model.prompts.write(request.system_prompt, turns, places=contexts)
-        prompt = model.encode(pieces, [contexts[place].prefix for place in pieces.places])
-        return prompt, _position_keys(pieces, contexts, sequence, turns)
+        shares = contexts[max(contexts)].shares if contexts else (1.0,)
+        prompts = [
+            model.encode(pieces, [contexts[place].prefixes[number] for place in pieces.places])
+            for number in range(len(shares))
+        ]
+        return prompts, shares, _position_keys(pieces, contexts, sequence, turns)
 
     def _num_tokens(self, system_prompt: str, turns: tuple[Turn, ...]) -> int:
         """How long the prompt would be, at most."""
@@ -226,6 +238,13 @@ class GenerationLoop:
         """Tokens of the latest replies, so that the next one does not repeat them."""
         replies = [turn.text for turn in turns if turn.role is Role.ASSISTANT][-NUM_REPLIES_NOT_TO_REPEAT:]
         return {token for text in replies for token in self._language_model.prompts.tokenise(text)}
+
+
+def _mix(logits: list[Tensor], shares: tuple[float, ...]) -> Tensor:
+    """Logits `(v,)` of the same prompt with several prefixes, in the proportion `shares`; one alone stays as it is."""
+    if len(logits) == 1:
+        return logits[0]
+    return sum((share * one for share, one in zip(shares[1:], logits[1:], strict=True)), shares[0] * logits[0])
 
 
 def _position_keys(

@@ -20,6 +20,13 @@ MODEL = tiny_language_model()
 RED, BLUE = Image("red", b""), Image("blue", b"")
 
 
+NO_ATTENTION = AttentionMaps(torch.zeros(3, 0), torch.zeros(3, 0), torch.zeros(3, 0))
+
+
+def a_prefix(seed: int) -> torch.Tensor:
+    return torch.randn(3, MODEL.hidden_size, generator=torch.Generator().manual_seed(seed))
+
+
 class FakeFuser:
     """A prefix for each turn with a picture, drawn from what it is made of."""
 
@@ -33,9 +40,18 @@ class FakeFuser:
         if not images:
             return None
         seed = sum(map(ord, persona.id + text + "".join(image.digest for image in images)))
-        prefix = torch.randn(3, MODEL.hidden_size, generator=torch.Generator().manual_seed(seed))
-        empty = torch.zeros(3, 0)
-        return FusedContext(prefix, AttentionMaps(empty, empty, empty))
+        return FusedContext((a_prefix(seed),), NO_ATTENTION)
+
+
+class MixingFuser(FakeFuser):
+    """Two prefixes for each turn with a picture."""
+
+    def __init__(self, shares: tuple[float, float]) -> None:
+        super().__init__()
+        self.shares = shares
+
+    def fuse(self, persona: Persona, text: str, images: tuple[Image, ...]) -> FusedContext | None:
+        return FusedContext((a_prefix(1), a_prefix(2)), NO_ATTENTION, self.shares) if images else None
 
 
 class Caller:
@@ -91,6 +107,36 @@ def test_greedy_replies_equal_the_plain_backbones(texts: tuple[str, ...]) -> Non
     (caller,) = serve(GenerationLoop(MODEL, FakeFuser()), asked)
     assert caller.text == visible(plain_greedy(asked))
     assert len(caller.text) > 10
+
+
+@torch.inference_mode()
+def plain_mixed(asked: GenerationRequest, prefixes: list[torch.Tensor], shares: tuple[float, ...]) -> str:
+    """As `plain_greedy`, reading everything once for each prefix."""
+    head, tail = MODEL.prompts.write(asked.system_prompt, asked.turns, places={len(asked.turns) - 1}).pieces
+    new: list[int] = []
+    while len(new) < asked.sampling.max_new_tokens:
+        parts = [MODEL.embed(head), MODEL.embed([*tail, *new])]
+        mixed = sum(
+            share * MODEL.model(inputs_embeds=torch.cat([parts[0], prefix, parts[1]])[None]).logits[0, -1]
+            for share, prefix in zip(shares, prefixes, strict=True)
+        )
+        token = int(mixed.argmax())
+        if token in MODEL.end_token_ids:
+            break
+        new.append(token)
+    return str(MODEL.tokenizer.decode(new, skip_special_tokens=True))
+
+
+@pytest.mark.parametrize("shares", [(1.0, 0.0), (0.3, 0.7), (0.0, 1.0)])
+def test_several_prefixes_answer_with_mixed_logits(shares: tuple[float, float]) -> None:
+    """Late fusion, also for a prompt that was read before."""
+    asked = request("Look!", temperature=0.0, max_new_tokens=20)
+    asked = replace(asked, turns=(Turn(Role.USER, "Look!", (RED,)),))
+    loop = GenerationLoop(MODEL, MixingFuser(shares))
+    expected = visible(plain_mixed(asked, [a_prefix(1), a_prefix(2)], shares))
+    for _ in range(2):
+        (caller,) = serve(loop, asked)
+        assert caller.text == expected
 
 
 def test_the_same_seed_gives_the_same_reply_alone_and_in_company() -> None:
