@@ -40,6 +40,12 @@ class SampleEncoder:
             for sample in samples
         ]
 
+    def forget(self) -> None:
+        """Drop every encoded sentence."""
+        self._words.clear()
+        self._facets.clear()
+        self._sentences.clear()
+
     def image(self, image: ImageFeatures) -> ImageFeatures:
         """Features on the device where the fusion is."""
         device = self._decoder.device

@@ -149,6 +149,7 @@ def open_setup(
         held_out=_or_none(lambda: tasks(is_held_out=True)),
         save=lambda folder: save_fusion(model, workshop.class_names, folder),
         gauges=lambda: gates_of(model),
+        forget=workshop.encoder.forget,
     )
 
 

@@ -32,13 +32,19 @@ def _no_gauges() -> dict[str, float]:
     return {}
 
 
+def _keeps_nothing() -> None:
+    """Of a setup that computes each step from nothing but its samples."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingSetup:
     """What is trained, by what, and how its weights are kept.
 
     Of `module`, the parameters that require a gradient are trained; those whose names end in `gate` learn at a rate of
     their own. `held_out` are the same tasks over the rows kept back; there may be none. `save` writes weights for the
-    engine into a new folder. `gauges` are figures for the log, like how far the gates are open.
+    engine into a new folder. `gauges` are figures for the log, like how far the gates are open. `forget` drops what was
+    kept of earlier steps, like encoded sentences: a run that goes on has none, and the company in which a sentence is
+    encoded moves its last digits.
     """
 
     module: nn.Module
@@ -46,6 +52,7 @@ class TrainingSetup:
     save: Callable[[Path], None]
     held_out: Sequence[Task] = ()
     gauges: Callable[[], dict[str, float]] = _no_gauges
+    forget: Callable[[], None] = _keeps_nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,7 @@ class TrainingRun:
         """Train to the end; the folder of the weights. Raises `TrainingFailed`, the last checkpoint kept."""
         self._folder.begin(self._options)
         self._folder.mend_log(last_step=self._step)
+        self._setup.forget()
         self._setup.module.train()
         try:
             while not self._is_over():
@@ -250,6 +258,7 @@ class TrainingRun:
             "scaler": self._scaler.state_dict(),
         }
         self._folder.save_checkpoint(Checkpoint(self._step, _kept_tensors(self._setup.module), moments, state))
+        self._setup.forget()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         _fill(self._setup.module, checkpoint.model, folder=self._folder.path)

@@ -11,7 +11,7 @@ from torch import nn
 
 from engine.errors import ConfigurationError
 from engine.training.folder import RunFolder
-from engine.training.run import Progress, TrainingFailed, TrainingRun, choose_precision
+from engine.training.run import Progress, TrainingFailed, TrainingRun, TrainingSetup, choose_precision
 from engine.training.tasks.base import TaskLoss
 from tests.engine.training.regression import (
     NUM_STEPS,
@@ -86,6 +86,27 @@ def test_a_stopped_run_goes_on_to_the_same_loss_curve(tmp_path: Path, killed_at:
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
+@pytest.mark.parametrize("killed_at", [2, 4])
+def test_what_a_step_leaves_behind_moves_no_digit_of_a_resumed_run(tmp_path: Path, killed_at: int) -> None:
+    """Like an encoder that keeps sentences: what it answers depends on what it was asked before."""
+
+    def setup() -> TrainingSetup:
+        module, asked = Regressor(), [0]
+
+        class Keeping(RegressionTask):
+            def loss(self, step: int, *, part: int = 0, num_parts: int = 1) -> TaskLoss:
+                asked.append(step)
+                return TaskLoss(super().loss(step).total * (1 + 1e-3 * len(asked)))
+
+        return tiny_setup(module, tasks=[Keeping("captioning", module)], forget=asked.clear)
+
+    a_run(tmp_path / "whole", setup=setup()).run(quiet)
+    with pytest.raises(Killed):
+        a_run(tmp_path / "cut", setup=setup()).run(killed_after(killed_at))
+    a_run(tmp_path / "cut", setup=setup()).run(quiet)
+    assert log_of(tmp_path / "cut") == log_of(tmp_path / "whole")
+
+
 @pytest.mark.timeout(300)
 def test_a_process_killed_in_the_middle_goes_on_to_the_same_loss_curve(tmp_path: Path) -> None:
     a_run(tmp_path / "whole").run(quiet)
@@ -128,7 +149,8 @@ def test_slices_of_a_batch_give_the_gradient_of_the_whole(tmp_path: Path) -> Non
         flat = nn.Sequential(module, nn.Flatten(0))
         setup = tiny_setup(flat, tasks=[RegressionTask("captioning", flat)], held_out=[])
         a_run(tmp_path / f"{num_parts}", tiny_options(num_parts=num_parts), setup).run(quiet)
-        return [line["loss"] for line in log_of(tmp_path / f"{num_parts}")]  # type: ignore[misc]
+        lines = log_of(tmp_path / f"{num_parts}")
+        return [line[name] for line in lines for name in ("loss", "gradient_norm")]  # type: ignore[misc]
 
     assert trained(4) == pytest.approx(trained(1), rel=1e-4)
 
