@@ -152,7 +152,7 @@ class FusionModel(nn.Module):
 
     @property
     def gates(self) -> dict[str, Tensor]:
-        """What each part of the prefix is multiplied with, before its hyperbolic tangent: `(k, 1)` each."""
+        """What each part of the prefix is multiplied with, before its hyperbolic tangent: `(…, k, 1)` each."""
         parts = {"readout": self.readout, "lexical": self.lexical_path, "quoting": self.quoting_path}
         return {name: part.gate for name, part in parts.items() if part is not None}
 
@@ -163,6 +163,8 @@ class FusionModel(nn.Module):
         vector of almost nothing up to the size of a word."""
         for name, gate in self.gates.items():
             gate.fill_(READOUT_AJAR if name == "readout" else WORDS_AJAR)
+        if self.quoting_path is not None:
+            self.quoting_path.gate[1].fill_(READOUT_AJAR)
 
     def forward(
         self, turns: Sequence[TurnFeatures], *, token_weights: Mapping[str, Tensor] | None = None
@@ -239,7 +241,8 @@ class FusionModel(nn.Module):
         if self.quoting_path is not None and facet_ids.numel():
             persona, is_word = fused.streams["persona"], facet_ids >= 0
             words = functional.embedding(facet_ids.clamp_min(0), self.table).float()
-            prefix = prefix + self.quoting_path(states, persona.tokens, persona.weights, words, is_word)
+            has_picture = fused.streams["image"].is_present
+            prefix = prefix + self.quoting_path(states, persona, words, is_word, has_picture=has_picture)
         return prefix, shares
 
     def _read_each(self, fusion: LateFusion, fused: Fused, concepts: _Concepts, facet_ids: Tensor) -> FusedBatch:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.fusion.attention import FeedForward, attention_shares, merge_heads, split_heads
+from engine.fusion.streams import Stream
 
 # Standard deviation of a query's numbers before training; keys have about 0.6, so that the scores have twice that of 1.
 SHARPNESS = 3.5
@@ -82,8 +83,9 @@ class LexicalPath(nn.Module):
 
 class QuotingPath(nn.Module):
     """Lets each prefix token take embeddings of words that the persona's facets are told in: which facet is chosen in
-    the light of the other streams, which word by its own embedding. For a fusion that pools (`is_pooling`) all facets
-    count alike, and the choice of words knows nothing of the turn."""
+    the light of the other streams, which word by its own embedding. Turns with and without a picture have gates of
+    their own: where there is something to see, the prefix has other things to say. For a fusion that pools
+    (`is_pooling`) all facets count alike, and the choice of words knows nothing of the turn."""
 
     def __init__(
         self,
@@ -100,23 +102,25 @@ class QuotingPath(nn.Module):
         self.facet_key = None if is_pooling else nn.Linear(width, width)
         self.word_query = nn.Parameter(torch.empty(num_prefix_tokens, width)) if is_pooling else nn.Linear(width, width)
         self.word_key = nn.Linear(decoder_width, width)
+        self.gate = nn.Parameter(torch.zeros(2, num_prefix_tokens, 1))
         # Each prefix token begins with words of its own: the mean of all words means nothing.
         if isinstance(self.word_query, nn.Linear):
             nn.init.normal_(self.word_query.weight, std=SHARPNESS / width**0.5)
         else:
             nn.init.normal_(self.word_query, std=SHARPNESS)
-        self.gate = nn.Parameter(torch.zeros(num_prefix_tokens, 1))
 
-    def forward(self, states: Tensor, facets: Tensor, weights: Tensor, words: Tensor, is_word: Tensor) -> Tensor:
-        """`states: (b, k, d)`, `facets: (b, n_r, d)`, `weights: (b, n_r)`, `words: (b, n_r, m, d_lm)`,
-        `is_word: (b, n_r, m)` → `(b, k, d_lm)`; zeros where there is no facet."""
-        which = self._which_facet(states, facets, weights * is_word.any(dim=-1))
+    def forward(
+        self, states: Tensor, persona: Stream, words: Tensor, is_word: Tensor, *, has_picture: Tensor
+    ) -> Tensor:
+        """`states: (b, k, d)`, `persona` with `n_r` facets, `words: (b, n_r, m, d_lm)`, `is_word: (b, n_r, m)`,
+        `has_picture: (b,)` → `(b, k, d_lm)`; zeros where there is no facet."""
+        which = self._which_facet(states, persona.tokens, persona.weights * is_word.any(dim=-1))
         keys = self.word_key(words / self.embedding_scale)
         queries = self.word_query(states) if isinstance(self.word_query, nn.Linear) else self.word_query[None]
         scores = torch.einsum("bkd,brmd->bkrm", queries.expand(len(keys), -1, -1), keys) / keys.shape[-1] ** 0.5
         lowest = torch.finfo(scores.dtype).min
         shares = which[..., None] * scores.masked_fill(~is_word[:, None], lowest).softmax(dim=-1)
-        return self.gate.tanh() * torch.einsum("bkrm,brmd->bkd", shares, words)
+        return self.gate[has_picture.long()].tanh() * torch.einsum("bkrm,brmd->bkd", shares, words)
 
     def _which_facet(self, states: Tensor, facets: Tensor, weights: Tensor) -> Tensor:
         """How much of each facet each prefix token takes: `(b, k, n_r)`."""

@@ -71,7 +71,7 @@ def test_an_untrained_fusion_is_silent() -> None:
 def test_one_open_gate_is_enough(gate: str) -> None:
     model = tiny_fusion(is_trained=False)
     with torch.no_grad():
-        model.get_parameter(gate)[0] = 0.1
+        model.get_parameter(gate)[..., 0, :] = 0.1
     assert not model.is_untrained
     assert model([a_turn()]).prefix[:, 0].any()
 
