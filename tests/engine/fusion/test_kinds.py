@@ -24,6 +24,15 @@ def test_all_kinds_are_of_one_size(kind: str, num_layers: int) -> None:
     assert sizes[1] == pytest.approx(sizes[0], rel=0.05)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_whole_models_are_of_one_size_with_the_words_that_they_spell_and_quote(kind: str) -> None:
+    sizes = [
+        count(tiny_fusion(kind=name, width=256, decoder_width=576, text_width=384, num_prefix_tokens=8))
+        for name in ("coattention", kind)
+    ]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.05)
+
+
 def test_an_unknown_kind_is_refused_by_name() -> None:
     with pytest.raises(ConfigurationError, match=r"'magic'.*coattention"):
         build_fusion("magic", 8, num_layers=1, num_heads=2)
