@@ -149,7 +149,7 @@ def _measure(
     scorer: Scorer, pictures: Sequence[SeenPicture], *, way: str, set_name: str, bootstrap: Bootstrap
 ) -> Measured:
     texts, owners = _captions(pictures, is_first_only=way == CROSS_ENCODER)
-    scores = scorer(pictures, texts).double().cpu().numpy()
+    scores = scorer(pictures, texts).cpu().double().numpy()
     first = np.searchsorted(owners, np.arange(len(pictures)))
     square = scores[:, first]
     to_captions, to_pictures = ranks(square), ranks(square.T.copy())

@@ -66,7 +66,7 @@ class Subject:
             else decoder.fused_reply_losses(examples, fused, rows=range(len(samples)))
         )
         totals = torch.zeros(len(samples), device=rows.device).index_add(0, rows, token_losses)
-        return (totals / torch.bincount(rows, minlength=len(samples))).double()
+        return totals / torch.bincount(rows, minlength=len(samples))
 
     def _fuse(self, samples: Sequence[TrainingSample]) -> FusedBatch | None:
         if self.model is None:
