@@ -213,8 +213,8 @@ class SeeingService:
         if not explanation.has_prefix:
             return CommandReply(text, is_private=True)
         title = WHY_TITLE.format(name=asked.request.persona.name, reply=_quote(asked.reply))
-        images = [image.data for image in asked.request.turns[-1].images]
-        drawn = await asyncio.to_thread(heatmap.draw, explanation, images, title=title)
+        pictures = heatmap.explained_pictures(asked.request)
+        drawn = await asyncio.to_thread(heatmap.draw, explanation, pictures, title=title)
         picture = ReplyPicture("why.png", drawn, alt=heatmap.describe(explanation))
         return CommandReply(text, is_private=True, pictures=(picture,))
 

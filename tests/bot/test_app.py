@@ -7,9 +7,11 @@ import pytest
 
 from bot import app
 from bot.adapters.base import AdapterState, AdapterStatus
-from bot.errors import PlatformFatal, SettingsError, StoreError
+from bot.commands import CommandCall, CommandReply, CommandTable
+from bot.errors import BotError, PlatformFatal, SettingsError, StoreError
 from bot.personas.library import PersonaLibrary
 from bot.settings import Settings, read_settings
+from bot.types import Author, ChatKind, Room
 
 
 class BriefAdapter:
@@ -34,6 +36,22 @@ class BriefAdapter:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return read_settings(environment={"COMMEDIA_HOME": str(tmp_path), "COMMEDIA_ENGINE__BACKEND": "echo"})
+
+
+async def test_every_command_about_pictures_is_there(settings: Settings) -> None:
+    async with app.open_application(settings) as application:
+        for name in ("describe", "find", "translate", "why"):
+            assert application.commands.find(name) is not None
+            assert f"/{name}" in (await run(application.commands, "help")).text
+        with pytest.raises(BotError, match="rehearsal engine"):
+            await run(application.commands, "translate", language="German", text="A dog.")
+
+
+async def run(commands: CommandTable, name: str, **arguments: str) -> CommandReply:
+    command = commands.find(name)
+    assert command is not None
+    author = Author("fake", "ann", "Ann")
+    return await command.run(CommandCall(Room("fake", "1"), ChatKind.DIRECT, author, arguments))
 
 
 @pytest.mark.parametrize(

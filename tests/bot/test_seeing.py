@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bot.chat import NO_REPLY, NOT_AN_ANSWER, NOT_MY_REPLY, ChatOptions, ChatService
 from bot.commands import NOT_DONE, NOT_SEEN, TOO_BUSY, CommandCall, CommandReply, build_commands
 from bot.errors import BotError, CommandError, MediaError, StoreError
+from bot.media import heatmap
 from bot.picture_index import NUM_LOOKED_AT_CLOSELY, PictureIndex
 from bot.replies import Pacing
 from bot.seeing import (
@@ -23,6 +24,7 @@ from bot.seeing import (
 )
 from bot.types import Author, ChatKind, IncomingFile, IncomingMessage, RepliedMessage, Room
 from engine.errors import DeviceError, EngineBusy, EngineError, NotAvailable
+from engine.types import Explanation
 from tests.fakes.adapter import ANN, BOT, FakeChannel, a_file
 from tests.fakes.personas import MemoryLibrary, a_persona
 from tests.fakes.seeing import COLOURS, ColourEngine, a_picture, colour_of
@@ -413,6 +415,24 @@ async def test_an_earlier_reply_is_explained_with_the_turns_up_to_there(studio: 
     ((request, said),) = studio.engine.explained
     assert request == studio.engine.requests[0]
     assert said == "You said: one"
+
+
+async def test_an_answer_about_an_earlier_picture_shows_that_one(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await studio.say("look", "red")
+    await studio.say("and what is it?")
+    drawn: list[str] = []
+    draw = heatmap.draw
+
+    def watched(explanation: Explanation, pictures: Sequence[bytes], *, title: str) -> bytes:
+        drawn.extend(map(colour_of, pictures))
+        return draw(explanation, pictures, title=title)
+
+    monkeypatch.setattr(heatmap, "draw", watched)
+    reply = await studio.use("why")
+    assert drawn == ["red"]
+    assert len(reply.pictures) == 1
 
 
 async def test_a_persona_that_has_changed_since_is_mentioned(studio: Studio) -> None:

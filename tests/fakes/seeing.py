@@ -82,7 +82,7 @@ class ColourEngine(ScriptedEngine):
     async def explain(self, request: GenerationRequest, reply: str) -> Explanation:
         self._fail()
         self.explained.append((request, reply))
-        num_pictures = len(request.turns[-1].images)
+        num_pictures = len(next((turn.images for turn in reversed(request.turns) if turn.images), ()))
         return Explanation(
             regions=tuple(
                 RegionShares(number, 2, 2, tuple([0.25 / num_pictures] * 4)) for number in range(num_pictures)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from engine.backends.echo import EchoEngine
-from engine.errors import EngineError, RequestError
+from engine.errors import EngineError, NotAvailable, RequestError
 from engine.types import FinishReason, GenerationRequest, Image, Role, SamplingSettings, Turn
 from tests.fakes.personas import a_persona
 
@@ -76,3 +76,18 @@ async def test_closing_it_ends_running_replies() -> None:
 async def test_nothing_to_answer_is_refused() -> None:
     with pytest.raises(RequestError):
         await anext(EchoEngine().generate(GenerationRequest(a_persona("Luna"), "", ())))
+
+
+async def test_there_is_nothing_to_see_with() -> None:
+    engine, picture = EchoEngine(), Image("x" * 64, b"")
+    for asked in (
+        engine.describe(picture),
+        engine.space(),
+        engine.embed_images([picture]),
+        engine.embed_text("a dog"),
+        engine.match("a dog", [picture]),
+        engine.translate("a dog", language="German"),
+        engine.explain(request(), "a dog"),
+    ):
+        with pytest.raises(NotAvailable, match="rehearsal"):
+            await asked
