@@ -132,7 +132,7 @@ def _run(arguments: argparse.Namespace) -> None:
         )
     bench = _open(arguments)
     num_parameters = _require_like_sizes(bench, [kind for kind in kinds if kind != NO_FUSION])
-    for kind, seed in _missing(bench, kinds, num_seeds=arguments.seeds):
+    for kind, seed in _missing(bench, kinds, num_parameters, num_seeds=arguments.seeds):
         spent = (time.monotonic() - started) / 60
         if arguments.budget_minutes is not None and spent >= arguments.budget_minutes:
             console.print(f"{spent:.0f} minutes are spent; the same command goes on with {kind}, seed {seed}")
@@ -228,7 +228,7 @@ def _require_like_sizes(bench: Bench, kinds: Sequence[str]) -> dict[str, int]:
     return sizes
 
 
-def _results(bench: Bench) -> list[dict[str, Any]]:
+def _results(bench: Bench, sizes: dict[str, int]) -> list[dict[str, Any]]:
     path = bench.folder / RESULTS
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     rows: list[dict[str, Any]] = []
@@ -237,12 +237,17 @@ def _results(bench: Bench) -> list[dict[str, Any]]:
             rows.append(json.loads(line))
         except ValueError:
             continue  # a line that a kill cut short: its run is done again
-    return [row for row in rows if row["identity"] == bench.identity]
+    # A fusion that has changed its size since is another one.
+    return [
+        row
+        for row in rows
+        if row["identity"] == bench.identity and row["num_parameters"] == sizes.get(row["kind"], row["num_parameters"])
+    ]
 
 
-def _missing(bench: Bench, kinds: Sequence[str], *, num_seeds: int) -> Iterator[tuple[str, int]]:
+def _missing(bench: Bench, kinds: Sequence[str], sizes: dict[str, int], *, num_seeds: int) -> Iterator[tuple[str, int]]:
     """Runs that are not finished, all kinds of a seed before the next: a table can be had early."""
-    done = {(row["kind"], row["seed"]) for row in _results(bench)}
+    done = {(row["kind"], row["seed"]) for row in _results(bench, sizes)}
     for seed in range(num_seeds):
         for kind in kinds:
             if (kind, seed) not in done and not (kind == NO_FUSION and seed):
@@ -317,7 +322,7 @@ def _captions(pictures: Sequence[SeenPicture], shown: Sequence[SeenPicture], *, 
 
 
 def _report(bench: Bench, kinds: Sequence[str], sizes: dict[str, int], *, json_path: Path | None) -> None:
-    rows = [row for row in _results(bench) if row["kind"] in kinds]
+    rows = [row for row in _results(bench, sizes) if row["kind"] in kinds]
     names = list(dict.fromkeys(name for row in rows for name in row["figures"]))
     summary = {name: _summary(rows, name, kinds) for name in names}
     for name, by_kind in summary.items():
