@@ -51,21 +51,25 @@ END_OF_TURN_TEXTS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|
 
 @dataclass(slots=True)
 class DecoderState:
-    """One running generation's memory: its KV cache, and what some vision-language models keep beside it."""
+    """One running generation's memory: its KV cache, what some vision-language models keep beside it, and what is added
+    to its logits, `bias: (v,)`."""
 
     cache: DynamicCache
     rope_deltas: Tensor | None = None
+    bias: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
     """A prompt ready for prefill. Prefix `i`, `(k, d_lm)`, lies between `pieces[i]` and `pieces[i + 1]`.
 
-    `pictures` holds a processor's tensors beside the token ids; then there is one piece and no prefix.
+    `steering: (d_lm,)` is added to the last states while what follows is generated. `pictures` holds a processor's
+    tensors beside the token ids; then there is one piece and no prefix.
     """
 
     pieces: tuple[tuple[int, ...], ...]
     prefixes: tuple[Tensor, ...] = ()
+    steering: Tensor | None = None
     pictures: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -168,9 +172,11 @@ class LanguageModel:
         embeddings: Tensor = self.model.get_input_embeddings()(ids)
         return embeddings
 
-    def encode(self, prompt: TokenPieces, prefixes: Sequence[Tensor] = ()) -> EncodedPrompt:
+    def encode(
+        self, prompt: TokenPieces, prefixes: Sequence[Tensor] = (), *, steering: Tensor | None = None
+    ) -> EncodedPrompt:
         """A text prompt with its prefixes, ready for prefill."""
-        return EncodedPrompt(prompt.pieces, tuple(prefixes))
+        return EncodedPrompt(prompt.pieces, tuple(prefixes), steering)
 
     def encode_with_pictures(self, system_prompt: str, turns: Sequence[Turn]) -> EncodedPrompt:
         """A vision-language prompt: the processor turns each picture into the model's own tokens."""
@@ -187,6 +193,7 @@ class LanguageModel:
 
         Without a prefix in what is read, the backbone gets plain token ids, as if there were no fusion.
         """
+        state.bias = None if prompt.steering is None else self.bias_of(prompt.steering)
         if prompt.pictures:
             return self._forward(state, input_ids=self._ids(prompt.pieces[0]), **self._on_device(prompt.pictures))
         num_cached = state.cache.get_seq_length()
@@ -195,6 +202,14 @@ class LanguageModel:
             unread = last[len(last) - (prompt.num_tokens - num_cached) :]
             return self._forward(state, input_ids=self._ids(unread))
         return self._forward(state, inputs_embeds=self._embedded(prompt)[:, num_cached:])
+
+    def bias_of(self, steering: Tensor) -> Tensor:
+        """What `steering: (…, d_lm)`, added to the last states, adds to the logits: `(…, v)` in float32. The head is
+        linear, so this can be computed once for a whole reply."""
+        head = self.model.get_output_embeddings()
+        biased: Tensor = head(steering.to(self.device, self.dtype)).float()
+        bias = getattr(head, "bias", None)
+        return biased if bias is None else biased - bias.float()
 
     @torch.inference_mode()
     def decode(self, token_id: int, state: DecoderState) -> Tensor:
@@ -214,7 +229,7 @@ class LanguageModel:
         with _own_rope_deltas(self.model, state):
             output = self.model(**inputs, past_key_values=state.cache, use_cache=True)
         logits: Tensor = output.logits[0, -1].float()
-        return logits
+        return logits if state.bias is None else logits + state.bias
 
     def _ids(self, token_ids: Sequence[int]) -> Tensor:
         return torch.tensor([token_ids], dtype=torch.long, device=self.device)

@@ -122,7 +122,11 @@ class Subject:
         """The prompts, read once for each prefix that they have, and how the answers are mixed: `(b, readings)`."""
         fused = self._fuse(samples) if has_prefix else None
         prefixes = [None] if fused is None else list(fused.prefixes)
-        readings = [_Reading(self.workshop.decoder, samples, prefix) for prefix in prefixes]
+        steering = [None] * len(prefixes) if fused is None or not fused.steering else list(fused.steering)
+        readings = [
+            _Reading(self.workshop.decoder, samples, prefix, steered)
+            for prefix, steered in zip(prefixes, steering, strict=True)
+        ]
         alone = torch.ones(len(samples), 1, device=self.workshop.decoder.device)
         return readings, alone if fused is None else fused.mixture
 
@@ -130,9 +134,17 @@ class Subject:
 class _Reading:
     """Prompts that are read side by side, padded in front, and go on token by token."""
 
-    def __init__(self, decoder: FrozenDecoder, samples: Sequence[TrainingSample], prefix: Tensor | None) -> None:
-        """`prefix: (b, k, d_lm)`, or `None` for none."""
+    def __init__(
+        self,
+        decoder: FrozenDecoder,
+        samples: Sequence[TrainingSample],
+        prefix: Tensor | None,
+        steering: Tensor | None = None,
+    ) -> None:
+        """`prefix: (b, k, d_lm)`, `steering: (b, d_lm)`, or `None` for none."""
         self._decoder = decoder
+        to_logits = decoder.model.get_output_embeddings()
+        self._bias = 0.0 if steering is None else to_logits(steering.to(to_logits.weight.dtype)).float()
         rows = []
         for row, sample in enumerate(samples):
             head, tail = (
@@ -157,7 +169,7 @@ class _Reading:
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        return logits.float()
+        return logits.float() + self._bias
 
     def read(self, ids: Tensor) -> None:
         """`ids: (b,)` come next."""

@@ -22,7 +22,8 @@ class FusionConfig:
     `decoder` and `decoder_width` say which language model reads the prefix; `embedding_scale` is the root mean square
     of that model's token embeddings, to which the prefix is scaled. `policy` says which turns get a prefix: only those
     with pictures, or all. `num_lexical_tokens` is how many of a class name's own tokens the lexical path can spell,
-    `num_quoted_tokens` how many of a persona's facet can be quoted (0: there is no such path). `has_heads`: whether the
+    `num_quoted_tokens` how many of a persona's facet can be quoted (0: there is no such path). `has_steering`: whether
+    the fused context also leans on the vocabulary of the reply. `has_heads`: whether the
     heads that match pictures with texts and fill in words were trained along. `adapter` is the digest of the decoder's
     adapter that the prefix was trained with, or empty.
     """
@@ -44,6 +45,7 @@ class FusionConfig:
     num_quoted_tokens: int = 0
     max_images: int = 4
     policy: Policy = "pictures"
+    has_steering: bool = False
     has_heads: bool = False
     adapter: str = ""
     format_version: int = FORMAT_VERSION

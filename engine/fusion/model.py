@@ -58,11 +58,14 @@ class ConceptVocabulary:
 @dataclass(frozen=True, slots=True)
 class FusedBatch:
     """`prefixes[j]: (b, k, d_lm)`, more than one where the language model's answers to several are to be mixed, and
-    `mixture: (b, len(prefixes))` their shares. `attention[stream]: (b, k, n_s)`, padded as the batch was."""
+    `mixture: (b, len(prefixes))` their shares. `steering[j]: (b, d_lm)` is added to the language model's last states
+    while it answers behind `prefixes[j]`; there may be none. `attention[stream]: (b, k, n_s)`, padded as the batch
+    was."""
 
     prefixes: tuple[Tensor, ...]
     mixture: Tensor
     attention: dict[str, Tensor]
+    steering: tuple[Tensor, ...] = ()
 
     @property
     def prefix(self) -> Tensor:
@@ -141,6 +144,10 @@ class FusionModel(nn.Module):
             if config.num_quoted_tokens
             else None
         )
+        # Which words the reply leans to: a vector that the language model's head turns into a bias on its vocabulary.
+        self.steering = nn.Linear(config.width, config.decoder_width, bias=False) if config.has_steering else None
+        if self.steering is not None:
+            nn.init.zeros_(self.steering.weight)
         self.matching = MatchingHead(config) if config.has_heads else None
         # Masked language modelling: back from the common width to the text encoder's.
         self.unmask = nn.Linear(config.width, config.text_width) if config.has_heads else None
@@ -183,9 +190,9 @@ class FusionModel(nn.Module):
                 concepts = _Concepts(concepts.ids, streams["image"].weights[:, -num_concepts:], concepts.tokens)
         fused = self.fusion(streams)
         if not isinstance(self.fusion, LateFusion):
-            prefix, shares = self._read(fused, concepts, facets)
+            prefix, shares, steering = self._read(fused, concepts, facets)
             attention = {name: shares @ fused.origins[name] for name in STREAMS}
-            return FusedBatch((prefix,), prefix.new_ones(len(turns), 1), attention)
+            return FusedBatch((prefix,), prefix.new_ones(len(turns), 1), attention, steering)
         return self._read_each(self.fusion, fused, concepts, facets)
 
     def fuse_streams(self, turns: Sequence[TurnFeatures]) -> Fused:
@@ -231,8 +238,8 @@ class FusionModel(nn.Module):
             raise ConfigurationError(NO_HEADS)
         return self.matching
 
-    def _read(self, fused: Fused, concepts: _Concepts, facet_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """The prefix `(b, k, d_lm)` and the readout's attention `(b, k, n)`."""
+    def _read(self, fused: Fused, concepts: _Concepts, facet_ids: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """The prefix `(b, k, d_lm)`, the readout's attention `(b, k, n)`, and the steering `(b, d_lm)`, if any."""
         prefix, states, shares = self.readout(fused.tokens, fused.weights)
         prefix = prefix * self.config.embedding_scale
         if self.lexical_path is not None and concepts.ids.shape[1]:
@@ -243,21 +250,24 @@ class FusionModel(nn.Module):
             words = functional.embedding(facet_ids.clamp_min(0), self.table).float()
             has_picture = fused.streams["image"].is_present
             prefix = prefix + self.quoting_path(states, persona, words, is_word, has_picture=has_picture)
-        return prefix, shares
+        return prefix, shares, () if self.steering is None else (self.steering(states.mean(dim=1)),)
 
     def _read_each(self, fusion: LateFusion, fused: Fused, concepts: _Concepts, facet_ids: Tensor) -> FusedBatch:
         """A prefix for each stream alone."""
         mixture = fusion.mixture(fused.streams)
-        prefixes, attention = [], {}
+        prefixes: list[Tensor] = []
+        steering: list[Tensor] = []
+        attention: dict[str, Tensor] = {}
         for j, name in enumerate(STREAMS):
             alone = only(fused.streams, [name])
             weights = torch.cat([alone[other].weights for other in STREAMS], dim=1)
             seen = concepts if name == "image" else concepts.none()
             quoted = facet_ids if name == "persona" else facet_ids[:, :0]
-            prefix, shares = self._read(Fused(fused.tokens, weights, fused.origins, alone), seen, quoted)
+            prefix, shares, steered = self._read(Fused(fused.tokens, weights, fused.origins, alone), seen, quoted)
             prefixes.append(prefix)
+            steering += steered
             attention[name] = mixture[:, j, None, None] * (shares @ fused.origins[name])
-        return FusedBatch(tuple(prefixes), mixture, attention)
+        return FusedBatch(tuple(prefixes), mixture, attention, tuple(steering))
 
     def _facet_ids(self, turns: Sequence[TurnFeatures]) -> Tensor:
         """The language model's tokens of each facet, `(b, n_r, m)`, -1 for none."""

@@ -107,7 +107,8 @@ class FusionPipeline:
         fused = self.model([self.features(persona, text, images)])
         attention = AttentionMaps(**{stream: shares[0] for stream, shares in fused.attention.items()})
         prefixes = tuple(self._hand_over(prefix[0]) for prefix in fused.prefixes)
-        return FusedContext(prefixes, attention, tuple(fused.mixture[0].tolist()))
+        steering = tuple(self._hand_over(steered[0]) for steered in fused.steering)
+        return FusedContext(prefixes, attention, tuple(fused.mixture[0].tolist()), steering)
 
     def features(self, persona: Persona, text: str, images: tuple[Image, ...]) -> TurnFeatures:
         """What the encoders find in a turn, of at most as many pictures as the model takes."""

@@ -28,11 +28,13 @@ class AttentionMaps:
 @dataclass(frozen=True, slots=True)
 class FusedContext:
     """One turn's fused context: `prefixes[j]: (k, d_lm)` on the decoder's device. Where there are several, the decoder
-    reads the prompt with each, and its logits are mixed in the proportion `shares`."""
+    reads the prompt with each, and its logits are mixed in the proportion `shares`. `steering[j]: (d_lm,)` is added to
+    the decoder's last states while it answers that turn behind `prefixes[j]`; there may be none."""
 
     prefixes: tuple[Tensor, ...]
     attention: AttentionMaps
     shares: tuple[float, ...] = (1.0,)
+    steering: tuple[Tensor, ...] = ()
 
     @property
     def prefix(self) -> Tensor:

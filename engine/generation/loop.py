@@ -207,8 +207,14 @@ class GenerationLoop:
         contexts = self._fuse(sequence, turns)
         pieces = model.prompts.write(request.system_prompt, turns, places=contexts)
         shares = contexts[max(contexts)].shares if contexts else (1.0,)
+        answered = contexts.get(len(turns) - 1)
+        steering = answered.steering if answered is not None else ()
         prompts = [
-            model.encode(pieces, [contexts[place].prefixes[number] for place in pieces.places])
+            model.encode(
+                pieces,
+                [contexts[place].prefixes[number] for place in pieces.places],
+                steering=steering[number] if steering else None,
+            )
             for number in range(len(shares))
         ]
         return prompts, shares, _position_keys(pieces, contexts, sequence, turns)

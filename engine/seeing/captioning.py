@@ -84,7 +84,7 @@ def picture_prompt(language_model: LanguageModel, eye: Eye, features: ImageFeatu
     fused = eye.model([TurnFeatures(images=(features,), text=eye.read(words), persona=nobody)])
     prefix = fused.prefixes[0][0].to(language_model.device, language_model.dtype)
     pieces = language_model.prompts.write(CAPTION_SYSTEM_PROMPT, [turn], places=[0])
-    return language_model.encode(pieces, [prefix])
+    return language_model.encode(pieces, [prefix], steering=fused.steering[0][0] if fused.steering else None)
 
 
 def _distinct(proposed: Sequence[Continuation]) -> list[Continuation]:

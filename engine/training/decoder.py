@@ -156,23 +156,32 @@ class FrozenDecoder:
     ) -> tuple[Tensor, Tensor]:
         """`reply_losses` behind the prefixes in `rows` of `fused`; of several prefixes the logits are mixed."""
         chosen = torch.tensor(rows, device=self.device)
+        steering: list[Tensor | None] = [steered[chosen] for steered in fused.steering]
+        steering = steering or [None] * len(fused.prefixes)
         if len(fused.prefixes) == 1:
-            return self.reply_losses(examples, fused.prefix[chosen])
+            logits, targets, places = self._reply_logits(examples, fused.prefix[chosen], steering[0])
+            return functional.cross_entropy(logits, targets, reduction="none"), places
         shares = fused.mixture[chosen]
         mixed: Tensor | None = None
         for j, prefix in enumerate(fused.prefixes):
-            logits, targets, places = self._reply_logits(examples, prefix[chosen])
+            logits, targets, places = self._reply_logits(examples, prefix[chosen], steering[j])
             weighted = logits * shares[places, j, None]
             mixed = weighted if mixed is None else mixed + weighted
         assert mixed is not None  # noqa: S101 - a fused batch has a prefix
         return functional.cross_entropy(mixed, targets, reduction="none"), places
 
-    def _reply_logits(self, examples: Sequence[ReplyExample], prefix: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Of every reply token its logits `(tokens, vocabulary)`, its id, and which example it belongs to."""
+    def _reply_logits(
+        self, examples: Sequence[ReplyExample], prefix: Tensor | None, steering: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of every reply token its logits `(tokens, vocabulary)`, its id, and which example it belongs to.
+        `steering: (b, d_lm)`."""
         k = 0 if prefix is None else prefix.shape[1]
         states = self._run(examples, self._embed(examples, prefix))
         rows, places, targets = self._targets(examples, num_prefix_tokens=k)
-        logits: Tensor = self.model.get_output_embeddings()(states[rows, places]).float()
+        chosen = states[rows, places]
+        if steering is not None:
+            chosen = chosen + steering.to(chosen.dtype)[rows]
+        logits: Tensor = self.model.get_output_embeddings()(chosen).float()
         return logits, targets, rows
 
     def _embed(self, examples: Sequence[ReplyExample], prefix: Tensor | None) -> Tensor:

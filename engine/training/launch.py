@@ -175,6 +175,7 @@ def new_config(options: TrainingOptions, decoder: FrozenDecoder, *, adapter: str
         num_prefix_tokens=told.num_prefix_tokens,
         num_lexical_tokens=told.num_lexical_tokens,
         num_quoted_tokens=told.num_quoted_tokens,
+        has_steering=told.has_steering,
         policy=told.policy,
         has_heads=bool({"matching", "masked"} & options.active_tasks().keys()),
         adapter=adapter,

@@ -93,6 +93,7 @@ class FusionOptions(Section):
     num_quoted_tokens: int = Field(
         16, ge=0, le=32, description="Tokens of a persona's facet that can be quoted; 0: no such path."
     )
+    has_steering: bool = Field(True, description="Whether the fused context also leans on the reply's vocabulary.")
     policy: Literal["pictures", "always"] = Field(
         "pictures", description="Which turns get a prefix: those with pictures, or all."
     )
