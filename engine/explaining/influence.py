@@ -54,19 +54,27 @@ class Influence:
     streams: dict[str, float]
 
 
-def prefixes_of(model: FusionModel, turn: TurnFeatures, *, occluded: Sequence[Sequence[ImageFeatures]]) -> Prefixes:
-    """Fuse the turn whole and without each part. `occluded[j][r]` is picture `j` without its region `r`."""
+def prefixes_of(
+    model: FusionModel,
+    turn: TurnFeatures,
+    *,
+    occluded: Sequence[Sequence[ImageFeatures]],
+    has_steering: bool = False,
+) -> Prefixes:
+    """Fuse the turn whole and without each part. `occluded[j][r]` is picture `j` without its region `r`. With
+    `has_steering` the last row is the turn's steering, which is at work only while that very turn is answered."""
+    fuse = _Fuse(model, has_steering=has_steering)
     with torch.no_grad():
-        fused = model([turn])
-        sizes = _sizes(fused)
-        regions = _fuse(model, _without_regions(turn, occluded))
-        tokens = _fuse_masked(model, turn, _without_tokens(turn, sizes), sizes)
+        sizes = _sizes(model([turn]))
+        full = fuse.masked(turn, torch.ones(1, sum(sizes.values()), device=turn.persona.device), sizes)
+        regions = fuse(_without_regions(turn, occluded))
+        tokens = fuse.masked(turn, _without_tokens(turn, sizes), sizes)
         concepts, words, facets = tokens.tensor_split(_ends(_num_concepts(turn), sizes["text"]))
-        parts = (fused.prefix[:0] if regions is None else regions, concepts, words, facets)
-        streams = _fuse_masked(model, turn, _without_streams(turn, sizes), sizes)
-        lone = _fuse_masked(model, turn, _with_lone_concepts(turn, sizes), sizes)
+        streams = fuse.masked(turn, _without_streams(turn, sizes), sizes)
+        lone = fuse.masked(turn, _with_lone_concepts(turn, sizes), sizes)
+    parts = (full[:0] if regions is None else regions, concepts, words, facets)
     return Prefixes(
-        fused.prefix,
+        full,
         dict(zip(PARTS, parts, strict=True)),
         dict(zip(sizes, streams.split_with_sizes([1] * len(sizes)), strict=True)),
         lone,
@@ -134,20 +142,29 @@ def _without_streams(turn: TurnFeatures, sizes: Mapping[str, int]) -> Tensor:
     return (stream_of[None] != torch.arange(len(sizes))[:, None]).float().to(turn.persona.device)
 
 
-def _fuse(model: FusionModel, turns: Sequence[TurnFeatures]) -> Tensor | None:
-    """The prefixes of `turns`, `(m, k, d_lm)`."""
-    batches = [turns[start : start + FUSION_BATCH] for start in range(0, len(turns), FUSION_BATCH)]
-    return torch.cat([model(batch).prefix for batch in batches]) if batches else None
+class _Fuse:
+    """Fuses turns into prefixes, with the steering as a last row or without it."""
 
+    def __init__(self, model: FusionModel, *, has_steering: bool) -> None:
+        self._model = model
+        self._has_steering = has_steering
 
-def _fuse_masked(model: FusionModel, turn: TurnFeatures, weights: Tensor, sizes: Mapping[str, int]) -> Tensor:
-    """The prefix of `turn` for each row of `weights: (m, tokens of all streams)`: `(m, k, d_lm)`."""
-    prefixes = [model([turn]).prefix[:0]]
-    for start in range(0, len(weights), FUSION_BATCH):
-        rows = weights[start : start + FUSION_BATCH]
-        by_stream = dict(zip(sizes, rows.tensor_split(_ends(*sizes.values())[:-1], dim=-1), strict=True))
-        prefixes.append(model([turn] * len(rows), token_weights=by_stream).prefix)
-    return torch.cat(prefixes)
+    def __call__(self, turns: Sequence[TurnFeatures]) -> Tensor | None:
+        """The prefixes of `turns`, `(m, k, d_lm)`."""
+        batches = [turns[start : start + FUSION_BATCH] for start in range(0, len(turns), FUSION_BATCH)]
+        return torch.cat([self._rows(self._model(batch)) for batch in batches]) if batches else None
+
+    def masked(self, turn: TurnFeatures, weights: Tensor, sizes: Mapping[str, int]) -> Tensor:
+        """The prefix of `turn` for each row of `weights: (m, tokens of all streams)`: `(m, k, d_lm)`."""
+        prefixes = [self._rows(self._model([turn]))[:0]]
+        for start in range(0, len(weights), FUSION_BATCH):
+            rows = weights[start : start + FUSION_BATCH]
+            by_stream = dict(zip(sizes, rows.tensor_split(_ends(*sizes.values())[:-1], dim=-1), strict=True))
+            prefixes.append(self._rows(self._model([turn] * len(rows), token_weights=by_stream)))
+        return torch.cat(prefixes)
+
+    def _rows(self, fused: FusedBatch) -> Tensor:
+        return fused.prefix_and_steering if self._has_steering else fused.prefix
 
 
 def _sizes(fused: FusedBatch) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """How likely a reply is behind a prompt, as a function of one fused prefix in it.
 
 Owns reading the prompt once, scoring many versions of the prefix, and the gradient of the score. Knows neither where a
-prefix comes from nor what it is made of. Shapes: `b` batch, `n` tokens, `k` prefix tokens, `d_lm` width.
+prefix comes from nor what it is made of. Shapes: `b` batch, `n` tokens, `k` prefix tokens, `d_lm` width, `v`
+vocabulary.
 """
 
 import inspect
@@ -33,8 +34,13 @@ class ReplyLikelihood:
         *,
         index: int,
         reply_ids: Sequence[int],
+        steering: Tensor | None = None,
+        varies_steering: bool = False,
     ) -> None:
-        """`prefixes[index]` is the one that will be varied; `reply_ids` must not be empty."""
+        """`prefixes[index]` is the one that will be varied; `reply_ids` must not be empty. `steering: (d_lm,)` is at
+        work while the reply is written. With `varies_steering` it is the last row of each version instead."""
+        self._steering = steering
+        self._varies_steering = varies_steering
         self._language_model = language_model
         self._keeps_last = "logits_to_keep" in inspect.signature(language_model.model.forward).parameters
         self._reply = torch.tensor(list(reply_ids), device=language_model.device)
@@ -70,6 +76,7 @@ class ReplyLikelihood:
     def _score(self, prefixes: Tensor) -> Tensor:
         """`(b, k, d_lm)` → `(b,)`."""
         b, num_reply = len(prefixes), len(self._reply)
+        prefixes, bias = self._split(prefixes)
         parts = [prefixes.to(self._tail), self._tail.expand(b, -1, -1)]
         cache = None if self._kept is None else DynamicCache([_repeated(layer, b) for layer in self._kept])
         if cache is None:
@@ -80,9 +87,15 @@ class ReplyLikelihood:
             use_cache=cache is not None,
             **self._last(num_reply + 1),
         )
-        logits: Tensor = output.logits[:, -num_reply - 1 : -1].float()
+        logits: Tensor = output.logits[:, -num_reply - 1 : -1].float() + bias
         chosen = logits.log_softmax(dim=-1).gather(-1, self._reply.expand(b, -1)[..., None])
         return chosen.sum(dim=(1, 2))
+
+    def _split(self, versions: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Soft tokens, and what the steering adds to the logits, `(b, 1, v)` or the same for all."""
+        if self._varies_steering:
+            return versions[:, :-1], self._language_model.bias_of(versions[:, -1:])
+        return versions, 0.0 if self._steering is None else self._language_model.bias_of(self._steering)
 
     def _last(self, num: int) -> dict[str, int]:
         """Logits of the last positions only, where the model can do that: a vocabulary is wide."""

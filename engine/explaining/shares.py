@@ -60,17 +60,19 @@ NO_PREFIX = (
 
 @dataclass(frozen=True, slots=True)
 class ExplainedTurn:
-    """One fused turn of a request, and the likelihood of the reply as a function of its prefix."""
+    """One fused turn of a request, and the likelihood of the reply as a function of its prefix. `is_answered`: it is
+    the turn that the reply answers, so that its steering was at work."""
 
     turn: Turn
     features: TurnFeatures
     likelihood: ReplyLikelihood
+    is_answered: bool
 
     def prefixes(self, fuser: FusionPipeline) -> Prefixes:
         """The turn's prefix, whole and without each part."""
         pictures = self.turn.images[: len(self.features.images)]
         occluded = [without_each_region(picture.data, fuser.image_encoder) for picture in pictures]
-        return prefixes_of(fuser.model, self.features, occluded=occluded)
+        return prefixes_of(fuser.model, self.features, occluded=occluded, has_steering=self.is_answered)
 
 
 def explain_reply(
@@ -119,16 +121,20 @@ def open_turn(
         return None
     place = max(contexts, key=lambda index: (bool(turns[index].images), index))
     pieces = language_model.prompts.write(request.system_prompt, turns, places=contexts)
+    is_answered = place == len(turns) - 1
+    answered = contexts.get(len(turns) - 1)
     likelihood = ReplyLikelihood(
         language_model,
         pieces,
         [contexts[index].prefix for index in pieces.places],
         index=pieces.places.index(place),
         reply_ids=reply_ids,
+        steering=None if answered is None else answered.strongest_steering,
+        varies_steering=is_answered and bool(contexts[place].steering),
     )
     turn = turns[place]
     features = as_plain(fuser.features(request.persona, turn.text, turn.images), language_model.device)
-    return ExplainedTurn(turn, features, likelihood)
+    return ExplainedTurn(turn, features, likelihood, is_answered)
 
 
 def _kept_turns(language_model: LanguageModel, fuser: FusionPipeline, request: GenerationRequest) -> tuple[Turn, ...]:

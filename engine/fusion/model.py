@@ -70,7 +70,18 @@ class FusedBatch:
     @property
     def prefix(self) -> Tensor:
         """The only prefix, `(b, k, d_lm)`, or of several the one that counts most."""
-        return self.prefixes[int(self.mixture.mean(dim=0).argmax())]
+        return self.prefixes[self._strongest]
+
+    @property
+    def prefix_and_steering(self) -> Tensor:
+        """`prefix`, and the steering that belongs to it as one more row, if there is any: `(b, k + 1, d_lm)`."""
+        if not self.steering:
+            return self.prefix
+        return torch.cat([self.prefix, self.steering[self._strongest][:, None]], dim=1)
+
+    @property
+    def _strongest(self) -> int:
+        return int(self.mixture.mean(dim=0).argmax())
 
 
 @dataclass(frozen=True, slots=True)

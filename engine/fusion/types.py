@@ -41,6 +41,11 @@ class FusedContext:
         """The only prefix, or of several the one that counts most."""
         return self.prefixes[self.shares.index(max(self.shares))]
 
+    @property
+    def strongest_steering(self) -> Tensor | None:
+        """The steering that belongs to `prefix`, if there is any."""
+        return self.steering[self.shares.index(max(self.shares))] if self.steering else None
+
 
 class TurnFuser(Protocol):
     """Encodes and fuses one user turn. Called on the engine's thread only."""

@@ -25,11 +25,15 @@ def prefixes(num: int) -> torch.Tensor:
     return torch.randn(num, 3, 32, generator=torch.Generator().manual_seed(4)) * 0.2
 
 
-def plainly(model: LanguageModel, first: torch.Tensor, second: torch.Tensor) -> float:
+def plainly(
+    model: LanguageModel, first: torch.Tensor, second: torch.Tensor, steering: torch.Tensor | None = None
+) -> float:
     parts = [model.embed(PIECES.pieces[0]), first, model.embed(PIECES.pieces[1]), second, model.embed(PIECES.pieces[2])]
     embedded = torch.cat([*parts, model.embed(REPLY)])[None]
     with torch.no_grad():
-        log_probabilities = model.model(inputs_embeds=embedded).logits[0].log_softmax(dim=-1)
+        states = model.model.base_model(inputs_embeds=embedded).last_hidden_state
+        states = states if steering is None else states + steering
+        log_probabilities = model.model.get_output_embeddings()(states)[0].log_softmax(dim=-1)
     return sum(float(log_probabilities[-4 + place, token]) for place, token in enumerate(REPLY))
 
 
@@ -51,3 +55,25 @@ def test_the_gradient_tells_what_a_small_change_does(model: LanguageModel) -> No
     step = 1e-2
     up, down = likelihood.of(torch.stack([second + step * change, second - step * change])).tolist()
     assert float((gradient * change).sum()) == pytest.approx((up - down) / (2 * step), rel=0.05, abs=1e-3)
+
+
+def test_steering_is_at_work_while_the_reply_is_written(model: LanguageModel) -> None:
+    first, second = prefixes(2)
+    steering = torch.randn(32, generator=torch.Generator().manual_seed(1))
+    likelihood = ReplyLikelihood(model, PIECES, [first, second], index=0, reply_ids=REPLY, steering=steering)
+    expected = plainly(model, first, second, steering)
+    assert likelihood.of(first[None]).tolist() == pytest.approx([expected], abs=1e-4)
+    assert abs(expected - plainly(model, first, second)) > 0.01
+
+
+def test_steering_can_be_varied_along(model: LanguageModel) -> None:
+    first, second, other = prefixes(3)
+    steering = torch.randn(2, 1, 32, generator=torch.Generator().manual_seed(1))
+    likelihood = ReplyLikelihood(model, PIECES, [first, second], index=1, reply_ids=REPLY, varies_steering=True)
+    versions = torch.cat([torch.stack([second, other]), steering], dim=1)
+    expected = [plainly(model, first, second, steering[0, 0]), plainly(model, first, other, steering[1, 0])]
+    assert likelihood.of(versions).tolist() == pytest.approx(expected, abs=1e-4)
+    score, gradient = likelihood.gradient(versions[0])
+    assert score == pytest.approx(expected[0], abs=1e-4)
+    assert gradient.shape == versions[0].shape
+    assert gradient[-1].any()

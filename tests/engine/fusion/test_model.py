@@ -141,3 +141,24 @@ def test_which_facet_is_quoted_depends_on_the_users_words() -> None:
     one = a_turn()
     other = replace(one, text=a_turn(seed=9).text)
     assert not torch.allclose(model([one]).prefix, model([other]).prefix, atol=1e-4)
+
+
+def test_steering_starts_at_nothing_and_comes_from_the_whole_turn() -> None:
+    model = tiny_fusion(has_steering=True)
+    assert not model([a_turn()]).steering[0].any()
+    torch.nn.init.normal_(model.steering.weight)
+    steered = [model([turn]).steering[0] for turn in (a_turn(), a_turn(seed=3))]
+    assert steered[0].shape == (1, CONFIG.decoder_width)
+    assert not torch.allclose(*steered)
+    assert tiny_fusion()([a_turn()]).steering == ()
+
+
+def test_the_steering_is_the_last_row_beside_its_prefix() -> None:
+    model = tiny_fusion(kind="late", has_steering=True)
+    torch.nn.init.normal_(model.steering.weight)
+    model.fusion.scores.data.copy_(torch.tensor([0.0, 0.0, 2.0]))
+    fused = model([a_turn()])
+    rows = fused.prefix_and_steering
+    assert torch.equal(rows[:, :-1], fused.prefixes[2])
+    assert torch.equal(rows[:, -1], fused.steering[2])
+    assert torch.equal(tiny_fusion()([a_turn()]).prefix_and_steering, tiny_fusion()([a_turn()]).prefix)

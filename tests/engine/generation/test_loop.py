@@ -27,6 +27,19 @@ def a_prefix(seed: int) -> torch.Tensor:
     return torch.randn(3, MODEL.hidden_size, generator=torch.Generator().manual_seed(seed))
 
 
+class SteeringFuser:
+    """No picture needed: every turn leans on some words, and on other ones with other words."""
+
+    num_prefix_tokens = 3
+
+    def fuse(self, persona: Persona, text: str, images: tuple[Image, ...]) -> FusedContext | None:
+        return FusedContext((a_prefix(1),), NO_ATTENTION, steering=(steering_for(text),))
+
+
+def steering_for(text: str) -> torch.Tensor:
+    return torch.randn(MODEL.hidden_size, generator=torch.Generator().manual_seed(len(text)))
+
+
 class FakeFuser:
     """A prefix for each turn with a picture, drawn from what it is made of."""
 
@@ -137,6 +150,34 @@ def test_several_prefixes_answer_with_mixed_logits(shares: tuple[float, float]) 
     for _ in range(2):
         (caller,) = serve(loop, asked)
         assert caller.text == expected
+
+
+@torch.inference_mode()
+def plain_steered(asked: GenerationRequest, steering: torch.Tensor) -> str:
+    """The last states moved, token by token, everything read anew."""
+    places = [index for index, turn in enumerate(asked.turns) if turn.role is Role.USER]
+    pieces = MODEL.prompts.write(asked.system_prompt, asked.turns, places=places).pieces
+    parts = [MODEL.embed(pieces[0])]
+    for piece in pieces[1:]:
+        parts += [a_prefix(1), MODEL.embed(piece)]
+    new: list[int] = []
+    while len(new) < asked.sampling.max_new_tokens:
+        read = torch.cat([*parts, MODEL.embed(new)])[None]
+        states = MODEL.model.base_model(inputs_embeds=read).last_hidden_state[0, -1]
+        token = int(MODEL.model.get_output_embeddings()(states + steering).argmax())
+        if token in MODEL.end_token_ids:
+            break
+        new.append(token)
+    return str(MODEL.tokenizer.decode(new, skip_special_tokens=True))
+
+
+def test_the_answered_turn_steers_and_earlier_ones_do_not() -> None:
+    asked = request("Hi!", "Ahoy.", "Where are we going?", temperature=0.0, max_new_tokens=20)
+    loop = GenerationLoop(MODEL, SteeringFuser())
+    for _ in range(2):
+        (caller,) = serve(loop, asked)
+        assert caller.text == visible(plain_steered(asked, steering_for("Where are we going?")))
+    assert caller.text != visible(plain_steered(asked, steering_for("Hi!")))
 
 
 def test_the_same_seed_gives_the_same_reply_alone_and_in_company() -> None:
