@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from PIL import Image as PillowImage
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -52,11 +52,11 @@ END_OF_TURN_TEXTS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|
 @dataclass(slots=True)
 class DecoderState:
     """One running generation's memory: its KV cache, what some vision-language models keep beside it, and what is added
-    to its logits, `bias: (v,)`."""
+    to its last states, `steering: (d_lm,)`."""
 
     cache: DynamicCache
     rope_deltas: Tensor | None = None
-    bias: Tensor | None = None
+    steering: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ class LanguageModel:
 
         Without a prefix in what is read, the backbone gets plain token ids, as if there were no fusion.
         """
-        state.bias = None if prompt.steering is None else self.bias_of(prompt.steering)
+        state.steering = None if prompt.steering is None else prompt.steering.to(self.device, self.dtype)
         if prompt.pictures:
             return self._forward(state, input_ids=self._ids(prompt.pieces[0]), **self._on_device(prompt.pictures))
         num_cached = state.cache.get_seq_length()
@@ -204,8 +204,7 @@ class LanguageModel:
         return self._forward(state, inputs_embeds=self._embedded(prompt)[:, num_cached:])
 
     def bias_of(self, steering: Tensor) -> Tensor:
-        """What `steering: (…, d_lm)`, added to the last states, adds to the logits: `(…, v)` in float32. The head is
-        linear, so this can be computed once for a whole reply."""
+        """What `steering: (…, d_lm)`, added to the last states, adds to the logits: `(…, v)` in float32."""
         head = self.model.get_output_embeddings()
         biased: Tensor = head(steering.to(self.device, self.dtype)).float()
         bias = getattr(head, "bias", None)
@@ -215,6 +214,14 @@ class LanguageModel:
     def decode(self, token_id: int, state: DecoderState) -> Tensor:
         """Read one more token; the next one's logits `(v,)` in float32."""
         return self._forward(state, input_ids=self._ids((token_id,)))
+
+    @torch.inference_mode()
+    def decode_rows(self, token_ids: Tensor, state: DecoderState) -> Tensor:
+        """`decode` for a state of several rows: token ids `(n,)` → logits `(n, v)` in float32."""
+        with self._steered(state):
+            output = self.model(input_ids=token_ids[:, None], past_key_values=state.cache, use_cache=True)
+        logits: Tensor = output.logits[:, -1].float()
+        return logits
 
     def _embedded(self, prompt: EncodedPrompt) -> Tensor:
         """All pieces and prefixes in order, `(1, n, d_lm)`."""
@@ -226,10 +233,23 @@ class LanguageModel:
     def _forward(self, state: DecoderState, **inputs: object) -> Tensor:
         if self._keeps_last:
             inputs["logits_to_keep"] = 1
-        with _own_rope_deltas(self.model, state):
+        with _own_rope_deltas(self.model, state), self._steered(state):
             output = self.model(**inputs, past_key_values=state.cache, use_cache=True)
         logits: Tensor = output.logits[0, -1].float()
-        return logits if state.bias is None else logits + state.bias
+        return logits
+
+    @contextmanager
+    def _steered(self, state: DecoderState) -> Iterator[None]:
+        """Add the steering to what the head reads: a bias on the vocabulary without a second look at it."""
+        if (steering := state.steering) is None:
+            yield
+            return
+        head: nn.Module = self.model.get_output_embeddings()
+        hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0] + steering,))
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def _ids(self, token_ids: Sequence[int]) -> Tensor:
         return torch.tensor([token_ids], dtype=torch.long, device=self.device)

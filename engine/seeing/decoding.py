@@ -65,12 +65,10 @@ def continue_prompt(
         if all(row.has_ended for row in rows):
             break
         yield
-        with torch.inference_mode():
-            if len(rows) == 1:
-                logits = language_model.decode(int(chosen[0]), state)[None]
-            else:
-                output = language_model.model(input_ids=chosen[:, None], past_key_values=state.cache, use_cache=True)
-                logits = output.logits[:, -1].float()
+        if len(rows) == 1:
+            logits = language_model.decode(int(chosen[0]), state)[None]
+        else:
+            logits = language_model.decode_rows(chosen, state)
     return [_finished(language_model, row) for row in rows]
 
 

@@ -18,8 +18,9 @@ def model() -> LanguageModel:
     return tiny_language_model()
 
 
-def a_prompt(model: LanguageModel, text: str = "What is it?") -> EncodedPrompt:
-    return model.encode(model.prompts.write("Be brief.", [Turn(Role.USER, text)]))
+def a_prompt(model: LanguageModel, text: str = "What is it?", *, is_steered: bool = False) -> EncodedPrompt:
+    steering = torch.randn(model.hidden_size, generator=torch.Generator().manual_seed(3)) if is_steered else None
+    return model.encode(model.prompts.write("Be brief.", [Turn(Role.USER, text)]), steering=steering)
 
 
 def reference(model: LanguageModel, prompt: EncodedPrompt, num_tokens: int) -> tuple[str, float]:
@@ -39,8 +40,9 @@ def reference(model: LanguageModel, prompt: EncodedPrompt, num_tokens: int) -> t
     return " ".join(model.tokenizer.decode(said, skip_special_tokens=True).split()), total / num_scored
 
 
-def test_the_first_is_greedy_alone_and_beside_others(model: LanguageModel) -> None:
-    prompt = a_prompt(model)
+@pytest.mark.parametrize("is_steered", [False, True])
+def test_the_first_is_greedy_alone_and_beside_others(model: LanguageModel, is_steered: bool) -> None:
+    prompt = a_prompt(model, is_steered=is_steered)
     text, mean = reference(model, prompt, 12)
     (alone,) = finish(continue_prompt(model, prompt, GREEDY))
     among = finish(continue_prompt(model, prompt, DecodingOptions(num_drawn=4, max_new_tokens=12, is_sentence=False)))
