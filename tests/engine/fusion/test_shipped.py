@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from engine.config import EngineConfig
+from engine.decoder.adapter import adapter_folder
 from engine.decoder.checkpoint import open_checkpoint
 from engine.encoders.types import ImageFeatures
 from engine.evaluation.subject import Subject, load_fusion
@@ -25,7 +26,14 @@ PROMPT = "You are Bruno, a baker from Naples who loves to sing. Stay in characte
 @pytest.fixture(scope="module")
 def workshop(models: ModelStore, cache_dir: Path) -> Workshop:
     checkpoint = open_checkpoint(EngineConfig(cache_dir=cache_dir, decoder=DECODER), models)
-    return open_workshop(checkpoint, models=models, features=cache_dir, device="cpu", dtype=torch.float32)
+    return open_workshop(
+        checkpoint,
+        models=models,
+        features=cache_dir,
+        device="cpu",
+        dtype=torch.float32,
+        adapter=adapter_folder(None, decoder=DECODER),
+    )
 
 
 @pytest.fixture(scope="module")
