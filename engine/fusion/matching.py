@@ -75,15 +75,15 @@ class MatchingHead(nn.Module):
 
     def score(self, alike: Tensor, fused: Fused) -> Tensor:
         """`alike: (b,)`, the embeddings' dot products, and the fused pair → `(b,)` logits."""
-        picture, text = _mean(fused.streams["image"]), _mean(fused.streams["text"])
+        picture, text = fused.streams["image"].mean(), fused.streams["text"].mean()
         pair = self.pair(torch.cat([picture, text, picture * text], dim=-1))
         scores: Tensor = self.log_scale.exp() * alike + self.bias + self.pair_score(pair)[:, 0]
         return scores
 
     def contrast(self, pictures: Fused, texts: Fused) -> Tensor:
         """How alike the fusion finds pictures and texts that it has seen alone: `(b, b)`, scaled."""
-        images = functional.normalize(self.picture_side(_mean(Stream(pictures.tokens, pictures.weights))), dim=-1)
-        words = functional.normalize(self.text_side(_mean(Stream(texts.tokens, texts.weights))), dim=-1)
+        images = functional.normalize(self.picture_side(Stream(pictures.tokens, pictures.weights).mean()), dim=-1)
+        words = functional.normalize(self.text_side(Stream(texts.tokens, texts.weights).mean()), dim=-1)
         alike: Tensor = self.log_contrast_scale.clamp(max=4.6).exp() * images @ words.T
         return alike
 
@@ -98,9 +98,3 @@ def mean_meaning(meanings: Tensor, weights: Tensor) -> Tensor:
 def spread(patches: Tensor) -> Tensor:
     """Roots, which tame the few large values of features behind a ReLU."""
     return patches.clamp_min(0).sqrt()
-
-
-def _mean(stream: Stream) -> Tensor:
-    """The weighted mean of a stream's tokens: `(b, d)`."""
-    total = stream.weights.sum(dim=-1, keepdim=True).clamp_min(1e-6)
-    return (stream.tokens * stream.weights[..., None]).sum(dim=1) / total

@@ -22,7 +22,7 @@ from engine.fusion.config import FusionConfig
 from engine.fusion.kinds import POOLING, build_fusion
 from engine.fusion.matching import MatchingHead
 from engine.fusion.oneway import LateFusion
-from engine.fusion.readout import LexicalPath, QuotingPath, Readout
+from engine.fusion.readout import LexicalPath, QuotingPath, Readout, Steering
 from engine.fusion.streams import STREAMS, Fused, Stream, only
 
 READOUT_AJAR, WORDS_AJAR = 0.1, 0.8
@@ -155,10 +155,7 @@ class FusionModel(nn.Module):
             if config.num_quoted_tokens
             else None
         )
-        # Which words the reply leans to: a vector that the language model's head turns into a bias on its vocabulary.
-        self.steering = nn.Linear(config.width, config.decoder_width, bias=False) if config.has_steering else None
-        if self.steering is not None:
-            nn.init.zeros_(self.steering.weight)
+        self.steering = Steering(config.width, decoder_width=config.decoder_width) if config.has_steering else None
         self.matching = MatchingHead(config) if config.has_heads else None
         # Masked language modelling: back from the common width to the text encoder's.
         self.unmask = nn.Linear(config.width, config.text_width) if config.has_heads else None
@@ -261,7 +258,7 @@ class FusionModel(nn.Module):
             words = functional.embedding(facet_ids.clamp_min(0), self.table).float()
             has_picture = fused.streams["image"].is_present
             prefix = prefix + self.quoting_path(states, persona, words, is_word, has_picture=has_picture)
-        return prefix, shares, () if self.steering is None else (self.steering(states.mean(dim=1)),)
+        return prefix, shares, () if self.steering is None else (self.steering(states, fused.streams),)
 
     def _read_each(self, fusion: LateFusion, fused: Fused, concepts: _Concepts, facet_ids: Tensor) -> FusedBatch:
         """A prefix for each stream alone."""

@@ -2,16 +2,19 @@
 
 `Readout`: learned queries look at all tokens of all streams at once. `LexicalPath`: the prefix may also take the
 language model's own embeddings of the classes that the picture shows. `QuotingPath`: the same with the words of the
-persona's facets. All end in a gate that starts at zero, so that an untrained fusion adds nothing. Shapes: `b` batch,
+persona's facets. These end in a gate that starts at zero, so that an untrained fusion adds nothing. `Steering`: which
+words the reply leans to; it starts at zero by itself. Shapes: `b` batch,
 `k` prefix tokens, `n` tokens of all streams together, `n_c` concept words of all pictures, `n_r` facets, `m` tokens of
 a class name or a facet, `d` width, `d_lm` width of the language model.
 """
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from engine.fusion.attention import FeedForward, attention_shares, merge_heads, split_heads
-from engine.fusion.streams import Stream
+from engine.fusion.streams import STREAMS, Stream
 
 # Standard deviation of a query's numbers before training; keys have about 0.6, so that the scores have twice that of 1.
 SHARPNESS = 3.5
@@ -129,3 +132,21 @@ class QuotingPath(nn.Module):
             return (weights / total)[:, None].expand(-1, states.shape[1], -1)
         queries, keys = self.facet_query(states)[:, None], self.facet_key(facets)[:, None]
         return attention_shares(queries, keys, weights)[:, 0]
+
+
+class Steering(nn.Module):
+    """A vector that the language model's head turns into a bias on its vocabulary: from what the readout found, and
+    from each stream directly, since what a persona is like need not be searched for."""
+
+    def __init__(self, width: int, *, decoder_width: int) -> None:
+        super().__init__()
+        num_parts = 1 + len(STREAMS)
+        self.norm = nn.LayerNorm(num_parts * width)
+        self.output = nn.Linear(num_parts * width, decoder_width, bias=False)
+        nn.init.zeros_(self.output.weight)
+
+    def forward(self, states: Tensor, streams: Mapping[str, Stream]) -> Tensor:
+        """`states: (b, k, d)`, streams `(b, n_s, d)` → `(b, d_lm)`."""
+        parts = [states.mean(dim=1), *(streams[name].mean() for name in STREAMS)]
+        steering: Tensor = self.output(self.norm(torch.cat(parts, dim=-1)))
+        return steering

@@ -28,6 +28,11 @@ class Stream:
         """`(b,)`."""
         return (self.weights > 0).any(dim=-1)
 
+    def mean(self) -> Tensor:
+        """The weighted mean of the tokens, `(b, d)`: 0 where the stream is missing."""
+        total = self.weights.sum(dim=-1, keepdim=True).clamp_min(1e-6)
+        return (self.tokens * self.weights[..., None]).sum(dim=1) / total
+
 
 @dataclass(frozen=True, slots=True)
 class Fused:

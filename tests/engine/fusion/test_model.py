@@ -146,7 +146,7 @@ def test_which_facet_is_quoted_depends_on_the_users_words() -> None:
 def test_steering_starts_at_nothing_and_comes_from_the_whole_turn() -> None:
     model = tiny_fusion(has_steering=True)
     assert not model([a_turn()]).steering[0].any()
-    torch.nn.init.normal_(model.steering.weight)
+    torch.nn.init.normal_(model.steering.output.weight)
     steered = [model([turn]).steering[0] for turn in (a_turn(), a_turn(seed=3))]
     assert steered[0].shape == (1, CONFIG.decoder_width)
     assert not torch.allclose(*steered)
@@ -155,7 +155,7 @@ def test_steering_starts_at_nothing_and_comes_from_the_whole_turn() -> None:
 
 def test_the_steering_is_the_last_row_beside_its_prefix() -> None:
     model = tiny_fusion(kind="late", has_steering=True)
-    torch.nn.init.normal_(model.steering.weight)
+    torch.nn.init.normal_(model.steering.output.weight)
     model.fusion.scores.data.copy_(torch.tensor([0.0, 0.0, 2.0]))
     fused = model([a_turn()])
     rows = fused.prefix_and_steering
