@@ -51,8 +51,8 @@ MAX_TURNS_SEARCHED = 50
 MAX_WORDS_LENGTH = 300
 MAX_QUOTE_LENGTH = 60
 # Of pictures that fit, those are shown that fit about as well as the best.
-SHOWN_FROM = 0.5
-DOUBTED_FROM = 0.2
+SHOWN_FROM = 0.8
+DOUBTED_FROM = 0.55
 NEARLY_AS_GOOD = 0.8
 
 

@@ -5,6 +5,7 @@ fused prefix of the picture alone; the matching head, which knows more of pictur
 Knows neither conversations nor personas.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -22,11 +23,11 @@ from engine.types import Role, Turn
 
 @dataclass(frozen=True, slots=True)
 class CaptionOptions:
-    """How captions are made. `match_weight` is what a match probability of 1 counts beside the mean log probability
-    of a token."""
+    """How captions are made. `match_weight` is what the log odds of a match count beside the mean log probability of a
+    token."""
 
     decoding: DecodingOptions = field(default_factory=lambda: DecodingOptions(num_drawn=7))
-    match_weight: float = 2.0
+    match_weight: float = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,9 @@ def caption_in_pieces(
     candidates = _distinct(proposed)
     if not eye.can_match:
         return Caption(candidates[0].text, candidates[0].mean_log_probability, None)
-    matches = yield from eye.match([(features, candidate.text) for candidate in candidates])
+    (matches,) = yield from eye.match([features], [candidate.text for candidate in candidates])
     scored = [
-        (candidate.mean_log_probability + options.match_weight * match, candidate, match)
+        (candidate.mean_log_probability + options.match_weight * _log_odds(match), candidate, match)
         for candidate, match in zip(candidates, matches, strict=True)
     ]
     _, best, match = max(scored, key=lambda one: one[0])
@@ -85,6 +86,11 @@ def picture_prompt(language_model: LanguageModel, eye: Eye, features: ImageFeatu
     prefix = fused.prefixes[0][0].to(language_model.device, language_model.dtype)
     pieces = language_model.prompts.write(CAPTION_SYSTEM_PROMPT, [turn], places=[0])
     return language_model.encode(pieces, [prefix], steering=fused.steering[0][0] if fused.steering else None)
+
+
+def _log_odds(probability: float) -> float:
+    bounded = min(max(probability, 1e-9), 1 - 1e-9)
+    return math.log(bounded / (1 - bounded))
 
 
 def _distinct(proposed: Sequence[Continuation]) -> list[Continuation]:

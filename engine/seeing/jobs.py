@@ -12,12 +12,13 @@ from weakref import WeakKeyDictionary
 
 from engine.decoder.language_model import LanguageModel
 from engine.device import is_out_of_memory
+from engine.encoders.types import ImageFeatures
 from engine.errors import DeviceError, NotAvailable
 from engine.fusion.types import TurnFuser
 from engine.seeing import asking, translating
 from engine.seeing.captioning import caption_in_pieces
 from engine.seeing.eye import Eye, Fuser
-from engine.seeing.questions import is_beyond, thing_asked_for
+from engine.seeing.questions import is_beyond, thing_asked_for, with_article
 from engine.seeing.work import Pieces
 from engine.types import Embedding, Explanation, GenerationRequest, Image, Sight, Translation
 
@@ -74,7 +75,7 @@ def describe(loaded: Loaded, image: Image, *, question: str | None, language: st
     yield
     thing = thing_asked_for(question) if question else None
     if thing is not None and eye.can_match:
-        (match,) = yield from eye.match([(features, f"a photo of {thing}")])
+        ((match,),) = yield from eye.match([features], [with_article(thing)])
         return _yes_or_no(thing, match)
     found = yield from caption_in_pieces(loaded.language_model, eye, features, question=question)
     confidence = found.match if found.match is not None else math.exp(found.mean_log_probability)
@@ -117,11 +118,12 @@ def match(loaded: Loaded, text: str, images: Sequence[Image]) -> Pieces[tuple[fl
         return (yield from _ask_of_each(loaded.language_model, text, images))
     fuser, eye = _fuser_of(loaded), _eye_of(loaded)
     eye.require_matching()
-    pairs = []
+    features: list[ImageFeatures] = []
     for image in images:
-        pairs += [(features, text) for features in fuser.encode_images((image,))]
+        features += fuser.encode_images((image,))
         yield
-    return tuple((yield from eye.match(pairs)))
+    matches = yield from eye.match(features, [text])
+    return tuple(match for (match,) in matches)
 
 
 @_with_remedies

@@ -36,6 +36,13 @@ def thing_asked_for(question: str) -> str | None:
     return thing if thing and len(thing.split()) <= MAX_WORDS else None
 
 
+def with_article(thing: str) -> str:
+    """ "dog" → "a dog"; what is plural keeps its form."""
+    if thing.endswith("s") and not thing.endswith("ss"):
+        return thing
+    return f"{'an' if thing[:1].lower() in 'aeiou' else 'a'} {thing}"
+
+
 def is_beyond(question: str) -> bool:
     """Whether it asks for what the default stack cannot see."""
     return _BEYOND.search(question) is not None

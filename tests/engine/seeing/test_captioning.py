@@ -42,10 +42,10 @@ def test_the_candidate_that_fits_is_taken_before_one_that_is_merely_likely(monke
         yield
         return proposed
 
-    def match(_self: Eye, pairs: list[tuple[ImageFeatures, str]]) -> Pieces[list[float]]:
-        assert [text for _, text in pairs] == ["a pizza", "a dog"], "each text once"
+    def match(_self: Eye, images: list[ImageFeatures], texts: list[str]) -> Pieces[list[list[float]]]:
+        assert texts == ["a pizza", "a dog"], "each text once"
         yield
-        return [0.1, 0.9]
+        return [[0.1, 0.9] for _ in images]
 
     monkeypatch.setattr(captioning, "continue_prompt", continue_prompt)
     monkeypatch.setattr(Eye, "match", match)

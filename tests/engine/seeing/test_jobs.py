@@ -34,9 +34,10 @@ def test_the_default_stack_describes_and_says_how_sure_it_is() -> None:
 def test_a_thing_is_looked_for_with_the_matching_head(
     monkeypatch: pytest.MonkeyPatch, fits: float, begins: str, is_unsure: bool
 ) -> None:
-    def fixed(_self: object, pairs: list[object]) -> Pieces[list[float]]:
+    def fixed(_self: object, images: list[object], texts: list[str]) -> Pieces[list[list[float]]]:
+        assert texts == ["a dog"]
         yield
-        return [fits] * len(pairs)
+        return [[fits]] * len(images)
 
     monkeypatch.setattr(jobs.Eye, "match", fixed)
     sight = finish(describe(loaded(), RED, question="Is there a dog?", language=None))
