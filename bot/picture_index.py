@@ -6,17 +6,19 @@ over those of one conversation, and no other is touched.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from bot.errors import StoreError
 from bot.types import Attachment, PictureShown
-from engine.errors import EngineError, NotAvailable
+from engine.errors import EngineBusy, EngineError, NotAvailable
 from engine.types import Image, SeeingEngine
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 NUM_AT_ONCE = 4
 MAX_WAITING = 64
@@ -96,8 +98,14 @@ class PictureIndex:
     async def _look_closely(self, pictures: Sequence[PictureShown], description: str) -> list[FoundPicture]:
         files = {shown.attachment.digest: await self._read(shown.attachment.digest) for shown in pictures}
         seen = [(shown, image) for shown in pictures if (image := files[shown.attachment.digest]) is not None]
-        matches = await self._engine.match(description, [image for _, image in seen]) if seen else ()
-        found = [FoundPicture(shown, image.data, match) for (shown, image), match in zip(seen, matches, strict=True)]
+        matches = await _of_each([image for _, image in seen], lambda images: self._engine.match(description, images))
+        if seen and not matches:
+            raise EngineError("the engine could look at none of the pictures that may fit")
+        found = [
+            FoundPicture(shown, image.data, matches[image.digest])
+            for shown, image in seen
+            if math.isfinite(matches.get(image.digest, math.nan))
+        ]
         return sorted(found, key=lambda one: -one.match)
 
     async def _look_at(self, digests: Sequence[str], *, space: str) -> dict[str, tuple[float, ...]]:
@@ -106,9 +114,12 @@ class PictureIndex:
         missing = [digest for digest in dict.fromkeys(digests) if digest not in known]
         for start in range(0, len(missing), NUM_AT_ONCE):
             read = [await self._read(digest) for digest in missing[start : start + NUM_AT_ONCE]]
-            images = [image for image in read if image is not None]
-            made = await self._engine.embed_images(images)
-            new = {image.digest: one.values for image, one in zip(images, made, strict=True) if one.space == space}
+            made = await _of_each([image for image in read if image is not None], self._engine.embed_images)
+            new = {
+                digest: one.values
+                for digest, one in made.items()
+                if one.space == space and all(map(math.isfinite, one.values))
+            }
             await self._embeddings.put(new, space=space)
             known |= new
         return known
@@ -136,6 +147,25 @@ class PictureIndex:
             # The boundary of a task that nobody waits for.
             self._waiting.clear()
             logger.error("pictures could not be looked at in advance", exc_info=error)
+
+
+async def _of_each(images: Sequence[Image], look: Callable[[Sequence[Image]], Awaitable[Sequence[T]]]) -> dict[str, T]:
+    """What `look` makes of each picture, by digest. One that the engine fails on is left out, not the others with it.
+
+    Raises `NotAvailable` and `EngineBusy`.
+    """
+    if not images:
+        return {}
+    try:
+        return dict(zip((image.digest for image in images), await look(images), strict=True))
+    except (NotAvailable, EngineBusy):
+        raise
+    except EngineError as error:
+        if len(images) == 1:
+            logger.warning("a picture is left out of the search: %s", error)
+            return {}
+    alone = [await _of_each([image], look) for image in images]
+    return {digest: one for made in alone for digest, one in made.items()}
 
 
 def _dot(one: Sequence[float], other: Sequence[float]) -> float:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -24,7 +25,7 @@ from bot.seeing import (
 )
 from bot.types import Author, ChatKind, IncomingFile, IncomingMessage, RepliedMessage, Room
 from engine.errors import DeviceError, EngineBusy, EngineError, NotAvailable
-from engine.types import Explanation
+from engine.types import Embedding, Explanation, Image
 from tests.fakes.adapter import ANN, BOT, FakeChannel, a_file
 from tests.fakes.personas import MemoryLibrary, a_persona
 from tests.fakes.seeing import COLOURS, ColourEngine, a_picture, colour_of
@@ -253,6 +254,44 @@ async def test_a_picture_whose_file_is_gone_is_left_out(studio: Studio) -> None:
     del studio.files.files[gone]
     assert (await studio.use("find", words="red")).pictures == ()
     assert len((await studio.use("find", words="blue")).pictures) == 1
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_a_picture_that_the_engine_fails_on_spoils_no_search(studio: Studio, is_known: bool) -> None:
+    """One crafted picture must not end /find for everybody in its conversation."""
+    if not is_known:
+        studio.engine.poisonous = "red"
+    await studio.say("look", "red", "blue")
+    await studio.indexed()
+    studio.engine.poisonous = "red"
+    assert [colour_of(one.data) for one in (await studio.use("find", words="blue")).pictures] == ["blue"]
+    assert (await studio.use("find", words="red")).pictures == ()
+
+
+async def test_pictures_that_the_engine_fails_on_are_not_said_not_to_fit(studio: Studio) -> None:
+    await studio.say("look", "red")
+    await studio.indexed()
+    studio.engine.poisonous = "red"
+    with pytest.raises(BotError, match=NOT_SEEN):
+        await studio.use("find", words="red")
+
+
+async def test_what_is_no_number_is_neither_kept_nor_shown(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_numbers(images: Sequence[Image]) -> tuple[Embedding, ...]:
+        return tuple(Embedding(studio.engine.weights, (math.nan,) * len(COLOURS)) for _ in images)
+
+    async def no_match(_text: str, images: Sequence[Image]) -> tuple[float, ...]:
+        return (math.nan,) * len(images)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(studio.engine, "embed_images", no_numbers)
+        await studio.say("look", "red")
+        await studio.indexed()
+        assert studio.embeddings.known == {}
+        assert (await studio.use("find", words="red")).pictures == ()
+    assert len((await studio.use("find", words="red")).pictures) == 1
+    monkeypatch.setattr(studio.engine, "match", no_match)
+    assert (await studio.use("find", words="red")).pictures == ()
 
 
 async def test_reset_forgets_pictures(studio: Studio) -> None:

@@ -41,10 +41,12 @@ def colour_of(data: bytes) -> str:
 
 @dataclass
 class ColourEngine(ScriptedEngine):
-    """A `SeeingEngine` that also answers. `failure` makes every look fail; `looked_at` are the pictures embedded."""
+    """A `SeeingEngine` that also answers. `failure` makes every look fail, `poisonous` those at that colour;
+    `looked_at` are the pictures embedded."""
 
     weights: str = "colours-1"
     failure: EngineError | None = None
+    poisonous: str | None = None
     looked_at: list[str] = field(default_factory=list)
     asked: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     translated: list[tuple[str, str, tuple[str, ...]]] = field(default_factory=list)
@@ -63,6 +65,7 @@ class ColourEngine(ScriptedEngine):
 
     async def embed_images(self, images: Sequence[Image]) -> tuple[Embedding, ...]:
         self._fail()
+        self._choke(images)
         self.looked_at += [colour_of(image.data) for image in images]
         return tuple(self._embedding(colour_of(image.data)) for image in images)
 
@@ -72,6 +75,7 @@ class ColourEngine(ScriptedEngine):
 
     async def match(self, text: str, images: Sequence[Image]) -> tuple[float, ...]:
         self._fail()
+        self._choke(images)
         return tuple(0.95 if colour_of(image.data) in text else 0.05 for image in images)
 
     async def translate(self, text: str, *, language: str, images: tuple[Image, ...] = ()) -> Translation:
@@ -102,3 +106,7 @@ class ColourEngine(ScriptedEngine):
     def _fail(self) -> None:
         if self.failure is not None:
             raise self.failure
+
+    def _choke(self, images: Sequence[Image]) -> None:
+        if self.poisonous in [colour_of(image.data) for image in images]:
+            raise EngineError("the engine failed on this")
