@@ -148,5 +148,7 @@ class Steering(nn.Module):
     def forward(self, states: Tensor, streams: Mapping[str, Stream]) -> Tensor:
         """`states: (b, k, d)`, streams `(b, n_s, d)` → `(b, d_lm)`."""
         parts = [states.mean(dim=1), *(streams[name].mean() for name in STREAMS)]
-        steering: Tensor = self.output(self.norm(torch.cat(parts, dim=-1)))
+        # Scaled, so that one step of the optimiser, which moves every weight alike, moves the sum but a little.
+        found = self.norm(torch.cat(parts, dim=-1)) / self.norm.normalized_shape[0] ** 0.5
+        steering: Tensor = self.output(found)
         return steering
