@@ -1,5 +1,6 @@
 """Finds trained fusion weights for a decoder and puts the pipeline together."""
 
+import logging
 from pathlib import Path
 
 from engine.config import EngineConfig
@@ -7,11 +8,14 @@ from engine.decoder.language_model import LanguageModel
 from engine.encoders.image import ImageEncoder
 from engine.encoders.text import TextEncoder
 from engine.errors import ConfigurationError
+from engine.fusion.config import FusionConfig
 from engine.fusion.kinds import KINDS
 from engine.fusion.pipeline import FusionPipeline
 from engine.fusion.types import TurnFuser
 from engine.fusion.weights import bind, read_fusion, shipped_folder
 from engine.models.store import ModelStore
+
+logger = logging.getLogger(__name__)
 
 SWITCHED_OFF = "none"
 
@@ -23,7 +27,16 @@ def load(config: EngineConfig, *, models: ModelStore, language_model: LanguageMo
     if config.fusion not in KINDS:
         raise ConfigurationError(f"engine.fusion is {config.fusion!r}; known are {', '.join((*KINDS, SWITCHED_OFF))}")
     folder = config.fusion_weights or shipped_folder(language_model.name)
-    return None if folder is None else _load(folder, kind=config.fusion, models=models, language_model=language_model)
+    if folder is None:
+        return None
+    if config.fusion_weights is None and FusionConfig.load(folder).adapter != language_model.adapter:
+        logger.warning(
+            "pictures go unseen: the shipped fusion weights were trained with the shipped adapter of the decoder. Set "
+            "engine.fusion_weights to some that were trained with yours (docs/training.md), or leave "
+            "engine.decoder_adapter out"
+        )
+        return None
+    return _load(folder, kind=config.fusion, models=models, language_model=language_model)
 
 
 def _load(folder: Path, *, kind: str, models: ModelStore, language_model: LanguageModel) -> TurnFuser:
@@ -37,6 +50,12 @@ def _load(folder: Path, *, kind: str, models: ModelStore, language_model: Langua
         raise ConfigurationError(
             f"the fusion weights in {folder} are of kind {saved.config.kind}, and engine.fusion is {kind}; "
             f'set engine.fusion = "{saved.config.kind}", or train some of kind {kind} (docs/training.md)'
+        )
+    if saved.config.adapter != language_model.adapter:
+        raise ConfigurationError(
+            f"the fusion weights in {folder} read {language_model.name} with {_in_words(saved.config.adapter)}, and it "
+            f"runs with {_in_words(language_model.adapter)}; set engine.decoder_adapter to the one that they were "
+            "trained with, or train some with this one (docs/training.md)"
         )
     device = language_model.device
 
@@ -60,3 +79,7 @@ def _load(folder: Path, *, kind: str, models: ModelStore, language_model: Langua
         class_names=saved.class_names,
         tokenize=tokenize,
     )
+
+
+def _in_words(adapter: str) -> str:
+    return f"the adapter {adapter}" if adapter else "no adapter"

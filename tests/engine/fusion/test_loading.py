@@ -73,3 +73,26 @@ def test_named_weights_for_another_decoder_are_refused(tmp_path: Path, store: Fa
     save_fusion(tiny_fusion(decoder="someone/else"), NAMES, tmp_path)
     with pytest.raises(ConfigurationError, match="trained for someone/else"):
         load_fuser(config_of(tmp_path, fusion_weights=tmp_path), models=store, language_model=tiny_language_model())
+
+
+@pytest.mark.parametrize(("trained_with", "runs_with"), [("", "ab12"), ("ab12", ""), ("ab12", "cd34")])
+def test_named_weights_that_read_the_decoder_with_another_adapter_are_refused(
+    tmp_path: Path, store: FakeStore, trained_with: str, runs_with: str
+) -> None:
+    save_fusion(tiny_fusion(adapter=trained_with), NAMES, tmp_path)
+    decoder = tiny_language_model()
+    decoder.adapter = runs_with
+    with pytest.raises(ConfigurationError, match=f"{trained_with or 'no adapter'}.* {runs_with or 'no adapter'};"):
+        load_fuser(config_of(tmp_path, fusion_weights=tmp_path), models=store, language_model=decoder)
+
+
+def test_shipped_weights_stay_away_from_a_decoder_with_another_adapter_and_say_so(
+    tmp_path: Path, store: FakeStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(weights_module, "SHIPPED", tmp_path)
+    save_fusion(tiny_fusion(adapter="ab12"), NAMES, tmp_path / "tiny")
+    decoder = tiny_language_model()
+    assert load_fuser(config_of(tmp_path), models=store, language_model=decoder) is None
+    assert "engine.fusion_weights" in caplog.text
+    decoder.adapter = "ab12"
+    assert load_fuser(config_of(tmp_path), models=store, language_model=decoder) is not None
