@@ -265,7 +265,7 @@ class ChatService:
     async def _greet(self, accepted: _Accepted, channel: ReplyChannel) -> None:
         text = _greeting(accepted.persona, accepted.message.author.display_name)
         message_ids = await send_text(channel, text, reply_to=accepted.reply_to, pacing=self._options.pacing)
-        await self._remember(accepted.key, text, message_ids)
+        await self._remember(accepted.key, text, message_ids, origin=_unasked(accepted.persona))
 
     async def _remember(
         self, key: ConversationKey, text: str, message_ids: tuple[str, ...], *, origin: ReplyOrigin | None = None
@@ -451,8 +451,9 @@ class ChatService:
             key = await self._key(room)
             if await self._conversations.recent(key, max_turns=1):
                 return None
-            text = _greeting(self._library.get(key.persona_id), user_name)
-            await self._remember(key, text, ())
+            persona = self._library.get(key.persona_id)
+            text = _greeting(persona, user_name)
+            await self._remember(key, text, (), origin=_unasked(persona))
             return text
 
     async def start_over(self, room: Room) -> None:
@@ -504,12 +505,17 @@ class ChatService:
 
 def _question_of(reply: StoredTurn, origin: ReplyOrigin | None, turns: Sequence[StoredTurn]) -> StoredTurn:
     """The turn that `reply` answers. Of replies that are older than their notes it is the last one before."""
-    asked_id = origin.asked_turn_id if origin is not None else None
     before = [turn for turn in turns if turn.role is Role.USER and turn.id < reply.id]
-    question = next((turn for turn in before if turn.id == asked_id), before[-1] if before else None)
-    if question is None:
+    if origin is not None:
+        before = [turn for turn in before if turn.id == origin.asked_turn_id]
+    if not before:
         raise CommandError(NOT_AN_ANSWER)
-    return question
+    return before[-1]
+
+
+def _unasked(persona: Persona) -> ReplyOrigin:
+    """The origin of what `persona` says by itself."""
+    return ReplyOrigin(None, persona.digest())
 
 
 def _greeting(persona: Persona, user_name: str | None) -> str:

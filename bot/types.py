@@ -95,7 +95,8 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class ReplyOrigin:
-    """What a reply was made from: the turn that it answers, `None` once that is gone, and the persona as it was."""
+    """What a reply was made from: the turn that it answers, `None` for a greeting or once that turn is gone, and the
+    persona as it was."""
 
     asked_turn_id: int | None
     persona_digest: str

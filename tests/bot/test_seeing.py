@@ -500,6 +500,13 @@ async def test_what_is_no_answer_cannot_be_explained(studio: Studio) -> None:
     assert "answer of mine" in NOT_MY_REPLY
 
 
+async def test_a_greeting_is_no_answer_to_what_was_said_before_it(studio: Studio) -> None:
+    await studio.say("look", "red")
+    await studio.say("")
+    with pytest.raises(CommandError, match=NOT_AN_ANSWER):
+        await studio.use("why")
+
+
 async def test_a_broken_store_is_for_the_log(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     async def full(*_args: object, **_kwargs: object) -> object:
         raise StoreError("/home/admin/var is full")
