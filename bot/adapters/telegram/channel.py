@@ -104,7 +104,8 @@ class TelegramChannel:
             try:
                 return await self._client.send_photo(self._chat_id, data, **common)
             except BadRequest as error:
-                if "photo" not in error.message.lower():
+                # PHOTO_INVALID_DIMENSIONS, IMAGE_PROCESS_FAILED, "file is too big for a photo"
+                if not any(word in error.message.lower() for word in ("photo", "image")):
                     raise
                 return await self._client.send_document(self._chat_id, data, **common)
 

@@ -346,10 +346,11 @@ async def test_a_groups_caption_for_another_bot_is_left_alone(fake: FakeTelegram
     assert len(fake.sent) == 2
 
 
-async def test_what_is_no_photo_for_telegram_goes_as_a_file(fake: FakeTelegram) -> None:
+@pytest.mark.parametrize("reason", ["PHOTO_INVALID_DIMENSIONS", "IMAGE_PROCESS_FAILED"])
+async def test_what_is_no_photo_for_telegram_goes_as_a_file(fake: FakeTelegram, reason: str) -> None:
     ada = fake.add_user("Ada")
     chat = fake.private_chat(ada)
-    refusal = {"ok": False, "error_code": 400, "description": "Bad Request: PHOTO_INVALID_DIMENSIONS"}
+    refusal = {"ok": False, "error_code": 400, "description": f"Bad Request: {reason}"}
     fake.fail("sendPhoto", status=400, body=refusal)
     async with serving(fake, RecordingHandler(), commands=LOOK):
         fake.say(chat, ada, "/look")
