@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 30.0
 MAX_WAITING_JOBS = 16
+MAX_JOBS_AT_ONCE = 3
 
 T = TypeVar("T")
 
@@ -314,11 +315,20 @@ class EngineService:
                 loop.add(message)
 
     def _work(self, loop: Loop) -> None:
-        """A step for every reply, then a piece of the oldest job."""
+        """A step for every reply, then a piece of one job.
+
+        The oldest few take turns, so that a long translation does not hold up who only wants a picture described; not
+        all, for each that has begun holds memory.
+        """
         if loop.has_work:
             loop.step()
-        if self._jobs and self._jobs[0].advance(loop):
-            self._jobs.popleft()
+        if not self._jobs:
+            return
+        # It stays in sight until its piece is done: should the thread die over it, its caller is told too.
+        has_ended = self._jobs[0].advance(loop)
+        job = self._jobs.popleft()
+        if not has_ended:
+            self._jobs.insert(MAX_JOBS_AT_ONCE - 1, job)
 
     def _fail_jobs(self, error: EngineError) -> None:
         while self._jobs:

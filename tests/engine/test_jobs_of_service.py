@@ -105,6 +105,40 @@ async def test_a_failure_is_told_to_its_caller_alone(error: Exception, caplog: p
         assert "a bug" in caplog.text
 
 
+async def test_a_long_job_does_not_hold_up_short_ones() -> None:
+    async with running() as service:
+        long = asyncio.create_task(service._do(endless()))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            assert await asyncio.gather(*(service._do(counting(2, [], [])) for _ in range(5))) == [2] * 5
+        assert not long.done()
+        long.cancel()
+
+
+async def test_few_jobs_are_begun_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "MAX_JOBS_AT_ONCE", 2)
+    begun: list[int] = []
+
+    def numbered(number: int) -> Callable[[Any], Pieces[None]]:
+        def begin(_loop: Any) -> Pieces[None]:
+            begun.append(number)
+            while True:
+                yield
+
+        return begin
+
+    async with running() as service:
+        tasks = [asyncio.create_task(service._do(numbered(number))) for number in range(4)]
+        await asyncio.sleep(0.05)
+        assert begun == [0, 1]
+        tasks[0].cancel()
+        await asyncio.sleep(0.05)
+        assert begun == [0, 1, 2]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
 async def test_too_many_jobs_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_module, "MAX_WAITING_JOBS", 2)
     async with running() as service:
