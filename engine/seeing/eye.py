@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.encoders.text import TextEncoder
 from engine.encoders.types import ImageFeatures, SentenceFeatures
-from engine.errors import NotAvailable
+from engine.errors import DeviceError, NotAvailable
 from engine.fusion.model import FusionModel
 from engine.seeing.references import REFERENCES
 from engine.seeing.work import Pieces
@@ -106,7 +106,7 @@ class Eye:
             with torch.inference_mode():
                 scores.append(self.model.match_scores([image] * len(some), some).double().cpu())
             yield
-        return torch.cat(scores)
+        return _numbers(torch.cat(scores))
 
     def require_matching(self) -> None:
         """Raise `NotAvailable` where nothing can be matched."""
@@ -114,7 +114,7 @@ class Eye:
             raise NotAvailable(NO_MATCHING)
 
     def _embeddings(self, vectors: Tensor) -> tuple[Embedding, ...]:
-        return tuple(Embedding(self.space, tuple(values)) for values in vectors.float().tolist())
+        return tuple(Embedding(self.space, tuple(values)) for values in _numbers(vectors).float().tolist())
 
     def _digest(self) -> str:
         digest = hashlib.sha256(f"{self.model.config.image_encoder}/{self.model.config.text_encoder}".encode())
@@ -125,3 +125,10 @@ class Eye:
             digest.update(name.encode())
             digest.update(tensor.detach().float().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+
+def _numbers(values: Tensor) -> Tensor:
+    """`values`, checked: what is no number compares as neither more nor less, and would pass for a sure match."""
+    if not bool(values.isfinite().all()):
+        raise DeviceError("a picture and its words gave no numbers: the picture or the fusion weights are out of range")
+    return values

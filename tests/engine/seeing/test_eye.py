@@ -1,11 +1,12 @@
 """Embeddings know the weights that made them, and match probabilities are those of the matching head."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from engine.errors import NotAvailable
+from engine.errors import DeviceError, NotAvailable
 from engine.seeing.eye import EVEN_DEVIATION, MAX_PAIRS_AT_ONCE, STEEPNESS, Eye
 from engine.seeing.references import REFERENCES
 from engine.seeing.work import finish
@@ -49,6 +50,15 @@ def test_a_match_is_how_far_a_text_stands_out_among_the_usual_ones() -> None:
         expected = ((torch.cat(scores).double() - mean) / deviation - EVEN_DEVIATION) * STEEPNESS
         assert row == pytest.approx(expected.sigmoid().tolist(), abs=1e-3)
     assert len({match for row in matches for match in row}) == 6
+
+
+def test_what_gives_no_numbers_is_refused() -> None:
+    eye, image = an_eye(), an_image()
+    broken = replace(image, patches=torch.full_like(image.patches, math.nan))
+    with pytest.raises(DeviceError, match="no numbers"):
+        eye.embed_images([broken])
+    with pytest.raises(DeviceError, match="no numbers"):
+        finish(eye.match([broken], ["a dog"]))
 
 
 def test_matching_is_done_a_few_pairs_a_piece() -> None:
