@@ -6,20 +6,27 @@ in which it is asked. Knows neither platforms nor weights.
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import wraps
 from typing import Protocol
 
 from bot.chat import AskedReply
 from bot.commands import CommandCall, CommandReply, ReplyPicture
-from bot.errors import CommandError
+from bot.errors import CommandError, StoreError
 from bot.languages import language_named
 from bot.media import heatmap
 from bot.media.pictures import PictureLimits, PictureReader
 from bot.personas.prompt import speaker_label
 from bot.picture_index import FoundPicture
 from bot.types import Attachment, ChatKind, ConversationKey, IncomingFile, PictureShown, Room, StoredTurn
-from engine.persona import Persona
-from engine.types import Image, SeeingEngine, Sight, Translation
+from engine.persona import Identity, Persona
+from engine.types import Explanation, FacetShare, Image, SeeingEngine, Sight, Translation
+
+logger = logging.getLogger(__name__)
 
 NO_PICTURE = "There is no picture here yet. Show me one, then ask again."
 NO_PICTURE_THERE = "That message has no picture that I can look at."
@@ -39,12 +46,17 @@ NOT_TRANSLATED = (
     "A larger one does it better (docs/models.md)."
 )
 PERSONA_HAS_CHANGED = "The persona has been edited since, so this is about how it is now."
+BUSY = "I am still busy with what was asked here before. Please wait for that, then ask again."
 WHY_TITLE = "Why {name} said: {reply}"
 
 # How people begin: /translate into German …
 INTO = frozenset({"to", "into", "in"})
 # Italian, Norwegian, Hebrew, Hindi, Indonesian; before other words they are English.
 CODES_THAT_ARE_WORDS = frozenset({"it", "no", "he", "hi", "id"})
+# The engine's queue is short: what one room asks must not fill it.
+MAX_AT_WORK_IN_A_ROOM = 3
+# What `/persona show` tells. The rest is between the author and the model: lore is told when its keys come up.
+PUBLIC_KINDS = frozenset({"name", "summary", "look", "traits", *Identity.model_fields})
 MAX_PICTURES_SEARCHED = 300
 MAX_PICTURES_SHOWN = 3
 MAX_TURNS_SEARCHED = 50
@@ -96,6 +108,19 @@ class Chat(Protocol):
         """A reply with its request."""
 
 
+def _one_of_few(
+    command: Callable[["SeeingService", CommandCall], Awaitable[CommandReply]],
+) -> Callable[["SeeingService", CommandCall], Awaitable[CommandReply]]:
+    """`command`, refused where its room is busy with others."""
+
+    @wraps(command)
+    async def bounded(service: "SeeingService", call: CommandCall) -> CommandReply:
+        with service.at_work(call.room):
+            return await command(service, call)
+
+    return bounded
+
+
 class SeeingService:
     """Answers commands about pictures. Raises `BotError` and `EngineError`."""
 
@@ -115,9 +140,24 @@ class SeeingService:
         self._files = files
         self._index = index
         self._reader = PictureReader(picture_limits or PictureLimits())
+        self._num_at_work: Counter[Room] = Counter()
+
+    @contextmanager
+    def at_work(self, room: Room) -> Iterator[None]:
+        """One of the few places of `room`. Raises `CommandError` where all are taken."""
+        if self._num_at_work[room] >= MAX_AT_WORK_IN_A_ROOM:
+            raise CommandError(BUSY)
+        self._num_at_work[room] += 1
+        try:
+            yield
+        finally:
+            self._num_at_work[room] -= 1
+            if not self._num_at_work[room]:
+                del self._num_at_work[room]
 
     # --- what a picture shows
 
+    @_one_of_few
     async def describe(self, call: CommandCall) -> CommandReply:
         """What the picture shows that is meant, or the answer to a question about it."""
         image = await self._picture_meant(call)
@@ -154,6 +194,7 @@ class SeeingService:
 
     # --- which picture shows that
 
+    @_one_of_few
     async def find(self, call: CommandCall) -> CommandReply:
         """The pictures of this conversation that fit the words."""
         words = _cut(call.arguments.get("words", ""))
@@ -176,6 +217,7 @@ class SeeingService:
 
     # --- in another language
 
+    @_one_of_few
     async def translate(self, call: CommandCall) -> CommandReply:
         """A message in another language, with its picture as context."""
         language, text = _language_and_text(call.arguments)
@@ -184,9 +226,17 @@ class SeeingService:
         images: tuple[Image, ...] = ()
         if not text:
             text, attachments = await self._message_meant(call)
-            images = tuple([await self._stored(one) for one in attachments[:1]])
+            images = await self._context(attachments)
         made = await self._engine.translate(text, language=language, images=images)
         return CommandReply(_translation(made, text, language))
+
+    async def _context(self, attachments: Sequence[Attachment]) -> tuple[Image, ...]:
+        """A message's picture, if it is still there: its words can be translated without."""
+        try:
+            return tuple([await self._stored(one) for one in attachments[:1]])
+        except StoreError as error:
+            logger.warning("a message is translated without its picture: %s", error)
+            return ()
 
     async def _message_meant(self, call: CommandCall) -> tuple[str, tuple[Attachment, ...]]:
         """The text to translate: of the message replied to, or the last one with words; and its pictures."""
@@ -203,11 +253,12 @@ class SeeingService:
 
     # --- why
 
+    @_one_of_few
     async def why(self, call: CommandCall) -> CommandReply:
         """What a reply was made of, in words and as a picture."""
         message_id = call.reply_to.message_id if call.reply_to is not None else None
         asked = await self._chat.asked(call.room, call.kind, message_id=message_id)
-        explanation = await self._engine.explain(asked.request, asked.reply)
+        explanation = _for_everybody(await self._engine.explain(asked.request, asked.reply))
         notes = [PERSONA_HAS_CHANGED] if asked.has_persona_changed else []
         text = "\n\n".join([heatmap.describe(explanation), *notes])
         if not explanation.has_prefix:
@@ -225,6 +276,16 @@ class SeeingService:
 
     async def _persona(self, room: Room) -> Persona:
         return self._chat.find_persona(await self._chat.chosen(room))
+
+
+def _for_everybody(explanation: Explanation) -> Explanation:
+    """The explanation without the author's words that people are not shown: of those only the kind is named."""
+    shown = [one for one in explanation.facets if one.kind in PUBLIC_KINDS]
+    hidden: defaultdict[str, float] = defaultdict(float)
+    for one in explanation.facets:
+        if one.kind not in PUBLIC_KINDS:
+            hidden[one.kind] += one.share
+    return replace(explanation, facets=(*shown, *(FacetShare(kind, "", share) for kind, share in hidden.items())))
 
 
 def _language_and_text(arguments: Mapping[str, str]) -> tuple[str | None, str]:

@@ -145,7 +145,10 @@ def describe(explanation: Explanation) -> str:
     named = (
         ("took the picture for", [bar.name for bar in _concept_bars(explanation)]),
         ("words", [bar.name for bar in _word_bars(explanation)]),
-        ("persona", [f"{bar.name}: {_shortened(bar.text)}" for bar in _facet_bars(explanation)[:3]]),
+        (
+            "persona",
+            [": ".join(filter(None, (bar.name, _shortened(bar.text)))) for bar in _facet_bars(explanation)[:3]],
+        ),
     )
     lines += [f"{kind}: {_listed(names)}" for kind, names in named if names]
     text = "; ".join(lines)

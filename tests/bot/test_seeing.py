@@ -16,6 +16,8 @@ from bot.media import heatmap
 from bot.picture_index import NUM_LOOKED_AT_CLOSELY, PictureIndex
 from bot.replies import Pacing
 from bot.seeing import (
+    BUSY,
+    MAX_AT_WORK_IN_A_ROOM,
     NO_PICTURE,
     NO_PICTURE_THERE,
     NO_PICTURES,
@@ -25,7 +27,7 @@ from bot.seeing import (
 )
 from bot.types import Author, ChatKind, IncomingFile, IncomingMessage, RepliedMessage, Room
 from engine.errors import DeviceError, EngineBusy, EngineError, NotAvailable
-from engine.types import Embedding, Explanation, Image
+from engine.types import Embedding, Explanation, Image, Translation
 from tests.fakes.adapter import ANN, BOT, FakeChannel, a_file
 from tests.fakes.personas import MemoryLibrary, a_persona
 from tests.fakes.seeing import COLOURS, ColourEngine, a_picture, colour_of
@@ -498,6 +500,53 @@ async def test_what_is_no_answer_cannot_be_explained(studio: Studio) -> None:
         with pytest.raises(CommandError, match="answer of mine"):
             await studio.use("why", reply_to=a_message(message_id))
     assert "answer of mine" in NOT_MY_REPLY
+
+
+async def test_what_the_author_tells_nobody_is_named_by_its_kind_alone(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Explanation] = []
+    draw = heatmap.draw
+
+    def watched(explanation: Explanation, pictures: Sequence[bytes], *, title: str) -> bytes:
+        drawn.append(explanation)
+        return draw(explanation, pictures, title=title)
+
+    monkeypatch.setattr(heatmap, "draw", watched)
+    await studio.say("look", "red")
+    reply = await studio.use("why")
+    assert "butler" not in reply.text + reply.pictures[0].alt
+    assert "persona: lore, traits: I am bold, pronouns" in reply.text
+    assert [(one.kind, one.text) for one in drawn[0].facets][-1] == ("lore", "")
+    assert drawn[0].facets[-1].share == pytest.approx(0.5)
+
+
+async def test_one_room_does_not_take_all_the_engines_time(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = asyncio.Event()
+
+    async def slowly(*_args: object, **_kwargs: object) -> Translation:
+        await release.wait()
+        return Translation("done", is_unsure=False)
+
+    monkeypatch.setattr(studio.engine, "translate", slowly)
+    running = [asyncio.create_task(studio.use("translate", text="a")) for _ in range(MAX_AT_WORK_IN_A_ROOM)]
+    await asyncio.sleep(0)
+    with pytest.raises(CommandError, match=BUSY):
+        await studio.use("translate", text="one more")
+    elsewhere = asyncio.create_task(studio.use("translate", room=OTHER_ROOM, text="a"))
+    running.pop().cancel()
+    await asyncio.sleep(0)
+    again = asyncio.create_task(studio.use("translate", text="in its place"))
+    await asyncio.sleep(0)
+    release.set()
+    assert {reply.text for reply in await asyncio.gather(elsewhere, again, *running)} == {"done"}
+
+
+async def test_a_message_is_translated_without_a_picture_that_is_gone(studio: Studio) -> None:
+    shown = await studio.say("Was ist das?", "green")
+    studio.files.files.clear()
+    await studio.use("translate", language="en", reply_to=a_message(shown, "Was ist das?"))
+    assert studio.engine.translated == [("Was ist das?", "English", ())]
 
 
 async def test_a_greeting_is_no_answer_to_what_was_said_before_it(studio: Studio) -> None:

@@ -93,7 +93,12 @@ class ColourEngine(ScriptedEngine):
             ),
             concepts=(TokenShare("colour", 1.0),) if num_pictures else (),
             words=(TokenShare("what", 1.0),),
-            facets=(FacetShare("traits", "I am bold.", 1.0),),
+            facets=(
+                FacetShare("traits", "I am bold.", 0.4),
+                FacetShare("lore", "The butler did it.", 0.3),
+                FacetShare("lore", "The cook helped.", 0.2),
+                FacetShare("pronouns", "My pronouns are she/her.", 0.1),
+            ),
             stream_shares=StreamShares(0.5, 0.3, 0.2),
             method="By the rules of the test.",
             has_prefix=bool(num_pictures),
