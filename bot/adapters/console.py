@@ -112,10 +112,13 @@ class ConsoleChannel:
         self._shown[message_id] = text
 
     def _print(self, text: str) -> None:
-        # Escape sequences of a model or of a file must not reach the terminal.
-        printable = "".join(char for char in text if char in KEPT_CONTROLS or not _is_control(char))
-        if printable:
+        if printable := _printable(text):
             self._write(printable)
+
+
+def _printable(text: str) -> str:
+    """`text` without escape sequences: those of a model, a persona or a file must not reach the terminal."""
+    return "".join(char for char in text if char in KEPT_CONTROLS or not _is_control(char))
 
 
 def _is_control(char: str) -> bool:
@@ -134,7 +137,7 @@ async def ask_once(
 def show_reasons(console: Console, reasons: Reasons) -> None:
     """Print bars for what mattered, the rest in words, and where the picture is."""
     explanation = reasons.explanation
-    console.print(reasons.text, style="dim", markup=False, highlight=False)
+    console.print(_printable(reasons.text), style="dim", markup=False, highlight=False)
     streams = explanation.stream_shares
     bars = [
         ("", [("picture", streams.image), ("words", streams.text), ("persona", streams.persona)]),
@@ -157,7 +160,9 @@ def _print_bars(console: Console, title: str, shares: Sequence[tuple[str, float]
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(max_width=MAX_BAR_NAME_LENGTH, no_wrap=True, overflow="ellipsis")
     for name, share in highest:
-        table.add_row(escape(name), Bar(highest[0][1], 0, share, width=BAR_WIDTH, color="cyan"), f"{share:.0%}")
+        table.add_row(
+            escape(_printable(name)), Bar(highest[0][1], 0, share, width=BAR_WIDTH, color="cyan"), f"{share:.0%}"
+        )
     if title:
         console.print(title, style="bold")
     console.print(table)
@@ -377,7 +382,7 @@ class ConsoleAdapter:
             self._console.print("\n")
 
     def _say(self, text: str) -> None:
-        self._console.print(text, style="cyan", markup=False, highlight=False)
+        self._console.print(_printable(text), style="cyan", markup=False, highlight=False)
 
 
 class Waiting:

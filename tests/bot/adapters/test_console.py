@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -349,6 +350,23 @@ def test_bars_are_longer_for_what_mattered_more() -> None:
     assert 9 <= lengths["[sofa]"] <= 11
     assert not any("lynx" in line for line in lines)
     assert max(map(len, lines)) <= 100
+
+
+def test_no_escape_sequence_of_a_persona_reaches_the_terminal() -> None:
+    facets = (FacetShare("traits", "I am \x1b[2Jbold.", 1.0),)
+    shown = printed(Reasons(replace(EXPLANATION, facets=facets), "persona: \x1b]0;owned\x07"))
+    assert "bold" in shown
+    assert not {"\x1b", "\x07"} & set(shown)
+
+
+async def test_no_escape_sequence_of_a_command_reaches_the_terminal() -> None:
+    async def translate(_call: CommandCall) -> CommandReply:
+        return CommandReply("Guten \x1b[2JTag.")
+
+    commands = CommandTable((Command(("translate",), "Say it otherwise", translate),))
+    shown = await converse(RehearsalChat(), ["/translate"], commands=commands)
+    assert "Guten [2JTag." in shown
+    assert "\x1b" not in shown
 
 
 def test_a_reply_without_a_prefix_has_no_bars() -> None:
