@@ -221,18 +221,30 @@ async def _show(
 ) -> None:
     silent = discord.AllowedMentions.none()
     is_deferred = is_first and interaction.response.is_done()
-    if is_first and not is_deferred:
-        await interaction.response.send_message(
-            text, view=view, files=files, ephemeral=is_private, allowed_mentions=silent
-        )
-        return
-    if is_deferred and is_private:
-        await interaction.edit_original_response(content=text, view=view, attachments=files, allowed_mentions=silent)
-        return
-    if is_deferred:
+    if is_deferred and not is_private:
         # "Thinking…" was for one person; what everyone may see needs a message of its own.
         await interaction.delete_original_response()
-    await interaction.followup.send(text, view=view, files=files, ephemeral=is_private, allowed_mentions=silent)
+
+    async def send(files: Sequence[discord.File]) -> None:
+        if is_first and not is_deferred:
+            await interaction.response.send_message(
+                text, view=view, files=files, ephemeral=is_private, allowed_mentions=silent
+            )
+        elif is_deferred and is_private:
+            await interaction.edit_original_response(
+                content=text, view=view, attachments=files, allowed_mentions=silent
+            )
+        else:
+            await interaction.followup.send(text, view=view, files=files, ephemeral=is_private, allowed_mentions=silent)
+
+    try:
+        await send(files)
+    except discord.HTTPException as error:
+        # Too large for this server, or pictures are not allowed in this channel: the words still are.
+        if not files or error.status not in (400, 403, 413):
+            raise
+        logger.warning("Discord refused the pictures of an answer: %s", describe(error))
+        await send([])
 
 
 def _file(picture: ReplyPicture) -> discord.File:

@@ -273,6 +273,10 @@ class Rest:
             return await request.json(), []
         form = await request.post()
         files = [value for value in form.values() if isinstance(value, web.FileField)]
+        if any(file.file.seek(0, 2) > self._fake.max_upload_bytes for file in files):
+            raise ApiError(413, 40005, "Request entity too large")
+        for file in files:
+            file.file.seek(0)
         attachments = [self._fake.attach(channel, file.filename, file.content_type, file.file.read()) for file in files]
         return json.loads(str(form["payload_json"])), attachments
 

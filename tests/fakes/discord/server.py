@@ -49,6 +49,7 @@ class FakeDiscord:
         self.interactions: list[Interaction] = []
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
+        self.max_upload_bytes = 10 * 2**20
         self.gateway_url = ""
         self._origin = ""
         self._change = asyncio.Event()

@@ -106,6 +106,30 @@ async def test_slow_command_brings_its_picture_to_whom_it_is_for(
     assert (attachment["filename"], attachment["description"]) == ("why.png", "warm")
 
 
+@pytest.mark.parametrize("is_slow", [True, False])
+@pytest.mark.parametrize("is_private", [True, False])
+async def test_refused_pictures_do_not_take_the_words_along(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, is_private: bool, is_slow: bool
+) -> None:
+    monkeypatch.setattr("bot.adapters.discord.commands.PROMPT_ANSWER_S", 0.05 if is_slow else 2.0)
+    release = asyncio.Event()
+
+    async def huge() -> CommandReply:
+        await release.wait()
+        return CommandReply("Look.", is_private=is_private, pictures=(ReplyPicture("why.png", b"x" * 101),))
+
+    stage.commands.run_reset = huge
+    stage.discord.max_upload_bytes = 100
+    await wait_for_commands(stage)
+    used = stage.discord.use_command(place(stage), stage.discord.add_user("ada"), "reset")
+    if is_slow:
+        await stage.discord.wait_for(lambda: used.is_deferred)
+    release.set()
+    await stage.discord.wait_for(lambda: used.messages)
+    [message] = used.messages
+    assert (message.content, used.pictures, message.is_ephemeral) == ("Look.", (), is_private)
+
+
 async def test_suggestions(stage: Stage) -> None:
     await wait_for_commands(stage)
     channel, ada = place(stage), stage.discord.add_user("ada")
