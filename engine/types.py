@@ -199,7 +199,8 @@ class Translation:
 
 class SeeingEngine(Protocol):
     """What can be asked of an engine beside replies. All of it raises `EngineError`: `NotAvailable` where these weights
-    cannot do it. Cancelling the task stops the work within a step; running replies go on beside it."""
+    cannot do it. Cancelling the task stops the work within a step; running replies go on beside it. Only
+    `explain` is a single step, for which replies wait."""
 
     async def describe(self, image: Image, *, question: str | None = None, language: str | None = None) -> Sight:
         """What `image` shows, or the answer to `question` about it. `language` is a language's English name."""
