@@ -116,14 +116,14 @@ class LanguageModel:
         _require_memory(checkpoint, device, dtype)
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-        with _clear_errors(checkpoint):
+        with clear_errors(checkpoint.name):
             model_config = AutoConfig.from_pretrained(checkpoint.folder, **OWN_CODE_AND_FILES_ONLY)
-            is_vision = _is_vision(model_config)
-            model = _load_model(checkpoint.folder, dtype, is_vision=is_vision)
+            is_vision = sees_by_itself(model_config)
+            model = load_model(checkpoint.folder, dtype, is_vision=is_vision)
             if adapter is not None:
                 merge_adapter(model, adapter, decoder=checkpoint.name)
             processor = _load_processor(checkpoint.folder) if is_vision else None
-            tokenizer = processor.tokenizer if processor is not None else _load_tokenizer(checkpoint.folder)
+            tokenizer = processor.tokenizer if processor is not None else load_tokenizer(checkpoint.folder)
             return cls(
                 model.to(device=device),  # type: ignore[call-arg]
                 tokenizer,
@@ -276,9 +276,8 @@ def _own_rope_deltas(model: PreTrainedModel, state: DecoderState) -> Iterator[No
 
 
 @contextmanager
-def _clear_errors(checkpoint: Checkpoint) -> Iterator[None]:
-    """What goes wrong inside transformers while loading, as an error that says what to do."""
-    name = checkpoint.name
+def clear_errors(name: str) -> Iterator[None]:
+    """What goes wrong inside transformers while loading the model `name`, as an error that says what to do."""
     try:
         yield
     except EngineError:
@@ -306,10 +305,11 @@ def _clear_errors(checkpoint: Checkpoint) -> Iterator[None]:
         raise
 
 
-def _load_model(folder: Path, dtype: torch.dtype, *, is_vision: bool) -> PreTrainedModel:
+def load_model(folder: Path, dtype: torch.dtype, *, is_vision: bool, **settings: object) -> PreTrainedModel:
+    """The checkpoint in `folder`, whole. `settings` are the library's, as `attn_implementation`."""
     auto_class = AutoModelForImageTextToText if is_vision else AutoModelForCausalLM
     loaded: Any = auto_class.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **OWN_CODE_AND_FILES_ONLY
+        folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **OWN_CODE_AND_FILES_ONLY, **settings
     )
     model: PreTrainedModel
     model, found = loaded
@@ -322,7 +322,8 @@ def _load_model(folder: Path, dtype: torch.dtype, *, is_vision: bool) -> PreTrai
     return model
 
 
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in `folder`. Raises `WeightsError` where it cannot be read."""
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, **OWN_CODE_AND_FILES_ONLY)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -344,7 +345,8 @@ def _load_processor(folder: Path) -> Any:  # noqa: ANN401 - what a processor has
         raise ImportError("torchvision (for its pictures): install the build that fits your torch") from error
 
 
-def _is_vision(config: PreTrainedConfig) -> bool:
+def sees_by_itself(config: PreTrainedConfig) -> bool:
+    """Whether it is a vision-language model's."""
     return type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and getattr(config, "vision_config", None) is not None
 
 

@@ -16,10 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import AutoConfig, DynamicCache
 
 from engine.decoder.adapter import merge_adapter
+from engine.decoder.language_model import (
+    OWN_CODE_AND_FILES_ONLY,
+    clear_errors,
+    load_model,
+    load_tokenizer,
+    sees_by_itself,
+)
 from engine.decoder.prompt import PromptWriter
+from engine.errors import ConfigurationError
 from engine.fusion.model import FusedBatch
 from engine.types import Turn
 
@@ -64,7 +72,7 @@ class FrozenDecoder:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.prompts = PromptWriter(tokenizer, name=name)
-        self.end_of_reply: str = tokenizer.eos_token
+        self.end_of_reply: str = tokenizer.eos_token or ""
         self._heads: OrderedDict[tuple[int, ...], Head] = OrderedDict()
         self.device: torch.device = model.device
         for module in self.model.modules():
@@ -75,14 +83,19 @@ class FrozenDecoder:
     def load(
         cls, folder: Path, *, name: str, dtype: torch.dtype, device: str, adapter: Path | None = None
     ) -> "FrozenDecoder":
-        """The checkpoint in `folder`, with the low-rank adapter in the folder `adapter` merged into it."""
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation="eager", local_files_only=True
-        )
-        if adapter is not None:
-            merge_adapter(model, adapter, decoder=name)
-        return cls(model.to(device), tokenizer, name=name)
+        """The checkpoint in `folder`, with the low-rank adapter in the folder `adapter` merged into it. Raises
+        `EngineError` with a remedy, also for a model that sees pictures by itself: it takes no prefix."""
+        with clear_errors(name):
+            if sees_by_itself(AutoConfig.from_pretrained(folder, **OWN_CODE_AND_FILES_ONLY)):
+                raise ConfigurationError(
+                    f"{name} sees pictures by itself and is not trained here; let the option decoder name a causal "
+                    "language model"
+                )
+            tokenizer: Any = load_tokenizer(folder)
+            model: Any = load_model(folder, dtype, is_vision=False, attn_implementation="eager")
+            if adapter is not None:
+                merge_adapter(model, adapter, decoder=name)
+            return cls(model.to(device), tokenizer, name=name)
 
     @property
     def embeddings(self) -> Tensor:

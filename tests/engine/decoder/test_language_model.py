@@ -168,7 +168,7 @@ def test_a_name_that_means_nothing_is_refused(tmp_path: Path, name: str) -> None
 def test_memory_that_runs_out_while_loading_is_not_taken_for_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_load_model", lambda *_, **__: torch.empty(1 << 50))
+    monkeypatch.setattr(module, "load_model", lambda *_, **__: torch.empty(1 << 50))
     with pytest.raises(DeviceError, match="smaller model"):
         load(save_tiny(tmp_path / "model"), tmp_path)
 
@@ -184,7 +184,7 @@ def test_a_repository_out_of_reach_says_what_to_do(tmp_path: Path, monkeypatch: 
 def test_a_model_that_does_not_fit_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_tiny(tmp_path / "model")
     monkeypatch.setattr(module, "free_bytes", lambda device: 50_000)
-    monkeypatch.setattr(module, "_load_model", lambda *_, **__: pytest.fail("it was loaded"))
+    monkeypatch.setattr(module, "load_model", lambda *_, **__: pytest.fail("it was loaded"))
     with pytest.raises(DeviceError, match="smaller model"):
         load(folder, tmp_path)
 

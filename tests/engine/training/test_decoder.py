@@ -1,12 +1,17 @@
 """The fast path of training (kept heads, padding, rows flattened) against one plain pass a sequence."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
+from transformers import CLIPVisionConfig, LlavaConfig
 
+from engine.errors import ConfigurationError, WeightsError
 from engine.training.decoder import FrozenDecoder
 from engine.types import Role, Turn
-from tests.engine.tiny import tiny_llama, tiny_tokenizer
+from tests.engine.tiny import save_tiny, tiny_llama, tiny_tokenizer
 
 SHORT = ("Be kind.", (Turn(Role.USER, "Look!"),), "A dog!")
 LONG = (
@@ -78,3 +83,32 @@ def test_heads_are_kept_and_the_oldest_forgotten(decoder: FrozenDecoder, monkeyp
     monkeypatch.setattr("engine.training.decoder.MAX_KEPT_HEAD_TOKENS", 10)
     decoder.example(*LONG[:2], reply="c")
     assert decoder.example(*SHORT[:2], reply="b").head is not first
+
+
+def test_a_decoder_that_sees_by_itself_is_refused(tmp_path: Path) -> None:
+    vision = CLIPVisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    LlavaConfig(vision_config=vision, text_config=tiny_llama().config).save_pretrained(tmp_path)
+    with pytest.raises(ConfigurationError, match="sees pictures by itself"):
+        FrozenDecoder.load(tmp_path, name="llava", dtype=torch.float32, device="cpu")
+
+
+def test_code_of_a_decoders_folder_is_never_run_nor_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(*_: object) -> str:
+        pytest.fail("somebody was asked on the terminal")
+
+    monkeypatch.setattr("builtins.input", ask)
+    (tmp_path / "config.json").write_text('{"model_type": "odd", "auto_map": {"AutoConfig": "odd.OddConfig"}}')
+    (tmp_path / "odd.py").write_text("raise SystemExit\n")
+    with pytest.raises(ConfigurationError, match="without code of its own"):
+        FrozenDecoder.load(tmp_path, name="odd", dtype=torch.float32, device="cpu")
+
+
+def test_a_decoder_that_lacks_weights_is_refused(tmp_path: Path) -> None:
+    weights = load_file(save_tiny(tmp_path) / "model.safetensors")
+    save_file(
+        {name: tensor for name, tensor in weights.items() if "q_proj" not in name}, tmp_path / "model.safetensors"
+    )
+    with pytest.raises(WeightsError, match="lacks 2 of the model's weights"):
+        FrozenDecoder.load(tmp_path, name="tiny", dtype=torch.float32, device="cpu")
