@@ -7,6 +7,7 @@ learnt.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -95,15 +96,29 @@ class RunFolder:
         """What is known of the machine that the run was started on."""
         return _read_json(self.path / ENVIRONMENT)
 
+    def require_free(self) -> None:
+        """Raises `ConfigurationError` where another process trains in here, or this one could not write: before hours
+        of preparation. Writes nothing where there is no such folder yet."""
+        if self.path.exists():
+            with self.held():
+                return
+        parent = next(parent for parent in self.path.absolute().parents if parent.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise ConfigurationError(f"{self.path} cannot be made: {parent} cannot be written to; name another folder")
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep other processes out. Raises `ConfigurationError` where one trains in this folder."""
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
             raise ConfigurationError(f"another process trains in {self.path}; wait for it, or name another") from None
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self.path} cannot be written to ({error.strerror}); name another folder"
+            ) from error
         try:
             yield
         finally:

@@ -68,6 +68,7 @@ def launch(
     """Train, or go on training, in `folder`; the folder of the weights."""
     require_libraries()
     folder.check(options)
+    folder.require_free()
     machine = choose_machine(options, folder)
     started = time.time()
     data, report = prepare_data(
@@ -79,6 +80,7 @@ def launch(
     torch.manual_seed(options.seed)
     setup = open_setup(options, data, machine, cache=cache, advance=watcher.prepare)
     with folder.held():
+        folder.check(options, data_digest=data.digest)  # another run may have come and gone since
         run = TrainingRun(folder, options=options, setup=setup, device=machine.device, autocast=machine.autocast)
         folder.begin(options, data=report.as_json(digest=data.digest), skipped=_rows(report))
         if run.step:
@@ -86,8 +88,11 @@ def launch(
         try:
             return run.run(watcher.step)
         finally:
-            folder.write_environment(environment(machine, started=started) | run.summary())
-            draw_plots(folder.read_log(), folder.path)
+            try:
+                folder.write_environment(environment(machine, started=started) | run.summary())
+                draw_plots(folder.read_log(), folder.path)
+            except OSError as error:
+                watcher.say(f"The run's figures and plots cannot be written: {error}")
 
 
 def require_libraries() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from engine.device import choose_dtype, is_out_of_memory
@@ -119,9 +120,14 @@ class TrainingRun:
                 f"memory ran out at step {self._step}; raise num_parts (--set num_parts={2 * self._options.num_parts}) "
                 "and start again on the same folder: it goes on from the last checkpoint"
             ) from error
-        if self._step % self._options.checkpoint_every:
-            self._save_checkpoint()
-        return self._folder.replace(WEIGHTS, self._setup.save)
+        except (OSError, SafetensorError) as error:
+            raise self._unwritten(error) from error
+        try:
+            if self._step % self._options.checkpoint_every:
+                self._save_checkpoint()
+            return self._folder.replace(WEIGHTS, self._setup.save)
+        except (OSError, SafetensorError) as error:
+            raise self._unwritten(error) from error
 
     def summary(self) -> dict[str, Any]:
         """Figures of the run as a whole."""
@@ -208,6 +214,12 @@ class TrainingRun:
         return TrainingFailed(
             f"{what} at step {self._step}; lower the learning rate (--set learning_rate={lower:.2g}) and start again "
             "on the same folder: it goes on from the last checkpoint"
+        )
+
+    def _unwritten(self, error: Exception) -> TrainingFailed:
+        return TrainingFailed(
+            f"{self._folder.path} cannot be written at step {self._step} ({error}); make room there and start again on "
+            "the same folder: it goes on from the last checkpoint"
         )
 
     def _schedule(self) -> float:

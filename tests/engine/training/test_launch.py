@@ -7,7 +7,7 @@ from engine.errors import ConfigurationError
 from engine.models.store import ModelStore
 from engine.training import cli, launch
 from engine.training.folder import RunFolder
-from engine.training.options import default_options
+from engine.training.options import default_options, read_options
 from engine.training.run import TrainingFailed, TrainingSetup
 from engine.training.tasks.base import TaskLoss
 from tests.engine.training.regression import RegressionTask, Regressor, tiny_options, tiny_setup
@@ -161,3 +161,60 @@ def test_the_default_models_train_and_go_on(tmp_path: Path, models: ModelStore, 
     assert first["tasks"].keys() == second["tasks"].keys() == {"captioning", "matching", "masked", "persona"}
     assert look["held_out"]["loss"] > 0
     assert (tmp_path / "run" / "weights" / "config.json").is_file()
+
+
+def test_a_folder_that_is_in_use_is_told_before_data_is_prepared(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "prepare_data", lambda *_, **__: pytest.fail("data was prepared"))
+    with (
+        RunFolder(tmp_path / "run").held(),
+        pytest.raises(ConfigurationError, match="another process trains"),
+    ):
+        train(tmp_path, data)
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_data_is_prepared(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "prepare_data", lambda *_, **__: pytest.fail("data was prepared"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="cannot be made"):
+        cli.train("fusion", tmp_path / "file" / "run", data=[str(data)], cache=tmp_path / "cache")
+
+
+def test_a_run_that_came_and_went_meanwhile_is_not_overwritten(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_setup(*_: object, **__: object) -> TrainingSetup:
+        other = RunFolder(tmp_path / "run")
+        other.begin(read_options("fusion", changes=CHANGES), data={"digest": "another"})
+        return tiny_setup()
+
+    monkeypatch.setattr(launch, "open_setup", open_setup)
+    with pytest.raises(ConfigurationError, match="holds a run over other data"):
+        train(tmp_path, data)
+    assert read(tmp_path, "data.json") == {"digest": "another"}
+
+
+def test_a_disk_that_is_full_says_what_to_do_and_keeps_the_checkpoint(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    log = RunFolder.log
+
+    def log_until_full(folder: RunFolder, line: dict[str, object]) -> None:
+        if line["step"] == 8:
+            monkeypatch.setattr(RunFolder, "write_environment", full)
+            full()
+        log(folder, line)
+
+    monkeypatch.setattr(RunFolder, "log", log_until_full)
+    with pytest.raises(TrainingFailed, match=r"cannot be written at step 8 \(.*No space left.*make room"):
+        train(tmp_path, data)
+    assert "plots cannot be written" in capsys.readouterr().out
+    checkpoint = RunFolder(tmp_path / "run").load_checkpoint()
+    assert checkpoint is not None
+    assert checkpoint.step == 6
