@@ -5,6 +5,8 @@ meaning belong to the fusion's vocabulary. Shapes: `b` pictures, `n_p` patches, 
 """
 
 import io
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,11 @@ INPUT_SIZE = 260
 GRID_SIZE = 5
 NUM_CONCEPTS = 10
 WEIGHTS_FILE = "model.safetensors"
+# What Pillow's readers raise over damaged files.
+UNDECODABLE = (
+    OSError, EOFError, ValueError, SyntaxError, ArithmeticError, RuntimeError, LookupError, TypeError, AttributeError,
+    struct.error, zlib.error, PIL.Image.DecompressionBombError,
+)  # fmt: skip
 
 
 def read_picture(data: bytes) -> Tensor:
@@ -35,7 +42,7 @@ def read_picture(data: bytes) -> Tensor:
     try:
         with PIL.Image.open(io.BytesIO(data)) as picture:
             square = picture.convert("RGB").resize((INPUT_SIZE, INPUT_SIZE), PIL.Image.Resampling.BICUBIC)
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+    except UNDECODABLE as error:
         raise RequestError("The picture cannot be decoded; send it again as a JPEG or PNG file.") from error
     pixels = torch.from_numpy(np.asarray(square, dtype=np.float32).copy())
     # The Lite variants were trained on (pixel - 127) / 128, not on ImageNet's mean and deviation.

@@ -8,6 +8,7 @@ it is called. Knows no models.
 import hashlib
 import io
 import json
+import os
 import re
 import unicodedata
 import warnings
@@ -18,8 +19,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from engine.encoders.image import UNDECODABLE
 from engine.errors import ConfigurationError
 from engine.training.datasets import (
     UNREADABLE,
@@ -188,7 +190,7 @@ class PictureHashes:
             digest: (None if code is None else f"{code:016x}", num_pixels)
             for digest, (code, num_pixels) in self._known.items()
         }
-        new = self._path.with_name(self._path.name + ".new")
+        new = self._path.with_name(f"{self._path.name}.{os.getpid()}.new")  # other runs may use this cache
         new.write_text(json.dumps({"format": HASHES_FORMAT, "pictures": pictures}), encoding="utf-8")
         new.replace(self._path)
         self._is_changed = False
@@ -204,7 +206,7 @@ def perceptual_hash(data: bytes) -> int | None:
     try:
         with _quietly(), Image.open(io.BytesIO(data)) as picture:
             return int(str(imagehash.phash(picture.convert("RGB"))), 16)
-    except (OSError, SyntaxError, ValueError, ArithmeticError, Image.DecompressionBombError):
+    except UNDECODABLE:
         return None
 
 
@@ -213,7 +215,7 @@ def _num_pixels(data: bytes) -> int:
     try:
         with _quietly(), Image.open(io.BytesIO(data)) as picture:
             return picture.width * picture.height
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+    except UNDECODABLE:
         return 0
 
 

@@ -6,6 +6,7 @@ nothing of features or training, and takes rows as they are: `engine.training.cl
 """
 
 import json
+import lzma
 import re
 import zipfile
 import zlib
@@ -21,7 +22,12 @@ from engine.types import Role, Turn
 
 ReadPicture = Callable[[str], bytes]
 """The bytes of a picture by its name. Raises one of `UNREADABLE` where there are none."""
-UNREADABLE = (KeyError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (
+    KeyError, OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error,
+    lzma.LZMAError,
+)  # fmt: skip
+# No picture that is learnt from is so large: a file that is, or swells to it when unpacked, would only fill the memory.
+MAX_FILE_BYTES = 200 << 20
 
 SetRole = Literal["things", "scenes", "shown"]
 # Sets whose captions' shape needs no guessing.
@@ -156,6 +162,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def _parse(line: str, *, path: Path, number: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
+        if "\\u" in line:
+            json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is no text: no tokenizer takes it
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(f"{path}, line {number}: half a surrogate pair is no text; take it out") from error
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path}, line {number}: not a JSON object ({error})") from error
     if not isinstance(row, dict):
@@ -242,7 +252,7 @@ def open_pictures(folder: Path, name: str) -> Iterator[ReadPicture]:
     """Read the files of the picture set `name`, from its folder or its zip."""
     require_files(folder, name)
     if (folder / name).is_dir():
-        yield lambda image: _inside(folder / name, image).read_bytes()
+        yield lambda image: _read_file(_inside(folder / name, image))
         return
     try:
         archive = zipfile.ZipFile(folder / f"{name}.zip")
@@ -251,7 +261,19 @@ def open_pictures(folder: Path, name: str) -> Iterator[ReadPicture]:
             f"{folder / name}.zip cannot be opened ({error}); pack or download it again"
         ) from error
     with archive:
-        yield archive.read
+        yield lambda image: _read_member(archive, image)
+
+
+def _read_file(path: Path) -> bytes:
+    if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
+        raise FileNotFoundError(path)
+    return path.read_bytes()
+
+
+def _read_member(archive: zipfile.ZipFile, image: str) -> bytes:
+    if archive.getinfo(image).file_size > MAX_FILE_BYTES:
+        raise FileNotFoundError(image)
+    return archive.read(image)
 
 
 def _inside(folder: Path, image: str) -> Path:

@@ -93,7 +93,7 @@ def encode_pictures(
     encoded = [image for image, digest in digests.items() if known.has_features(digest)]
     if not encoded:
         raise ConfigurationError(f"no picture of the set {pictures.name} can be read; check its rows and files")
-    skipped = tuple(image for image in digests if image not in set(encoded))
+    skipped = tuple(image for image, digest in digests.items() if not known.has_features(digest))
     return FeatureSet(tuple(encoded), skipped, **known.read([digests[image] for image in encoded]))
 
 

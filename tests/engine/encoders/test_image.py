@@ -73,3 +73,12 @@ def test_damaged_weights_are_named(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(WeightsError, match="commedia models fetch"):
         ImageEncoder.load(tmp_path)
+
+
+def test_what_an_odd_reader_raises_is_a_broken_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("AVIF: truncated")
+
+    monkeypatch.setattr("PIL.Image.open", fail)
+    with pytest.raises(RequestError, match="JPEG or PNG"):
+        read_picture(b"avif")

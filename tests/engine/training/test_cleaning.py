@@ -285,3 +285,37 @@ def test_the_digest_changes_with_what_is_learnt_from(tmp_path: Path) -> None:
     assert prepare(tmp_path / "data", held_out=0.2)[0].digest != first
     (tmp_path / "data" / "scenes" / "0.jpg").write_bytes(photo(50))
     assert prepare(tmp_path / "data")[0].digest != first
+
+
+def test_whatever_a_reader_raises_over_a_damaged_picture_it_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Image.open
+
+    def reader(file: io.BytesIO) -> Image.Image:
+        if file.getvalue() == b"odd":
+            raise NotImplementedError("unsupported")
+        return opened(file)
+
+    monkeypatch.setattr(Image, "open", reader)
+    a_set(tmp_path / "data", "scenes", SCENES | {"odd.blp": (b"odd", "A scene of another kind altogether.")})
+    _, report = prepare(tmp_path / "data")
+    assert reasons_of(report)["odd.blp"] == cleaning.BROKEN
+
+
+def test_two_runs_keep_their_hashes_in_one_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, others = (cleaning.PictureHashes(tmp_path / "hashes.json") for _ in range(2))
+    ours.facts(photo(1), max_pixels=10**6)
+    others.facts(photo(2), max_pixels=10**6)
+    replaced = Path.replace
+
+    def after_the_other(path: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replaced)
+        monkeypatch.setattr(cleaning.os, "getpid", lambda: 2)
+        others.save()
+        return path.replace(target)
+
+    monkeypatch.setattr(Path, "replace", after_the_other)
+    monkeypatch.setattr(cleaning.os, "getpid", lambda: 1)
+    ours.save()
+    assert len(json.loads((tmp_path / "hashes.json").read_text())["pictures"]) == 1

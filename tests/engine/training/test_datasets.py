@@ -1,11 +1,14 @@
 import json
+import os
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from engine.errors import ConfigurationError
+from engine.training import datasets
 from engine.training.datasets import (
+    UNREADABLE,
     CaptionedPicture,
     Conversation,
     open_pictures,
@@ -199,3 +202,31 @@ def test_instructions_are_conversations(tmp_path: Path) -> None:
 def test_rows_of_no_known_layout_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"odd\.jsonl, row 1: neither pictures .* nor dialogues"):
         read_folder(write(tmp_path, "odd.jsonl", {"x": 1}).parent)
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.jpg", "/etc/hostname", "a\0b.jpg", "gone.jpg", "", ".", "large.jpg", "pipe"]
+)
+@pytest.mark.parametrize("is_zipped", [False, True])
+def test_what_is_no_picture_of_the_set_is_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_zipped: bool
+) -> None:
+    monkeypatch.setattr(datasets, "MAX_FILE_BYTES", 1000)
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    if is_zipped:
+        with zipfile.ZipFile(tmp_path / "pets.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("large.jpg", bytes(1001))
+    else:
+        (tmp_path / "pets").mkdir()
+        (tmp_path / "pets" / "large.jpg").write_bytes(bytes(1001))
+        os.mkfifo(tmp_path / "pets" / "pipe")
+    with open_pictures(tmp_path, "pets") as read, pytest.raises(UNREADABLE):
+        read(name)
+
+
+def test_half_a_character_is_named_with_its_line(tmp_path: Path) -> None:
+    whole = write(tmp_path, "whole.jsonl", {"user": "hi", "witty": "🙂"})
+    assert read_styled_answers(whole)[0].answers == {"witty": "🙂"}
+    (tmp_path / "rows.jsonl").write_text('{"user": "hi"}\n{"user": "\\ud83d"}\n')
+    with pytest.raises(ConfigurationError, match=r"rows\.jsonl, line 2: half a surrogate"):
+        read_rows(tmp_path / "rows.jsonl")
