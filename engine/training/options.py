@@ -16,7 +16,7 @@ from engine.errors import ConfigurationError
 
 TaskName = Literal["fusion", "captioning", "matching", "masked", "persona", "lora"]
 TASK_NAMES: tuple[TaskName, ...] = get_args(TaskName)
-FusionKind = Literal["coattention", "cross", "gated", "concat", "weighted", "sum", "late", "none"]
+FusionKind = Literal["coattention", "cross", "gated", "concat", "weighted", "sum", "late"]
 PictureRole = Literal["things", "scenes"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -350,6 +350,14 @@ def _validate(tree: dict[str, Any], sources: dict[str, str]) -> TrainingOptions:
         raise ConfigurationError(
             f"{sources.get('fusion.width', sources[''])}: fusion.width: must be a multiple of fusion.num_heads "
             f"({options.fusion.num_heads})"
+        )
+    sizes = {f"tasks.{name}.batch_size": task.batch_size for name, task in options.active_tasks().items()}
+    if options.task == "lora":
+        sizes = {"lora.batch_size": options.lora.batch_size}
+    if too_small := [name for name, size in sizes.items() if size < options.num_parts]:
+        raise ConfigurationError(
+            f"{sources.get('num_parts', sources[''])}: num_parts: there are more slices ({options.num_parts}) than "
+            f"samples in {too_small[0]}"
         )
     if options.task != "lora" and not options.active_tasks():
         raise ConfigurationError(f"{sources['']}: tasks: at least one weight must be greater than 0")

@@ -119,3 +119,15 @@ def test_the_pace_may_change_but_not_what_is_drawn() -> None:
     assert changed_options(old, read_options("fusion", changes=["learning_rate=0.5", "num_parts=2"])) == []
     new = read_options("fusion", changes=["seed=1", "fusion.width=64"])
     assert changed_options(old, new) == ["fusion.width", "seed"]
+
+
+def test_no_fusion_is_nothing_to_train() -> None:
+    with pytest.raises(ConfigurationError, match=r"fusion\.kind: must be 'coattention'"):
+        read_options("fusion", changes=["fusion.kind=none"])
+
+
+@pytest.mark.parametrize(("task", "option"), [("masked", "tasks.masked.batch_size"), ("lora", "lora.batch_size")])
+def test_a_batch_cannot_be_cut_into_more_slices_than_it_has_samples(task: TaskName, option: str) -> None:
+    assert read_options(task, changes=[f"{option}=4", "num_parts=4"]).num_parts == 4
+    with pytest.raises(ConfigurationError, match=rf"num_parts: .* samples in {option}"):
+        read_options(task, changes=[f"{option}=3", "num_parts=4"])
