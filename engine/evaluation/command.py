@@ -91,6 +91,8 @@ def _checked_options(command: EvaluationCommand) -> EvaluationOptions:
     for path, option in ((command.json and command.json.parent, "--json"), (command.plots, "--plots")):
         if path is not None:
             _make_folder(path, option=option)
+    if command.json is not None and command.json.is_dir():
+        raise ConfigurationError(f"--json: {command.json} is a folder; name a file")
     train = command.train
     if train is None and (beside := command.data.resolve().parent / "train").is_dir():
         train = beside

@@ -34,7 +34,7 @@ def load_judge(name: str) -> Judge:
     from transformers import pipeline
 
     try:
-        classify: Any = pipeline("text-classification", model=name)
+        classify: Any = pipeline("text-classification", model=name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ConfigurationError(

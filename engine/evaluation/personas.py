@@ -53,6 +53,8 @@ def measure_personas(
 
 def comparable(answers: Sequence[StyledAnswers]) -> tuple[tuple[str, ...], list[StyledAnswers], str]:
     """The styles that most lines have, and the lines answered differently in each of them."""
+    if not answers:
+        return (), [], ""
     kinds = [tuple(sorted(one.answers)) for one in answers]
     styles = max(sorted(set(kinds)), key=kinds.count)
     kept = [

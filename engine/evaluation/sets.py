@@ -10,7 +10,7 @@ from random import Random
 from typing import TypeVar
 
 from engine.errors import ConfigurationError
-from engine.training.datasets import read_rows
+from engine.training.datasets import read_dialogues, read_pictures, read_rows, require_files
 
 Item = TypeVar("Item")
 
@@ -27,7 +27,8 @@ class FoundSets:
 
 
 def find_sets(folder: Path) -> FoundSets:
-    """The sets in `folder`. Raises `ConfigurationError` where there are none, or one of them is damaged."""
+    """The sets in `folder`. Raises `ConfigurationError` where there are none, or one of them is damaged: every row is
+    read, as nothing that was measured before should be lost to a later one."""
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is no folder; --data must name one with data sets (docs/evaluation.md)")
     kinds = {path.stem: _kind(path) for path in sorted(folder.glob("*.jsonl"))}
@@ -47,8 +48,11 @@ def find_sets(folder: Path) -> FoundSets:
 def _kind(path: Path) -> str:
     row = read_rows(path)[0]
     if "image" in row and "captions" in row:
+        read_pictures(path.parent, path.stem)
+        require_files(path.parent, path.stem)
         return "pictures"
     if "personas" in row and "turns" in row:
+        read_dialogues(path)
         return "dialogues"
     answers = [text for name, text in row.items() if name != "user" and isinstance(text, str)]
     return "styled" if "user" in row and len(answers) > 1 else "unknown"

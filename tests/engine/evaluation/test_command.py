@@ -103,6 +103,7 @@ def test_sets_that_fit_nothing_asked_for_are_an_error(tmp_path: Path) -> None:
         ({"weights": None}, "no fusion weights ship for tiny"),
         ({"weights": "nowhere"}, r"nowhere.config\.json cannot be read"),
         ({"adapter": "nowhere"}, "nowhere.* is no adapter"),
+        ({"json": Path()}, "--json: .* is a folder; name a file"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_loaded(

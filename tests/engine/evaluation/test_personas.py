@@ -80,3 +80,7 @@ def test_lines_that_cannot_be_told_apart_are_left_out() -> None:
     assert styles == ("kind", "rude")
     assert lines == LINES
     assert note.startswith("2 lines")
+
+
+def test_of_no_lines_none_are_comparable() -> None:
+    assert comparable([]) == ((), [], "")

@@ -38,3 +38,15 @@ def test_a_part_is_drawn_by_the_seed_and_keeps_its_order() -> None:
     assert drawn != draw(items, limit=10, seed=2)
     assert drawn != items[:10]
     assert draw(items, limit=None, seed=1) == draw(items, limit=100, seed=1) == items
+
+
+def test_every_row_and_every_archive_is_looked_at_before_anything_is_measured(tmp_path: Path) -> None:
+    sets = write_sets(tmp_path)
+    with (sets / "third.jsonl").open("a") as rows:
+        rows.write('{"personas": [], "turns": []}\n')
+    with pytest.raises(ConfigurationError, match=r"third\.jsonl, row 5"):
+        find_sets(sets)
+    (sets / "third.jsonl").unlink()
+    (sets / "first.zip").unlink()
+    with pytest.raises(ConfigurationError, match=r"neither a folder first/ nor first\.zip"):
+        find_sets(sets)
