@@ -144,7 +144,9 @@ class _Reading:
         """`prefix: (b, k, d_lm)`, `steering: (b, d_lm)`, or `None` for none."""
         self._decoder = decoder
         to_logits = decoder.model.get_output_embeddings()
-        self._bias = 0.0 if steering is None else to_logits(steering.to(to_logits.weight.dtype)).float()
+        # Without the head's own bias, which is in the logits already.
+        table = to_logits.weight
+        self._bias = 0.0 if steering is None else functional.linear(steering.to(table.dtype), table).float()
         rows = []
         for row, sample in enumerate(samples):
             head, tail = (

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from engine.decoder.language_model import LanguageModel
 from engine.evaluation.pictures import in_character
-from engine.evaluation.subject import Subject
+from engine.evaluation.subject import Subject, _Reading
 from engine.fusion.kinds import COATTENTION, LATE
 from engine.training.samples import TrainingSample, caption_sample
 from engine.types import Role, Turn
@@ -104,3 +105,19 @@ def test_a_sentence_ends_the_reply(monkeypatch: pytest.MonkeyPatch) -> None:
     cut = subject.replies(samples()[:1], max_new_tokens=12, is_one_sentence=True)[0]
     assert cut == whole[: whole.index(mark) + 1].strip()
     assert len(cut) < len(whole)
+
+
+@torch.no_grad()
+def test_steering_adds_to_what_is_said_what_the_engine_adds() -> None:
+    """Also where the head has a bias of its own, which must count once."""
+    decoder = tiny_subject().workshop.decoder
+    decoder.model.lm_head.bias = torch.nn.Parameter(torch.linspace(-3, 3, 260), requires_grad=False)
+    sample = samples()[0]
+    prefix, steering = torch.randn(2, 3, 32), torch.randn(2, 32)
+    reading = _Reading(decoder, [sample, sample], prefix, steering)
+    engine = LanguageModel(decoder.model, decoder.tokenizer, name="tiny")
+    pieces = engine.prompts.write(sample.system_prompt, sample.turns, places={0})
+    for row, logits in enumerate(reading.next_logits()):
+        prompt = engine.encode(pieces, [prefix[row]], steering=steering[row])
+        expected = engine.prefill(prompt, engine.new_state())
+        torch.testing.assert_close(logits, expected.clone(), atol=1e-3, rtol=1e-3)
