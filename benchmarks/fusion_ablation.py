@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.config import EngineConfig
-from engine.decoder.adapter import adapter_folder
+from engine.decoder.adapter import adapter_digest, adapter_folder
 from engine.decoder.checkpoint import open_checkpoint
 from engine.device import bound_threads, choose_device
 from engine.errors import EngineError
@@ -210,7 +210,9 @@ def _say_nothing(_name: str, _done: int, _total: int) -> None:
 
 def _new_model(bench: Bench, kind: str, seed: int) -> FusionModel:
     torch.manual_seed(seed)
-    return bench.workshop.new_model(new_config(_of_kind(bench.options, kind), bench.workshop.decoder))
+    options = _of_kind(bench.options, kind)
+    adapter = adapter_digest(adapter_folder(options.adapter, decoder=options.decoder))
+    return bench.workshop.new_model(new_config(options, bench.workshop.decoder, adapter=adapter))
 
 
 def _of_kind(options: TrainingOptions, kind: str) -> TrainingOptions:
@@ -304,12 +306,14 @@ def _measure(subject: Subject, measures: Measures) -> dict[str, float]:
         figures[f"captions likelier with their picture, {name}"] = float(
             ((right < wrong) + 0.5 * (right == wrong)).mean()
         )
-    losses = losses_by_persona(subject, measures.answers, measures.styles)
-    places = range(len(measures.styles))
-    figures["right persona of a reply"] = float(least(losses)[:, places, places].mean())
-    figures["styled reply NLL"] = float(losses[:, places, places].mean())
-    samples = dialogue_samples(measures.dialogues, num_told=0, seed=measures.seed)
-    figures["dialogue reply NLL"] = float(subject.losses(samples).mean())
+    if measures.answers:
+        losses = losses_by_persona(subject, measures.answers, measures.styles)
+        places = range(len(measures.styles))
+        figures["right persona of a reply"] = float(least(losses)[:, places, places].mean())
+        figures["styled reply NLL"] = float(losses[:, places, places].mean())
+    if measures.dialogues:
+        samples = dialogue_samples(measures.dialogues, num_told=0, seed=measures.seed)
+        figures["dialogue reply NLL"] = float(subject.losses(samples).mean())
     return figures
 
 
