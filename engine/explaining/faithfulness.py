@@ -7,6 +7,7 @@ shares, and how much less likely the reply is without each, scored by the langua
 
 import hashlib
 import random
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -132,12 +133,15 @@ def main(
     limit: Annotated[int, typer.Option(help="How many pictures.")] = 60,
     weights: Annotated[Path | None, typer.Option(help="Fusion weights; the shipped ones if left out.")] = None,
     decoder: Annotated[str, typer.Option(help="The language model.")] = EngineConfig(Path()).decoder,
+    adapter: Annotated[str | None, typer.Option(help="The decoder's adapter; the shipped one if left out.")] = None,
     cache: Annotated[Path, typer.Option(help="Where models are kept.")] = Path("var/cache"),
     device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
 ) -> None:
     """Print how much replies lose without the parts that mattered most, and without random ones."""
     # In float32: the smallest of these differences are below the rounding of bfloat16.
-    config = EngineConfig(cache, decoder=decoder, fusion_weights=weights, device=device, dtype="float32")
+    config = EngineConfig(
+        cache, decoder=decoder, decoder_adapter=adapter, fusion_weights=weights, device=device, dtype="float32"
+    )
     models = ModelStore(cache)
     language_model = LanguageModel.load(config, models=models)
     fuser = load_fuser(config, models=models, language_model=language_model)
@@ -170,4 +174,7 @@ def _table(lost: dict[str, list[float]]) -> Table:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except EngineError as error:
+        sys.exit(f"faithfulness: {error}")
