@@ -203,7 +203,7 @@ def _update(layer: str, pair: Mapping[str, Tensor], settings: Mapping[str, Any],
     try:
         rank = int(_by_pattern(layer, settings.get("rank_pattern"), settings["r"]))
         alpha = float(_by_pattern(layer, settings.get("alpha_pattern"), settings["lora_alpha"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
         raise ConfigurationError(
             f"{folder / CONFIG_FILE} must give r and lora_alpha as numbers: copy or train the adapter again"
         ) from error
@@ -212,6 +212,8 @@ def _update(layer: str, pair: Mapping[str, Tensor], settings: Mapping[str, Any],
             f"{folder} has rank {down.shape[0]} at {layer}, and its {CONFIG_FILE} says {rank}: copy both files of the "
             "same adapter"
         )
+    if rank < 1 or not (math.isfinite(alpha) and torch.isfinite(down).all() and torch.isfinite(up).all()):
+        raise ConfigurationError(f"{folder} holds what is no number at {layer}: copy or train the adapter again")
     return LowRankUpdate(down, up, alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank))
 
 

@@ -4,7 +4,8 @@ Saved as `config.json` beside the weights. Knows no tensors.
 """
 
 import json
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -59,28 +60,46 @@ class FusionConfig:
         """Read `config.json`. Raises `ConfigurationError` where it is missing, damaged, or of a newer version."""
         path = folder / CONFIG_FILE
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigurationError(
                 f"{path} cannot be read ({error.strerror}); let engine.fusion_weights name a folder that training wrote"
             ) from error
         except ValueError as error:
             raise ConfigurationError(f"{path} is damaged ({error}); train again or restore the file") from error
-        return cls._parse(fields, path=path)
+        return cls._parse(content, path=path)
 
     @classmethod
-    def _parse(cls, fields: object, *, path: Path) -> "FusionConfig":
-        version = fields.get("format_version") if isinstance(fields, dict) else None
-        if not isinstance(fields, dict) or not isinstance(version, int):
+    def _parse(cls, content: object, *, path: Path) -> "FusionConfig":
+        version = content.get("format_version") if isinstance(content, dict) else None
+        if not isinstance(content, dict) or not isinstance(version, int):
             raise ConfigurationError(f"{path} is not a fusion configuration; name a folder that training wrote")
         if version > FORMAT_VERSION:
             raise ConfigurationError(
                 f"{path} has format version {version}, this Commedia reads up to {FORMAT_VERSION}; update Commedia"
             )
         try:
-            config = cls(**fields)
+            config = cls(**content)
         except TypeError as error:
             raise ConfigurationError(f"{path} does not fit this Commedia ({error}); train again") from error
         if config.policy not in get_args(Policy):
             raise ConfigurationError(f"{path}: policy must be one of {', '.join(get_args(Policy))}")
+        if wrong := [field.name for field in fields(cls) if not _is_sound(field.name, getattr(config, field.name))]:
+            raise ConfigurationError(f"{path}: {', '.join(wrong)} cannot be what training wrote; train again")
+        if config.width % config.num_heads:
+            raise ConfigurationError(f"{path}: width must be a multiple of num_heads; train again")
         return config
+
+
+_MAY_BE_ZERO = ("num_lexical_tokens", "num_quoted_tokens")
+
+
+def _is_sound(name: str, value: object) -> bool:
+    """Whether a field has a value of its own kind: sizes count something, names are texts."""
+    if name.startswith("has_"):
+        return isinstance(value, bool)
+    if name == "embedding_scale":
+        return isinstance(value, int | float) and math.isfinite(value) and value > 0
+    if name.startswith(("num_", "max_")) or name.endswith(("width", "version")):
+        return isinstance(value, int) and value >= (0 if name in _MAY_BE_ZERO else 1)
+    return isinstance(value, str)

@@ -73,6 +73,8 @@ def bind(
     meanings = saved.tensors.get("meanings")
     if meanings is None or meanings.shape != (config.num_classes, config.text_width):
         raise ConfigurationError(f"the fusion weights of {config.decoder} have no table of concept words; {_RETRAIN}")
+    if broken := next((name for name, tensor in saved.tensors.items() if not torch.isfinite(tensor).all()), None):
+        raise ConfigurationError(f"the fusion weights of {config.decoder} are no numbers ({broken}); {_RETRAIN}")
     vocabulary = build_vocabulary(
         saved.class_names,
         meanings=meanings.float(),

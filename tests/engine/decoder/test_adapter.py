@@ -258,3 +258,21 @@ def test_odd_tensors_are_refused(tmp_path: Path) -> None:
     embedding = {"base_model.model.model.embed_tokens.lora_embedding_A": torch.ones(4, 260)}
     save_file(tensors | embedding, folder / WEIGHTS_FILE)
     refuse(folder, "more than linear layers")
+
+
+@pytest.mark.parametrize(
+    "settings", [{"rank_pattern": {"(": 4}}, {"alpha_pattern": ["q_proj"]}, {"lora_alpha": float("nan")}, {"r": "four"}]
+)
+def test_settings_that_mean_nothing_are_refused(tmp_path: Path, settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="copy or train the adapter again"):
+        read_adapter(change(an_adapter(tmp_path), **settings))
+
+
+def test_an_adapter_that_is_no_numbers_changes_nothing(tmp_path: Path) -> None:
+    tensors = load_file(an_adapter(tmp_path) / WEIGHTS_FILE)
+    tensors[f"base_model.model.{QUERY}.lora_A.weight"][0, 0] = float("nan")
+    save_file(tensors, tmp_path / WEIGHTS_FILE)
+    model = tiny_llama()
+    with pytest.raises(ConfigurationError, match="no number"):
+        merge_adapter(model, tmp_path, decoder="tiny")
+    assert torch.equal(logits(model), logits(tiny_llama()))

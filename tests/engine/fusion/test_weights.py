@@ -69,6 +69,12 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
         lambda folder: (folder / "config.json").write_text("[]"),
         lambda folder: edit(folder, policy="sometimes"),
         lambda folder: edit(folder, colour="red"),
+        lambda folder: edit(folder, width="24"),
+        lambda folder: edit(folder, num_heads=0),
+        lambda folder: edit(folder, num_heads=5),
+        lambda folder: edit(folder, has_steering="yes"),
+        lambda folder: edit(folder, embedding_scale=float("nan")),
+        lambda folder: edit(folder, decoder=None),
         lambda folder: (folder / "model.safetensors").write_bytes(b"\0" * 30),
         lambda folder: (folder / "model.safetensors").unlink(),
         lambda folder: (folder / "classes.json").write_text("["),
@@ -103,6 +109,14 @@ def test_missing_tensors_are_refused(tmp_path: Path) -> None:
     tensors = load_file(saved(tmp_path) / "model.safetensors")
     save_file({"meanings": tensors["meanings"]}, tmp_path / "model.safetensors")
     with pytest.raises(ConfigurationError, match="do not fit"):
+        bound(tmp_path)
+
+
+def test_weights_that_are_no_numbers_are_refused_before_a_reply_needs_them(tmp_path: Path) -> None:
+    tensors = load_file(saved(tmp_path) / "model.safetensors")
+    tensors["readout.queries"][0, 0] = float("inf")
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(ConfigurationError, match=r"no numbers \(readout\.queries\)"):
         bound(tmp_path)
 
 
