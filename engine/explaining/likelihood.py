@@ -18,6 +18,8 @@ from engine.decoder.prompt import TokenPieces
 
 # Versions of the prefix that are read side by side: more cost memory, and gain nothing.
 BATCH_SIZE = 16
+# So many logits at once: those of a long reply in a wide vocabulary would need gigabytes.
+MAX_LOGITS = 1 << 26
 
 
 class ReplyLikelihood:
@@ -56,8 +58,9 @@ class ReplyLikelihood:
     def of(self, prefixes: Tensor) -> Tensor:
         """The log-likelihood under each version of the prefix: `(b, k, d_lm)` → `(b,)`."""
         with torch.no_grad():
-            batches = [prefixes[start : start + BATCH_SIZE] for start in range(0, len(prefixes), BATCH_SIZE)]
-            return torch.cat([self._score(batch) for batch in batches])
+            fitting = MAX_LOGITS // (len(self._reply) * self._language_model.vocab_size)
+            size = max(1, min(BATCH_SIZE, fitting))
+            return torch.cat([self._score(batch) for batch in prefixes.split(size)])  # type: ignore[no-untyped-call]
 
     def gradient(self, prefix: Tensor) -> tuple[float, Tensor]:
         """The log-likelihood and its gradient, `(k, d_lm)` both ways, in float32."""

@@ -8,6 +8,7 @@ import torch
 
 from engine.decoder.language_model import LanguageModel
 from engine.decoder.prompt import TokenPieces
+from engine.explaining import likelihood as likelihood_module
 from engine.explaining.likelihood import ReplyLikelihood
 from tests.engine.tiny import tiny_language_model
 
@@ -77,3 +78,22 @@ def test_steering_can_be_varied_along(model: LanguageModel) -> None:
     assert score == pytest.approx(expected[0], abs=1e-4)
     assert gradient.shape == versions[0].shape
     assert gradient[-1].any()
+
+
+def test_fewer_versions_are_read_together_where_the_vocabulary_is_wide(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, *others = prefixes(7)
+    likelihood = ReplyLikelihood(model, PIECES, [first, second], index=0, reply_ids=REPLY)
+    together = likelihood.of(torch.stack(others))
+    sizes: list[int] = []
+    score = ReplyLikelihood._score
+
+    def counted(self: ReplyLikelihood, versions: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(versions))
+        return score(self, versions)
+
+    monkeypatch.setattr(ReplyLikelihood, "_score", counted)
+    monkeypatch.setattr(likelihood_module, "MAX_LOGITS", 2 * len(REPLY) * model.vocab_size)
+    assert likelihood.of(torch.stack(others)).tolist() == pytest.approx(together.tolist(), abs=1e-4)
+    assert sizes == [2, 2, 1]
