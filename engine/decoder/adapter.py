@@ -57,9 +57,7 @@ def adapter_folder(wanted: str | Path | None, *, decoder: str) -> Path | None:
     `wanted` is `engine.decoder_adapter`: a folder, "none", or `None` for the one that ships for `decoder`, if one does.
     """
     if wanted is None:
-        shipped = SHIPPED / decoder
-        is_name = re.fullmatch(r"[\w.-]+", decoder) is not None
-        return shipped if is_name and (shipped / CONFIG_FILE).is_file() else None
+        return next((path.parent for path in SHIPPED.glob(f"*/{CONFIG_FILE}") if path.parent.name == decoder), None)
     if str(wanted) == SWITCHED_OFF:
         return None
     try:
