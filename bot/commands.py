@@ -152,16 +152,16 @@ class CommandedChat(Protocol):
 class CommandedSeeing(Protocol):
     """The commands about pictures and replies: `bot.seeing.SeeingService`. Raises `BotError` and `EngineError`."""
 
-    async def describe(self, call: CommandCall) -> CommandReply:
+    def describe(self, call: CommandCall, /) -> Awaitable[CommandReply]:
         """What a picture shows."""
 
-    async def find(self, call: CommandCall) -> CommandReply:
+    def find(self, call: CommandCall, /) -> Awaitable[CommandReply]:
         """An earlier picture by its content."""
 
-    async def translate(self, call: CommandCall) -> CommandReply:
+    def translate(self, call: CommandCall, /) -> Awaitable[CommandReply]:
         """A message in another language."""
 
-    async def why(self, call: CommandCall) -> CommandReply:
+    def why(self, call: CommandCall, /) -> Awaitable[CommandReply]:
         """What a reply was made of."""
 
 
