@@ -131,7 +131,7 @@ class TrainingRun:
 
     def summary(self) -> dict[str, Any]:
         """Figures of the run as a whole."""
-        return {"steps": self._step, "elapsed_s": round(self._elapsed_s, 1), "best": self._best}
+        return {"steps": self._step, "elapsed_s": round(self._elapsed_s, 3), "best": self._best}
 
     def _is_over(self) -> bool:
         patience = self._options.patience
