@@ -4,6 +4,7 @@ EngineError
 ├── ConfigurationError   the settings name something that cannot work
 ├── WeightsError         weights are missing, damaged or cannot be fetched
 ├── DeviceError          the device failed or has too little memory
+├── ServerError          an engine elsewhere cannot be reached, refused, or vanished in the middle of a reply
 ├── NotAvailable         the weights that are loaded cannot do this
 └── RequestError         this one request cannot be served
     ├── PromptTooLong    even the last turn alone does not fit
@@ -25,6 +26,10 @@ class WeightsError(EngineError):
 
 class DeviceError(EngineError):
     """The device failed, or the model does not fit into its memory."""
+
+
+class ServerError(EngineError):
+    """An engine on another machine cannot be reached, refused the request, or vanished in the middle of a reply."""
 
 
 class NotAvailable(EngineError):

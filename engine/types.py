@@ -24,6 +24,7 @@ class FinishReason(StrEnum):
 
     STOP = "stop"
     LENGTH = "length"
+    TIME = "time"
     CANCELLED = "cancelled"
 
 
@@ -57,8 +58,22 @@ class SamplingSettings:
     min_p: float = 0.0
     repetition_penalty: float = 1.15
     max_new_tokens: int = 256
+    max_duration_s: float | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """For whom a reply is made, so that everybody gets a fair share: `user` and `room` are keys that compare.
+
+    `conversation` tells replies apart that go on from one another: where there are several engines, it comes back to
+    the one that remembers it.
+    """
+
+    user: str
+    room: str
+    conversation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +81,24 @@ class GenerationRequest:
     """One reply to be made.
 
     `turns` runs from the oldest to the one being answered, which is the user's. The engine drops whole turns from the
-    front where the model's context is too short; it never drops `system_prompt` or the last turn.
+    front where the model's context is too short; it never drops `system_prompt` or the last turn. Requests without an
+    `asker` share one place in the queue. `adapter` names a low-rank adapter that the engine was told of.
     """
 
     persona: Persona
     system_prompt: str
     turns: tuple[Turn, ...]
     sampling: SamplingSettings = SamplingSettings()
+    asker: Asker | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyStats:
-    """What a reply cost. Times in seconds from the moment the request was accepted."""
+    """What a reply cost. Times in seconds from the moment the request was accepted.
+
+    Of the prompt's tokens, `num_cached_tokens` had been computed before; `queue_s` is how long it waited to begin.
+    """
 
     num_prompt_tokens: int
     num_new_tokens: int
@@ -85,15 +106,50 @@ class ReplyStats:
     duration_s: float
     num_dropped_turns: int = 0
     has_fused_prefix: bool = False
+    num_cached_tokens: int = 0
+    queue_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePlace:
+    """Where a request waits: `position` counts from 1. `wait_s` is an estimate, `None` where nothing is known yet."""
+
+    position: int
+    wait_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyChunk:
-    """A piece of a reply: `text` continues what came before. The last chunk carries `finish_reason` and `stats`."""
+    """A piece of a reply: `text` continues what came before. The last chunk carries `finish_reason` and `stats`.
+
+    While a request waits, chunks without text may say so by their `queue`.
+    """
 
     text: str
     finish_reason: FinishReason | None = None
     stats: ReplyStats | None = None
+    queue: QueuePlace | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """How busy an engine is now, and what it has done since it started.
+
+    Prompt tokens count when they are read or found; `num_cached_tokens` are those found, so that
+    `num_cached_tokens / num_prompt_tokens` is the prefix cache's hit rate. `kv_used` is a share from 0 to 1, idle
+    prefixes not counted. An engine elsewhere leaves at 0 what it cannot tell.
+    """
+
+    num_running: int = 0
+    num_waiting: int = 0
+    num_replies: int = 0
+    num_failures: int = 0
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_new_tokens: int = 0
+    num_steps: int = 0
+    kv_used: float = 0.0
+    device: str = ""
 
 
 class ReplyEngine(Protocol):
@@ -108,8 +164,12 @@ class ReplyEngine(Protocol):
         Raises `EngineError` for a request that cannot be served; other requests go on.
         """
 
-    async def aclose(self) -> None:
-        """End running replies and release the device. Safe to call twice."""
+    def load(self) -> EngineLoad:
+        """How busy it is."""
+
+    async def aclose(self, *, drain_s: float = 0.0) -> None:
+        """Take nothing new, let what runs end for up to `drain_s` seconds, end the rest and release the device. Safe
+        to call twice."""
 
 
 @dataclass(frozen=True, slots=True)
