@@ -4,14 +4,17 @@ Owns nothing but its pace. Knows no model and no torch; the same request always 
 """
 
 import asyncio
+import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 from engine.errors import EngineError, NotAvailable, RequestError
 from engine.types import (
     Embedding,
+    EngineLoad,
     Explanation,
     FinishReason,
     GenerationRequest,
@@ -35,15 +38,34 @@ class EchoEngine:
     def __init__(self, *, seconds_per_word: float = 0.0) -> None:
         self._seconds_per_word = seconds_per_word
         self._is_closed = False
+        self._is_draining = False
+        self._num_running = 0
+        self._nobody_runs = asyncio.Event()
+        self._nobody_runs.set()
+        self._load = EngineLoad(device="none: it only repeats what it hears")
 
     async def start(self) -> None:
         """Nothing to load."""
-        self._is_closed = False
+        self._is_closed = self._is_draining = False
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[ReplyChunk]:
         """Stream the echo, one word a chunk, at most `max_new_tokens` words."""
         if not request.turns:
             raise RequestError("there is no turn to answer; send at least one")
+        if self._is_draining:
+            raise EngineError("the engine is closing and takes nothing new; ask again once it has started anew")
+        self._num_running += 1
+        self._nobody_runs.clear()
+        try:
+            async with contextlib.aclosing(self._say(request)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            self._num_running -= 1
+            if not self._num_running:
+                self._nobody_runs.set()
+
+    async def _say(self, request: GenerationRequest) -> AsyncGenerator[ReplyChunk]:
         started = time.perf_counter()
         words = _WORDS.findall(echo_of(request))
         said = words[: request.sampling.max_new_tokens]
@@ -61,7 +83,21 @@ class EchoEngine:
             duration_s=time.perf_counter() - started,
         )
         reason = FinishReason.STOP if len(said) == len(words) else FinishReason.LENGTH
+        self._count(stats)
         yield ReplyChunk("", reason, stats)
+
+    def _count(self, stats: ReplyStats) -> None:
+        load = self._load
+        self._load = replace(
+            load,
+            num_replies=load.num_replies + 1,
+            num_prompt_tokens=load.num_prompt_tokens + stats.num_prompt_tokens,
+            num_new_tokens=load.num_new_tokens + stats.num_new_tokens,
+        )
+
+    def load(self) -> EngineLoad:
+        """How many it talks to. It makes nobody wait, and counts words for tokens."""
+        return replace(self._load, num_running=self._num_running)
 
     async def describe(self, image: Image, *, question: str | None = None, language: str | None = None) -> Sight:  # noqa: ARG002
         """There is no model."""
@@ -91,8 +127,11 @@ class EchoEngine:
         """There is no model."""
         _refuse()
 
-    async def aclose(self) -> None:
-        """End running replies."""
+    async def aclose(self, *, drain_s: float = 0.0) -> None:
+        """Take nothing new, and end what still runs after `drain_s` seconds."""
+        self._is_draining = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._nobody_runs.wait(), drain_s)
         self._is_closed = True
 
 

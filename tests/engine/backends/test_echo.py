@@ -73,6 +73,32 @@ async def test_closing_it_ends_running_replies() -> None:
     await engine.aclose()
 
 
+async def test_it_drains_before_it_closes() -> None:
+    engine = EchoEngine(seconds_per_word=0.01)
+    chunks = engine.generate(request())
+    first = await anext(chunks)
+    closing = asyncio.create_task(engine.aclose(drain_s=5))
+    rest = [chunk async for chunk in chunks]
+    assert (first.text + "".join(chunk.text for chunk in rest)).endswith("friend")
+    async with asyncio.timeout(1):
+        await closing
+    with pytest.raises(EngineError, match="closing"):
+        await anext(engine.generate(request()))
+    await engine.start()
+    assert await anext(engine.generate(request()))
+
+
+async def test_it_says_how_busy_it_is() -> None:
+    engine = EchoEngine()
+    chunks = engine.generate(request())
+    await anext(chunks)
+    assert (engine.load().num_running, engine.load().num_replies) == (1, 0)
+    assert [chunk async for chunk in chunks]
+    load = engine.load()
+    assert (load.num_running, load.num_waiting, load.num_replies) == (0, 0, 1)
+    assert load.num_new_tokens > 3
+
+
 async def test_nothing_to_answer_is_refused() -> None:
     with pytest.raises(RequestError):
         await anext(EchoEngine().generate(GenerationRequest(a_persona("Luna"), "", ())))
