@@ -8,7 +8,9 @@ EngineError
 ├── NotAvailable         the weights that are loaded cannot do this
 └── RequestError         this one request cannot be served
     ├── PromptTooLong    even the last turn alone does not fit
+    ├── EngineClosing    the engine ends, and takes nothing new
     └── EngineBusy       the queue is full
+        └── AskerBusy    … of this one person's requests
 """
 
 
@@ -44,5 +46,13 @@ class PromptTooLong(RequestError):
     """The persona's prompt and the last turn alone exceed the model's context."""
 
 
+class EngineClosing(RequestError):
+    """The engine is about to end, and takes nothing new."""
+
+
 class EngineBusy(RequestError):
     """The queue is full."""
+
+
+class AskerBusy(EngineBusy):
+    """Whoever asks has as many requests open as one person may."""

@@ -1,34 +1,33 @@
 """The asyncio façade over the one thread that owns the device.
 
-Owns the thread, admission and hand-over between it and the event loop. Knows no torch: what the thread runs is built on
-the thread, by `engine.backends.local.build` or a test's stand-in. Nobody waits for ever: a failed step, a dead thread
-and an orderly end each tell every caller.
+Owns admission, the callers who wait, and the hand-over between them and the thread (`engine.thread`). Knows no torch.
+Nobody waits for ever: a failed step, a dead thread, a device that hangs and an orderly end each tell every caller.
 
 Beside replies the thread does *jobs*, such as describing a picture. A job is a generator that yields after each piece
 of its work; between two pieces every reply advances by a step, so that a job slows replies down but never stops them.
 """
 
 import asyncio
+import contextlib
 import logging
-import threading
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass
-from queue import Empty, SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
+from engine.admission import require_room
 from engine.config import EngineConfig
-from engine.errors import EngineBusy, EngineError
+from engine.errors import DeviceError, EngineBusy, EngineClosing, EngineError
 from engine.generation.scheduler import MAX_RUNNING
 from engine.generation.sequence import Sequence
+from engine.jobs import BeginWork, Job
 from engine.models.fetch import Report
 from engine.seeing.work import Pieces
+from engine.thread import WAS_CLOSED, BuildLoop, Close, EngineThread, Loop, resolve
 from engine.types import (
     Embedding,
+    EngineLoad,
     Explanation,
-    FinishReason,
     GenerationRequest,
     Image,
     ReplyChunk,
@@ -39,74 +38,16 @@ from engine.types import (
 logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 30.0
+# Loading and a device that hangs cannot be broken off; waiting for them helps nobody.
+CLOSE_TIMEOUT_WHEN_STUCK_S = 2.0
+WATCH_INTERVAL_S = 1.0
 MAX_WAITING_JOBS = 16
-MAX_JOBS_AT_ONCE = 3
 
 T = TypeVar("T")
 
 
-class Loop(Protocol):
-    """What the thread runs: `engine.generation.loop.GenerationLoop`."""
-
-    @property
-    def has_work(self) -> bool: ...
-    def add(self, sequence: Sequence) -> None: ...
-    def step(self) -> None: ...
-    def cancel_all(self) -> None: ...
-    def fail_all(self, error: EngineError) -> None: ...
-
-
-BuildLoop = Callable[[EngineConfig, Report | None], Loop]
-BeginWork = Callable[[Any], Pieces[T]]
-"""Begins a job's work on the thread, from the loop with all that it has loaded."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Close:
-    """Asks the thread to end."""
-
-
-@dataclass(eq=False, slots=True)
-class _Job:
-    """A job on its way. `is_cancelled` may be set from any thread; `pieces` belongs to the engine's."""
-
-    begin: BeginWork[Any]
-    settle: Callable[[object, EngineError | None], None]
-    is_cancelled: bool = False
-    pieces: Pieces[Any] | None = None
-
-    def advance(self, loop: Loop) -> bool:
-        """Do the next piece, and say whether that was the last one."""
-        if self.is_cancelled:
-            self.fail(EngineError("nobody waits for this any more"))
-            return True
-        try:
-            if self.pieces is None:
-                self.pieces = self.begin(loop)
-            next(self.pieces)
-        except StopIteration as end:
-            self.settle(end.value, None)
-        except EngineError as error:
-            self.settle(None, error)
-        except Exception as error:
-            # The boundary: one job's failure is logged, and told to its caller.
-            logger.error("a job of the engine failed", exc_info=error)
-            failure = EngineError(f"the engine failed on this ({type(error).__name__}); the log says more")
-            failure.__cause__ = error
-            self.settle(None, failure)
-        else:
-            return False
-        return True
-
-    def fail(self, error: EngineError) -> None:
-        """End it where it is."""
-        if self.pieces is not None:
-            self.pieces.close()
-        self.settle(None, error)
-
-
 class EngineService:
-    """A `ReplyEngine` on this machine. `report` is told how far missing weights are; it is called on the thread."""
+    """An `Engine` on this machine. `report` is told how far missing weights are; it is called on the thread."""
 
     def __init__(
         self, config: EngineConfig, *, report: Report | None = None, build_loop: BuildLoop | None = None
@@ -114,26 +55,23 @@ class EngineService:
         self._config = config
         self._report = report
         self._build_loop = build_loop or _build_local
-        self._inbox: SimpleQueue[Sequence | _Job | _Close] = SimpleQueue()
-        self._jobs: deque[_Job] = deque()
-        self._thread: threading.Thread | None = None
-        self._event_loop: asyncio.AbstractEventLoop | None = None
-        self._started: asyncio.Future[None] | None = None
-        self._ended: asyncio.Future[None] | None = None
+        self._thread: EngineThread | None = None
         self._open: set[Sequence] = set()
-        self._open_jobs: set[_Job] = set()
-        self._failure: EngineError | None = None
+        self._open_jobs: set[Job] = set()
+        self._nobody_waits = asyncio.Event()
+        self._nobody_waits.set()
         self._is_closing = False
+        self._watch_timer: asyncio.TimerHandle | None = None
+        self._has_warned_of_loading = False
+        self._hang: DeviceError | None = None
+        self._hung_step_began_at: float | None = None
 
     async def start(self) -> None:
         """Load on a thread of its own. Raises `EngineError` with a remedy."""
         if self._thread is None:
-            self._event_loop = asyncio.get_running_loop()
-            self._started, self._ended = self._event_loop.create_future(), self._event_loop.create_future()
-            self._thread = threading.Thread(target=self._run, name="commedia-engine", daemon=True)
-            self._thread.start()
-        assert self._started is not None  # noqa: S101 - set together with the thread
-        await asyncio.shield(self._started)
+            self._thread = EngineThread(lambda: self._build_loop(self._config, self._report))
+            self._watch()
+        await asyncio.shield(self._thread.started)
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[ReplyChunk]:
         """Stream one reply; closing the iterator stops the generation within a step."""
@@ -150,6 +88,35 @@ class EngineService:
         finally:
             sequence.is_cancelled = True
             self._open.discard(sequence)
+            self._see_who_waits()
+
+    def load(self) -> EngineLoad:
+        """How busy the thread was after its last step."""
+        return self._thread.load if self._thread is not None else EngineLoad()
+
+    async def aclose(self, *, drain_s: float = 0.0) -> None:
+        """Take nothing new, give what was asked for `drain_s` seconds to end, end the rest and release the device.
+
+        A thread that does not end is left behind.
+        """
+        thread = self._thread
+        if thread is None:
+            return
+        self._is_closing = True
+        try:
+            await self._drain(drain_s)
+        finally:
+            thread.post(Close())
+        is_stuck = thread.is_loading or self._hang is not None
+        timeout_s = CLOSE_TIMEOUT_WHEN_STUCK_S if is_stuck else CLOSE_TIMEOUT_S
+        done, _ = await asyncio.wait([thread.ended], timeout=timeout_s)
+        self._stop_watching()
+        if done:
+            await asyncio.to_thread(thread.join)
+            return
+        logger.warning("the engine's thread does not end; it is left behind")
+        resolve(thread.started, EngineError(WAS_CLOSED))
+        self._tell_everybody(EngineError(WAS_CLOSED))
 
     # --- beside replies: a `SeeingEngine`
 
@@ -223,144 +190,129 @@ class EngineService:
 
         return await self._do(begin)
 
-    async def aclose(self) -> None:
-        """End running replies and release the device. A thread that hangs is left behind after half a minute."""
-        if self._thread is None or self._ended is None:
-            return
-        self._is_closing = True
-        self._inbox.put(_Close())
-        done, _ = await asyncio.wait([self._ended], timeout=CLOSE_TIMEOUT_S)
-        if done:
-            await asyncio.to_thread(self._thread.join)
-        else:
-            logger.warning("the engine's thread does not end; it is left behind")
+    # --- admission
 
     def _submit(self, request: GenerationRequest, answers: "asyncio.Queue[ReplyChunk | EngineError]") -> Sequence:
-        self._require_running()
-        if len(self._open) >= self._config.max_waiting + MAX_RUNNING:
-            raise EngineBusy(
-                f"{len(self._open)} replies are already asked for: try again in a moment, or raise engine.max_waiting"
-            )
-        sequence = Sequence(request, lambda answer: self._hand_over(answers, answer), time.monotonic())
+        thread = self._require_running()
+        config = self._config
+        require_room(
+            request,
+            (sequence.request for sequence in self._open),
+            max_open=config.max_waiting + (config.max_running or MAX_RUNNING),
+            max_per_user=config.max_waiting_per_user,
+        )
+
+        def hand_over(answer: ReplyChunk | EngineError) -> None:
+            thread.on_event_loop(lambda: answers.put_nowait(answer))
+
+        sequence = Sequence(request, hand_over, time.monotonic())
         self._open.add(sequence)
-        self._inbox.put(sequence)
-        if self._failure is not None:
+        self._see_who_waits()
+        thread.post(sequence)
+        if thread.failure is not None:
             # The thread died between the check above and the hand-over, and reads no more.
-            sequence.emit(self._failure)
+            sequence.emit(thread.failure)
         return sequence
 
     async def _do(self, begin: BeginWork[T]) -> T:
         """Have a job done on the thread."""
-        self._require_running()
+        thread = self._require_running()
         if len(self._open_jobs) >= MAX_WAITING_JOBS:
             raise EngineBusy(f"{len(self._open_jobs)} pictures and texts are already being looked at: try again soon")
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        job = _Job(begin, lambda value, error: self._on_event_loop(lambda: _settle(done, value, error)))
+        job = Job(begin, lambda value, error: thread.on_event_loop(lambda: _settle(done, value, error)))
         self._open_jobs.add(job)
-        self._inbox.put(job)
+        self._see_who_waits()
+        thread.post(job)
         try:
-            if self._failure is not None:
+            if thread.failure is not None:
                 # The thread died between the check above and the hand-over, and reads no more.
-                _settle(done, None, self._failure)
+                _settle(done, None, thread.failure)
             result: T = await done
             return result
         finally:
             job.is_cancelled = True
             self._open_jobs.discard(job)
+            self._see_who_waits()
 
-    def _require_running(self) -> None:
-        if self._failure is not None:
-            raise type(self._failure)(str(self._failure))
-        if self._thread is None or self._is_closing:
+    def _require_running(self) -> EngineThread:
+        thread = self._thread
+        if thread is None:
             raise EngineError("the engine is not running: start it first, or start commedia again")
+        error = thread.failure or self._hang
+        if error is not None:
+            raise type(error)(str(error))
+        if self._is_closing:
+            raise EngineClosing("the engine is closing and takes nothing new: ask again once it has started anew")
+        return thread
 
-    def _hand_over(self, answers: "asyncio.Queue[ReplyChunk | EngineError]", answer: ReplyChunk | EngineError) -> None:
-        self._on_event_loop(lambda: answers.put_nowait(answer))
+    # --- those who wait
 
-    def _on_event_loop(self, call: Callable[[], None]) -> None:
-        """From the thread: run `call` on the event loop, unless that has ended together with everybody who waited."""
-        assert self._event_loop is not None  # noqa: S101 - set before the thread starts
-        try:
-            self._event_loop.call_soon_threadsafe(call)
-        except RuntimeError:
-            logger.debug("the event loop has ended before the engine")
-
-    def _run(self) -> None:
-        """The thread: load, then serve until told to end, or until something fails that is not one reply's own."""
-        loop: Loop | None = None
-        try:
-            loop = self._build_loop(self._config, self._report)
-            self._on_event_loop(lambda: _resolve(self._started))
-            self._serve(loop)
-        except BaseException as error:  # noqa: BLE001 - the boundary of the thread: it is logged, and everybody is told
-            self._die(loop, error)
-        finally:
-            self._on_event_loop(lambda: _resolve(self._ended))
-
-    def _serve(self, loop: Loop) -> None:
-        while True:
-            try:
-                message = self._inbox.get(block=not (loop.has_work or self._jobs))
-            except Empty:
-                self._work(loop)
-                continue
-            if isinstance(message, _Close):
-                loop.cancel_all()
-                self._fail_jobs(EngineError("the engine was closed: start commedia again"))
-                self._empty_inbox(lambda one: one.finish(FinishReason.CANCELLED, "", now=time.monotonic()))
-                return
-            if isinstance(message, _Job):
-                self._jobs.append(message)
-            else:
-                loop.add(message)
-
-    def _work(self, loop: Loop) -> None:
-        """A step for every reply, then a piece of one job.
-
-        The oldest few take turns, so that a long translation does not hold up who only wants a picture described; not
-        all, for each that has begun holds memory.
-        """
-        if loop.has_work:
-            loop.step()
-        if not self._jobs:
-            return
-        # It stays in sight until its piece is done: should the thread die over it, its caller is told too.
-        has_ended = self._jobs[0].advance(loop)
-        job = self._jobs.popleft()
-        if not has_ended:
-            self._jobs.insert(MAX_JOBS_AT_ONCE - 1, job)
-
-    def _fail_jobs(self, error: EngineError) -> None:
-        while self._jobs:
-            self._jobs.popleft().fail(type(error)(str(error)))
-
-    def _die(self, loop: Loop | None, error: BaseException) -> None:
-        if isinstance(error, EngineError):
-            failure = error
+    def _see_who_waits(self) -> None:
+        if self._open or self._open_jobs:
+            self._nobody_waits.clear()
         else:
-            logger.critical("the engine's thread has died", exc_info=error)
-            failure = EngineError(
-                f"the engine has stopped ({type(error).__name__}); the log says more. Start commedia again"
-            )
-            failure.__cause__ = error
-        self._failure = failure
-        self._on_event_loop(lambda: _resolve(self._started, failure))
-        if loop is not None:
-            loop.fail_all(failure)
-        self._fail_jobs(failure)
-        self._empty_inbox(lambda one: one.emit(type(failure)(str(failure))))
+            self._nobody_waits.set()
 
-    def _empty_inbox(self, tell: Callable[[Sequence], None]) -> None:
-        """For those who came too late. Nobody comes later still: admission is closed first."""
-        while True:
-            try:
-                message = self._inbox.get_nowait()
-            except Empty:
-                return
-            if isinstance(message, Sequence):
-                tell(message)
-            elif isinstance(message, _Job):
-                message.fail(self._failure or EngineError("the engine was closed: start commedia again"))
+    async def _drain(self, drain_s: float) -> None:
+        if drain_s <= 0 or self._nobody_waits.is_set():
+            return
+        logger.info("waiting up to %.0f s for %d replies to end", drain_s, len(self._open) + len(self._open_jobs))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._nobody_waits.wait(), drain_s)
+
+    def _tell_everybody(self, error: EngineError) -> None:
+        """End every reply and job for its caller, whatever the thread does."""
+        for sequence in self._open:
+            sequence.is_cancelled = True
+            sequence.emit(type(error)(str(error)))
+        for job in self._open_jobs:
+            job.is_cancelled = True
+            job.settle(None, type(error)(str(error)))
+
+    # --- a device that hangs
+
+    def _watch(self) -> None:
+        """Look after the thread, now and again until it ends."""
+        thread = self._thread
+        if thread is None or thread.ended.done():
+            return
+        if thread.is_loading:
+            self._watch_loading(thread)
+        elif self._hang is None:
+            self._watch_step(thread)
+        elif thread.watch.began_at != self._hung_step_began_at:
+            logger.warning("the engine's device answers again")
+            self._hang = self._hung_step_began_at = None
+        interval_s = min(WATCH_INTERVAL_S, self._config.max_step_s / 4)
+        self._watch_timer = asyncio.get_running_loop().call_later(interval_s, self._watch)
+
+    def _stop_watching(self) -> None:
+        if self._watch_timer is not None:
+            self._watch_timer.cancel()
+
+    def _watch_loading(self, thread: EngineThread) -> None:
+        if self._has_warned_of_loading or thread.watch.in_step_for_s() <= self._config.max_step_s:
+            return
+        self._has_warned_of_loading = True
+        logger.warning(
+            "loading the model has taken %.0f s and goes on: a large model on a slow disk takes long. If the disk and "
+            "the device stand idle, stop commedia and start it again",
+            thread.watch.in_step_for_s(),
+        )
+
+    def _watch_step(self, thread: EngineThread) -> None:
+        began_at = thread.watch.began_at
+        if began_at is None or time.monotonic() - began_at <= self._config.max_step_s:
+            return
+        self._hung_step_began_at = began_at
+        self._hang = DeviceError(
+            f"the device has not answered for {self._config.max_step_s:g} s, so it seems to hang: start commedia "
+            "again, and look at the device's driver if this comes back. Where the machine is only slow, raise "
+            "engine.max_step_s"
+        )
+        logger.critical("%s", self._hang)
+        self._tell_everybody(self._hang)
 
 
 def _build_local(config: EngineConfig, report: Report | None) -> Loop:
@@ -377,14 +329,3 @@ def _settle(future: "asyncio.Future[Any]", value: object, error: EngineError | N
         future.set_result(value)
     else:
         future.set_exception(error)
-
-
-def _resolve(future: "asyncio.Future[None] | None", error: EngineError | None = None) -> None:
-    if future is None or future.done():
-        return
-    if error is None:
-        future.set_result(None)
-    else:
-        future.set_exception(error)
-        # Whoever started the engine may be gone; then nobody asks for the result.
-        future.exception()

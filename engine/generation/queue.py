@@ -62,12 +62,11 @@ class FairQueue:
     """Sequences that wait to begin.
 
     No room holds more than half of the places, rounded up, while somebody from another room waits. Requests that say
-    nothing of who asks share one queue and one room.
+    nothing of who asks share one queue and one room. `max_running`, the number of places, may be changed at any time.
     """
 
     def __init__(self, *, max_running: int, max_wait_s: float = 300.0) -> None:
-        self._max_running = max_running
-        self._max_in_a_room = ceil(max_running / 2)
+        self.max_running = max_running
         self._max_wait_s = max_wait_s
         self._virtual_time = 0.0
         self._lines: dict[str | None, _Line] = {}
@@ -110,14 +109,15 @@ class FairQueue:
     def next(self, running: Collection[Sequence], now: float) -> Sequence | None:
         """Whose turn it is beside those that run; `None` where nobody waits or nobody may begin. Changes no place."""
         self._see_ended(running, now)
-        if not self._numbers or len(running) >= self._max_running:
+        if not self._numbers or len(running) >= self.max_running:
             return None
+        max_in_a_room = ceil(self.max_running / 2)
         num_in_room = Counter(_room(sequence) for sequence in running)
         waiting_rooms = {_room(sequence) for sequence in self._numbers}
         for sequence in self:
             room = _room(sequence)
             is_alone = waiting_rooms == {room}
-            if is_alone or num_in_room[room] < self._max_in_a_room:
+            if is_alone or num_in_room[room] < max_in_a_room:
                 return sequence
         return None
 
@@ -152,7 +152,7 @@ class FairQueue:
 
     def tell(self, now: float) -> None:
         """Tell those who wait where they stand, where that is news. Call it after letting in whoever may begin."""
-        num_free = self._max_running - len(self._began)
+        num_free = self.max_running - len(self._began)
         for sequence, place in self.places(now):
             is_about_to_begin = place.position <= num_free and now - sequence.accepted_at < TELL_INTERVAL_S
             if not is_about_to_begin and _is_news(self._told.get(sequence), place, now):
@@ -175,7 +175,7 @@ class FairQueue:
             return [None] * num_waiting
         least_s = usual_s * OVERDUE_SHARE
         free_in = [max(usual_s - (now - began_at), least_s) for began_at in self._began.values()]
-        free_in += [0.0] * (self._max_running - len(free_in))
+        free_in += [0.0] * (self.max_running - len(free_in))
         heapify(free_in)
         waits: list[float | None] = []
         for _ in range(num_waiting):

@@ -7,17 +7,19 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from engine import service as service_module
 from engine.config import EngineConfig
-from engine.errors import EngineBusy, EngineError, WeightsError
-from engine.generation.scheduler import MAX_RUNNING
+from engine.errors import AskerBusy, DeviceError, EngineBusy, EngineClosing, EngineError, WeightsError
 from engine.generation.sequence import Sequence
 from engine.models.fetch import Report
-from engine.service import EngineService, _Close
-from engine.types import FinishReason, GenerationRequest, ReplyChunk
+from engine.service import EngineService
+from engine.thread import Close
+from engine.types import Asker, EngineLoad, FinishReason, GenerationRequest, ReplyChunk
 from tests.engine.generation.requests import request
 from tests.engine.tiny import save_tiny
 
@@ -59,6 +61,9 @@ class CountingLoop:
             sequence.finish(FinishReason.LENGTH, "end", now=time.monotonic())
         else:
             sequence.emit(ReplyChunk(f"{sequence.num_new_tokens} "))
+
+    def load(self) -> EngineLoad:
+        return EngineLoad(num_running=len(self.sequences), device="fingers")
 
     def cancel_all(self) -> None:
         while self.sequences:
@@ -214,7 +219,8 @@ async def test_who_asks_in_the_moment_of_the_end_is_told() -> None:
 
         def cancel_all(self) -> None:
             super().cancel_all()
-            service._inbox.put(late)
+            assert service._thread is not None
+            service._thread.post(late)
 
     told: list[object] = []
     late = Sequence(request(), told.append, time.monotonic())
@@ -228,8 +234,8 @@ async def test_who_asks_in_the_moment_of_the_end_is_told() -> None:
 
 async def test_beyond_the_queue_callers_are_sent_away() -> None:
     loop = CountingLoop()
-    async with running(lambda *_: loop, max_waiting=2) as service:
-        tasks = [asyncio.create_task(collect(service, request(max_new_tokens=10**9))) for _ in range(MAX_RUNNING + 2)]
+    async with running(lambda *_: loop, max_waiting=2, max_running=3) as service:
+        tasks = [asyncio.create_task(collect(service, request(max_new_tokens=10**9))) for _ in range(5)]
         await asyncio.sleep(0.02)
         with pytest.raises(EngineBusy, match="max_waiting"):
             await collect(service, request())
@@ -249,8 +255,208 @@ async def test_ending_lets_running_replies_end_and_refuses_new_ones() -> None:
             replies = await asyncio.gather(*tasks)
         assert all(reply.startswith("1 2 ") for reply in replies)
         await service.aclose()
-        with pytest.raises(EngineError, match="not running"):
+        with pytest.raises(EngineClosing, match="takes nothing new"):
             await collect(service, request())
+
+
+async def test_one_person_may_ask_for_so_many_at_once() -> None:
+    def of(user: str | None, **options: int) -> GenerationRequest:
+        asker = Asker(user, "club") if user is not None else None
+        return replace(request(**{"max_new_tokens": 10**9, **options}), asker=asker)
+
+    async with running(max_waiting_per_user=2) as service:
+        tasks = [asyncio.create_task(collect(service, of("ana"))) for _ in range(2)]
+        tasks += [asyncio.create_task(collect(service, of(None))) for _ in range(3)]
+        await asyncio.sleep(0.02)
+        with pytest.raises(AskerBusy, match="max_waiting_per_user"):
+            await collect(service, of("ana"))
+        assert await collect(service, of("ben", max_new_tokens=1)) == "end"
+        assert await collect(service, of(None, max_new_tokens=1)) == "end", "these are nobody's in particular"
+        tasks[0].cancel()
+        await asyncio.wait([tasks[0]])
+        assert await collect(service, of("ana", max_new_tokens=1)) == "end"
+        for task in tasks:
+            task.cancel()
+
+
+# --- how busy it is
+
+
+async def test_the_load_is_the_loops_and_counts_those_on_their_way() -> None:
+    go = threading.Event()
+
+    class Slow(CountingLoop):
+        def step(self) -> None:
+            go.wait(5)
+            super().step()
+
+    service = EngineService(config(), build_loop=lambda *_: Slow())
+    assert service.load() == EngineLoad()
+    await service.start()
+    assert service.load() == EngineLoad(device="fingers")
+    tasks = [asyncio.create_task(collect(service, request(max_new_tokens=3)))]
+    await asyncio.sleep(0.05)
+    tasks += [asyncio.create_task(collect(service, request(max_new_tokens=3))) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert (service.load().num_running, service.load().num_waiting) == (1, 2)
+    go.set()
+    await asyncio.gather(*tasks)
+    async with asyncio.timeout(5):
+        while service.load() != EngineLoad(device="fingers"):
+            await asyncio.sleep(0.001)
+    await service.aclose()
+
+
+# --- draining
+
+
+async def test_draining_lets_everybody_end_and_nobody_begin() -> None:
+    async with running() as service:
+        tasks = [asyncio.create_task(collect(service, request(max_new_tokens=n))) for n in (20, 60)]
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(service.aclose(drain_s=10))
+        await asyncio.sleep(0)
+        with pytest.raises(EngineClosing, match="takes nothing new"):
+            await collect(service, request())
+        async with asyncio.timeout(5):
+            replies = await asyncio.gather(*tasks)
+            await closing
+        assert [len(reply.split()) for reply in replies] == [20, 60]
+
+
+async def test_what_has_not_ended_by_then_is_broken_off() -> None:
+    async with running() as service:
+        task = asyncio.create_task(collect(service, request(max_new_tokens=10**9)))
+        await asyncio.sleep(0.02)
+        started = time.monotonic()
+        async with asyncio.timeout(5):
+            await service.aclose(drain_s=0.1)
+            assert not (await task).endswith("end")
+        assert time.monotonic() - started >= 0.1
+
+
+async def test_closing_again_at_once_cuts_the_draining_short() -> None:
+    async with running() as service:
+        task = asyncio.create_task(collect(service, request(max_new_tokens=10**9)))
+        await asyncio.sleep(0.02)
+        draining = asyncio.create_task(service.aclose(drain_s=60))
+        await asyncio.sleep(0.02)
+        async with asyncio.timeout(5):
+            await service.aclose()
+            await task
+            await draining
+
+
+async def test_giving_up_on_draining_still_ends_the_thread() -> None:
+    service = EngineService(config(), build_loop=lambda *_: CountingLoop())
+    await service.start()
+    task = asyncio.create_task(collect(service, request(max_new_tokens=10**9)))
+    await asyncio.sleep(0.02)
+    draining = asyncio.create_task(service.aclose(drain_s=60))
+    await asyncio.sleep(0.02)
+    draining.cancel()
+    async with asyncio.timeout(5):
+        await task
+    assert service._thread is not None
+    assert await asyncio.to_thread(service._thread.join, 5)
+
+
+# --- a device that hangs
+
+
+class Stubborn(CountingLoop):
+    """Stays in its step as long as a request with the system prompt "hang" has not been let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let_go = threading.Event()
+
+    def step(self) -> None:
+        if any(sequence.request.system_prompt == "hang" for sequence in self.sequences):
+            self.let_go.wait(10)
+        super().step()
+
+
+async def test_a_device_that_hangs_is_noticed_and_everybody_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    loop = Stubborn()
+    async with running(lambda *_: loop, max_step_s=0.1) as service:
+        waiting = [asyncio.create_task(collect(service, request(system_prompt=prompt))) for prompt in ("hang", "go")]
+        waiting.append(asyncio.create_task(service.space()))
+        async with asyncio.timeout(5):
+            results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(result) for result in results] == [DeviceError] * 3
+        assert "max_step_s" in str(results[0])
+        for _ in range(2):
+            with pytest.raises(DeviceError, match="hang"):
+                await collect(service, request())
+        await asyncio.sleep(0.2)
+        assert [record.levelname for record in caplog.records] == ["CRITICAL"], "it is said once"
+        loop.let_go.set()
+
+
+async def test_a_device_that_comes_back_serves_again(caplog: pytest.LogCaptureFixture) -> None:
+    loop = Stubborn()
+    async with running(lambda *_: loop, max_step_s=0.1) as service:
+        with pytest.raises(DeviceError):
+            await collect(service, request(system_prompt="hang"))
+        loop.let_go.set()
+        async with asyncio.timeout(5):
+            while service._hang is not None:
+                await asyncio.sleep(0.01)
+            assert (await collect(service, request(max_new_tokens=2))).endswith("end")
+            while loop.has_work:
+                await asyncio.sleep(0.01)
+        assert "answers again" in caplog.text
+
+
+async def test_a_device_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "CLOSE_TIMEOUT_WHEN_STUCK_S", 0.05)
+    loop = Stubborn()
+    service = EngineService(config(max_step_s=0.1), build_loop=lambda *_: loop)
+    await service.start()
+    with pytest.raises(DeviceError):
+        await collect(service, request(system_prompt="hang"))
+    async with asyncio.timeout(2):
+        await service.aclose(drain_s=30)
+    loop.let_go.set()
+
+
+async def test_many_short_steps_are_no_hang() -> None:
+    async with running(lambda *_: CountingLoop(step_s=0.02), max_step_s=0.1) as service:
+        assert await collect(service, request(max_new_tokens=20))
+
+
+async def test_slow_loading_is_remarked_on_and_no_hang(caplog: pytest.LogCaptureFixture) -> None:
+    def build(*_: object) -> CountingLoop:
+        time.sleep(0.3)
+        return CountingLoop()
+
+    async with running(build, max_step_s=0.1) as service:
+        assert await collect(service, request(max_new_tokens=2))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "loading" in caplog.text
+
+
+async def test_closing_while_it_loads_does_not_wait_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "CLOSE_TIMEOUT_WHEN_STUCK_S", 0.05)
+    go = threading.Event()
+
+    def build(*_: object) -> CountingLoop:
+        go.wait(10)
+        return CountingLoop()
+
+    service = EngineService(config(), build_loop=build)
+    starting = asyncio.create_task(service.start())
+    await asyncio.sleep(0)
+    early = asyncio.create_task(collect(service, request()))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(2):
+        await service.aclose()
+        results = await asyncio.gather(starting, early, return_exceptions=True)
+    assert all(isinstance(result, EngineError) and "was closed" in str(result) for result in results)
+    go.set()
+    assert service._thread is not None
+    assert await asyncio.to_thread(service._thread.join, 5)
 
 
 async def test_before_the_start_there_is_nothing_to_ask_or_close() -> None:
@@ -271,9 +477,8 @@ async def test_a_caller_that_left_its_event_loop_breaks_nothing() -> None:
     service = await asyncio.to_thread(lambda: asyncio.run(leave()))
     thread = service._thread
     assert thread is not None
-    service._inbox.put(_Close())
-    await asyncio.to_thread(thread.join, 5)
-    assert not thread.is_alive()
+    thread.post(Close())
+    assert await asyncio.to_thread(thread.join, 5)
 
 
 async def test_a_real_backbone_answers_through_the_whole_service(tmp_path: Path) -> None:
