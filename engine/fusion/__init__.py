@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from engine.config import EngineConfig
-    from engine.decoder.language_model import LanguageModel
-    from engine.fusion.types import TurnFuser
+    from engine.fusion.types import Backbone, TurnFuser
     from engine.models.store import ModelStore
 
 
-def load_fuser(config: EngineConfig, *, models: ModelStore, language_model: LanguageModel) -> TurnFuser | None:
+def load_fuser(config: EngineConfig, *, models: ModelStore, language_model: Backbone) -> TurnFuser | None:
     """The fuser for a decoder, or `None` where there are no trained weights for it, or fusion is switched off.
 
     Takes the folder that `config.fusion_weights` names, else the weights shipped for that decoder. Raises

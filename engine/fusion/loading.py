@@ -4,14 +4,13 @@ import logging
 from pathlib import Path
 
 from engine.config import EngineConfig
-from engine.decoder.language_model import LanguageModel
 from engine.encoders.image import ImageEncoder
 from engine.encoders.text import TextEncoder
 from engine.errors import ConfigurationError
 from engine.fusion.config import FusionConfig
 from engine.fusion.kinds import KINDS
 from engine.fusion.pipeline import FusionPipeline
-from engine.fusion.types import TurnFuser
+from engine.fusion.types import Backbone, TurnFuser
 from engine.fusion.weights import bind, read_fusion, shipped_folder
 from engine.models.store import ModelStore
 
@@ -20,7 +19,7 @@ logger = logging.getLogger(__name__)
 SWITCHED_OFF = "none"
 
 
-def load(config: EngineConfig, *, models: ModelStore, language_model: LanguageModel) -> TurnFuser | None:
+def load(config: EngineConfig, *, models: ModelStore, language_model: Backbone) -> TurnFuser | None:
     """See `engine.fusion.load_fuser`."""
     if config.fusion == SWITCHED_OFF:
         return None
@@ -39,7 +38,7 @@ def load(config: EngineConfig, *, models: ModelStore, language_model: LanguageMo
     return _load(folder, kind=config.fusion, models=models, language_model=language_model)
 
 
-def _load(folder: Path, *, kind: str, models: ModelStore, language_model: LanguageModel) -> TurnFuser:
+def _load(folder: Path, *, kind: str, models: ModelStore, language_model: Backbone) -> TurnFuser:
     saved = read_fusion(folder)
     if saved.config.decoder != language_model.name:
         raise ConfigurationError(

@@ -5,8 +5,9 @@ Shapes: `k` prefix tokens, `d_lm` width of the language model, `n_i` image token
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from engine.persona import Persona
@@ -45,6 +46,35 @@ class FusedContext:
     def strongest_steering(self) -> Tensor | None:
         """The steering that belongs to `prefix`, if there is any."""
         return self.steering[self.shares.index(max(self.shares))] if self.steering else None
+
+
+class Writer(Protocol):
+    """What fusion asks of a decoder's prompt writer."""
+
+    def tokenise(self, text: str) -> tuple[int, ...]:
+        """Token ids of rendered text."""
+
+
+class Backbone(Protocol):
+    """What fusion asks of the decoder that it was trained for: a `LanguageModel`, or the part of one that lies here
+    while the rest runs elsewhere."""
+
+    name: str
+    adapter: str
+    model: Any
+    """Has `get_input_embeddings()`."""
+
+    @property
+    def prompts(self) -> Writer:
+        """Tokenises as the decoder does."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where prefixes are handed over."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which format."""
 
 
 class TurnFuser(Protocol):
