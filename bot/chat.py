@@ -21,6 +21,7 @@ from bot.queues import KeyedLocks, KeyedQueues
 from bot.replies import Pacing, ReplyStream, send_text
 from bot.types import (
     Attachment,
+    Author,
     ChatKind,
     ConversationKey,
     IncomingFile,
@@ -31,9 +32,9 @@ from bot.types import (
     Room,
     StoredTurn,
 )
-from engine.errors import EngineBusy, EngineError, PromptTooLong
+from engine.errors import AskerBusy, EngineBusy, EngineClosing, EngineError, PromptTooLong
 from engine.persona import Persona
-from engine.types import GenerationRequest, Image, ReplyEngine, Role, SamplingSettings, Turn
+from engine.types import Asker, GenerationRequest, Image, ReplyEngine, Role, SamplingSettings, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ BROKEN = "Something went wrong on my side. It is in my log; please try again, or
 NOT_KEPT = "My memory has a problem, so I could not keep this. Please tell whoever runs me: my log says what to do."
 NOT_GENERATED = "I could not think of an answer: my engine has a problem. Please try again in a moment."
 TOO_BUSY = "Too many people are talking to me right now. Please try again in a minute."
+ASKED_ENOUGH = "I am still answering what you asked before. Please wait for one of the answers, then send this again."
+RESTARTING = "I am being restarted. Please send this again in a minute."
 NO_REPLY = "I have not answered anything here yet: ask me something first."
 NOT_MY_REPLY = "I do not remember that message as an answer of mine. Reply to one of my answers, or to none."
 NOT_AN_ANSWER = "That was no answer to anything: there was only me."
@@ -148,6 +151,10 @@ class _QueueFull(BotError):
     """More messages wait in one conversation than may."""
 
 
+class _Closing(BotError):
+    """The bot is about to end, and takes nothing new."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Accepted:
     """A message that is to be answered by `persona`. `turn=None` is a call without words: it is greeted."""
@@ -157,10 +164,6 @@ class _Accepted:
     message: IncomingMessage
     turn: StoredTurn | None
     notices: tuple[str, ...] = ()
-
-    @property
-    def reply_to(self) -> str | None:
-        return self.message.message_id if self.message.kind is ChatKind.GROUP else None
 
 
 class ChatService:
@@ -192,28 +195,49 @@ class ChatService:
         self._pictures = PictureReader(self._options.picture_limits)
         self._arrivals: KeyedLocks[Room] = KeyedLocks()
         self._replies: KeyedQueues[ConversationKey] = KeyedQueues(max_inside=self._options.max_waiting_messages)
+        self._is_closing = False
+        self._num_handled = 0
+        self._nothing_to_do = asyncio.Event()
+        self._nothing_to_do.set()
 
     # --- answering
 
     async def handle(self, message: IncomingMessage, channel: ReplyChannel) -> None:
         """Answer `message` in `channel`, if it is meant for the bot. Never raises but for cancellation."""
+        stream = ReplyStream(channel, reply_to=_reply_to(message), pacing=self._options.pacing)
+        self._num_handled += 1
+        self._nothing_to_do.clear()
         try:
             async with self._arrivals.hold(message.room):
                 accepted = await self._accept(message, channel)
             # No await in between: messages join their conversation's queue in the order of arrival.
             if accepted is not None:
-                await self._replies.run(accepted.key, partial(self._answer, accepted, channel))
+                await self._replies.run(accepted.key, partial(self._answer, accepted, channel, stream))
         except (BotError, EngineError) as error:
             _log_expected(error, message)
-            await self._tell(channel, _explain(error), message)
+            await self._tell(channel, _explain(error), message, instead_of=stream.notice_id)
         except Exception:
             logger.exception("message %s in %s could not be answered", message.message_id, message.room)
-            await self._tell(channel, BROKEN, message)
+            await self._tell(channel, BROKEN, message, instead_of=stream.notice_id)
+        finally:
+            self._num_handled -= 1
+            if not self._num_handled:
+                self._nothing_to_do.set()
 
-    async def _tell(self, channel: ReplyChannel, text: str, message: IncomingMessage) -> None:
-        reply_to = message.message_id if message.kind is ChatKind.GROUP else None
+    async def drain(self, drain_s: float) -> bool:
+        """Take no new messages, give those that came before `drain_s` seconds, and say whether all were answered."""
+        self._is_closing = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._nothing_to_do.wait(), drain_s)
+        return self._nothing_to_do.is_set()
+
+    async def _tell(
+        self, channel: ReplyChannel, text: str, message: IncomingMessage, *, instead_of: str | None = None
+    ) -> None:
         try:
-            await send_text(channel, text, reply_to=reply_to, pacing=self._options.pacing)
+            await send_text(
+                channel, text, reply_to=_reply_to(message), pacing=self._options.pacing, instead_of=instead_of
+            )
         except Exception:
             logger.exception("nobody in %s could be told: %s", message.room, text)
 
@@ -224,6 +248,8 @@ class ChatService:
             return None
         persona, notices = addressee
         key = ConversationKey(message.room, persona.id)
+        if self._is_closing:
+            raise _Closing(RESTARTING)
         if self._replies.is_full(key):
             raise _QueueFull(
                 f"{self._options.max_waiting_messages} messages wait for {persona.name} already. "
@@ -243,17 +269,15 @@ class ChatService:
             return None
         return _Accepted(key, persona, message, stored, (*notices, *refusals))
 
-    async def _answer(self, accepted: _Accepted, channel: ReplyChannel) -> None:
+    async def _answer(self, accepted: _Accepted, channel: ReplyChannel, stream: ReplyStream) -> None:
         for notice in accepted.notices:
             await self._tell(channel, notice, accepted.message)
         if accepted.turn is None:
             await self._greet(accepted, channel)
             return
-        request = await self._request(
-            accepted.persona, accepted.message.kind, await self._told(accepted.key, accepted.turn)
-        )
+        told = await self._told(accepted.key, accepted.turn)
+        request = await self._request(accepted.key, accepted.persona, accepted.message.kind, told)
         origin = ReplyOrigin(accepted.turn.id, accepted.persona.digest())
-        stream = ReplyStream(channel, reply_to=accepted.reply_to, pacing=self._options.pacing)
         try:
             await stream.deliver(self._engine.generate(request))
         finally:
@@ -264,7 +288,8 @@ class ChatService:
 
     async def _greet(self, accepted: _Accepted, channel: ReplyChannel) -> None:
         text = _greeting(accepted.persona, accepted.message.author.display_name)
-        message_ids = await send_text(channel, text, reply_to=accepted.reply_to, pacing=self._options.pacing)
+        reply_to = _reply_to(accepted.message)
+        message_ids = await send_text(channel, text, reply_to=reply_to, pacing=self._options.pacing)
         await self._remember(accepted.key, text, message_ids, origin=_unasked(accepted.persona))
 
     async def _remember(
@@ -382,7 +407,9 @@ class ChatService:
         recent = await self._conversations.recent(key, max_turns=self._options.max_history_turns)
         return [*(turn for turn in recent if turn.id < current.id or turn.role is Role.ASSISTANT), current]
 
-    async def _request(self, persona: Persona, kind: ChatKind, told: Sequence[StoredTurn]) -> GenerationRequest:
+    async def _request(
+        self, key: ConversationKey, persona: Persona, kind: ChatKind, told: Sequence[StoredTurn]
+    ) -> GenerationRequest:
         """The request for a reply to the last of `told`."""
         author = told[-1].author
         return build_request(
@@ -391,6 +418,7 @@ class ChatService:
             sampling=self._options.sampling,
             user_name=author.display_name if author is not None else None,
             is_group=kind is ChatKind.GROUP,
+            asker=_asker(key, author) if author is not None else None,
         )
 
     async def _turns(self, kind: ChatKind, told: Sequence[StoredTurn]) -> list[Turn]:
@@ -476,7 +504,7 @@ class ChatService:
         ]
         told = [*earlier[-self._options.max_history_turns :], question]
         has_changed = origin is not None and origin.persona_digest != persona.digest()
-        return AskedReply(await self._request(persona, kind, told), reply.text, has_changed)
+        return AskedReply(await self._request(key, persona, kind, told), reply.text, has_changed)
 
     async def _find_reply(
         self, room: Room, message_id: str | None
@@ -501,6 +529,17 @@ class ChatService:
 
     async def _key(self, room: Room) -> ConversationKey:
         return ConversationKey(room, await self.chosen(room))
+
+
+def _reply_to(message: IncomingMessage) -> str | None:
+    """The message that an answer quotes: in a group one has to see who is meant."""
+    return message.message_id if message.kind is ChatKind.GROUP else None
+
+
+def _asker(key: ConversationKey, author: Author) -> Asker:
+    """For whom the engine makes a reply. A person is the same in all rooms of a platform."""
+    room = "/".join(filter(None, (key.room.platform, key.room.chat_id, key.room.thread_id)))
+    return Asker(user=f"{author.platform}/{author.user_id}", room=room, conversation=f"{room}/{key.persona_id}")
 
 
 def _question_of(reply: StoredTurn, origin: ReplyOrigin | None, turns: Sequence[StoredTurn]) -> StoredTurn:
@@ -530,18 +569,22 @@ def _spoken(turn: StoredTurn, kind: ChatKind) -> str:
 
 def _explain(error: BotError | EngineError) -> str:
     """What people are told. Errors for admins stay in the log."""
-    if isinstance(error, (MediaError, PersonaError, _QueueFull)):
+    if isinstance(error, (MediaError, PersonaError, _QueueFull, _Closing)):
         return str(error)
     if isinstance(error, StoreError):
         return NOT_KEPT
     if isinstance(error, PromptTooLong):
         return TOO_LONG
+    if isinstance(error, EngineClosing):
+        return RESTARTING
+    if isinstance(error, AskerBusy):
+        return ASKED_ENOUGH
     if isinstance(error, EngineBusy):
         return TOO_BUSY
     return NOT_GENERATED if isinstance(error, EngineError) else BROKEN
 
 
 def _log_expected(error: BotError | EngineError, message: IncomingMessage) -> None:
-    is_senders_matter = isinstance(error, (MediaError, _QueueFull, EngineBusy, PromptTooLong))
+    is_senders_matter = isinstance(error, (MediaError, _QueueFull, _Closing, EngineBusy, EngineClosing, PromptTooLong))
     level = logging.INFO if is_senders_matter else logging.ERROR
     logger.log(level, "message %s in %s: %s", message.message_id, message.room, error)

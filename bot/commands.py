@@ -14,7 +14,7 @@ from bot.errors import BotError, StoreError
 from bot.languages import LANGUAGE_NAMES, language_named
 from bot.personas.prompt import fill_macros
 from bot.types import Author, ChatKind, IncomingFile, PersonaCard, RepliedMessage, Room
-from engine.errors import EngineBusy, EngineError, NotAvailable, RequestError
+from engine.errors import EngineBusy, EngineClosing, EngineError, NotAvailable, RequestError
 from engine.persona import Persona
 
 logger = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ In a group, mention me, reply to me or call me by name. Reply to a message with 
 
 {commands}"""
 TOO_BUSY = "Too many people are asking me right now. Please try again in a minute."
+RESTARTING = "I am being restarted. Please try again in a minute."
 NOT_SEEN = "My engine has a problem, so that did not work. Please try again in a moment."
 NOT_DONE = "My memory has a problem, so that did not work. Please tell whoever runs me: my log says what to do."
 
@@ -231,6 +232,8 @@ def _for_people(
             raise BotError(NOT_DONE) from error
         except EngineBusy as error:
             raise BotError(TOO_BUSY) from error
+        except EngineClosing as error:
+            raise BotError(RESTARTING) from error
         except (NotAvailable, RequestError) as error:
             raise BotError(str(error)) from error
         except EngineError as error:

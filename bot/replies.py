@@ -2,11 +2,15 @@
 
 Owns pacing, retries and which message shows which part of the text (`bot.splitting` says where to cut). Knows neither
 personas nor the store. The newest text is shown, not every text: a slow platform never makes a backlog of edits.
+
+While a request waits in the engine's queue, a first message says where it stands. It becomes the reply, or whatever is
+said instead of one; what it said is nobody's words, and is not remembered.
 """
 
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -14,17 +18,23 @@ from typing import Any
 from bot.adapters.base import ReplyChannel
 from bot.errors import DeliveryError, RateLimited
 from bot.splitting import Piece, split_text
-from engine.types import FinishReason, ReplyChunk
+from engine.types import FinishReason, QueuePlace, ReplyChunk
 
 logger = logging.getLogger(__name__)
 
 CUT_SHORT = "…"
 EMPTY_REPLY = "(I have no words for that. Please say it in another way.)"
+STOPPED = "(Stopped before an answer came.)"
+_ORDINAL_ENDINGS = {1: "st", 2: "nd", 3: "rd"}
+_ENDS_TOO_SOON = frozenset({FinishReason.LENGTH, FinishReason.TIME})
 
 
 @dataclass(frozen=True, slots=True)
 class Pacing:
-    """How patient a reply is. The pace of edits is the platform's: see `PlatformLimits.edit_interval_s`."""
+    """How patient a reply is. The pace of edits is the platform's: see `PlatformLimits.edit_interval_s`.
+
+    Whoever waits for `place_from_s` or more is told their place in the queue, anew every `place_interval_s` at most.
+    """
 
     first_num_chars: int = 24
     first_wait_s: float = 0.5
@@ -33,6 +43,8 @@ class Pacing:
     max_backoff_s: float = 8.0
     max_patience_s: float = 120.0
     grace_s: float = 5.0
+    place_from_s: float = 4.0
+    place_interval_s: float = 4.0
 
 
 @dataclass(slots=True)
@@ -40,20 +52,30 @@ class _Shown:
     message_id: str
     text: str
     end: int
+    is_notice: bool = False
 
 
 class ReplyStream:
-    """One reply in one channel. Use it once."""
+    """One reply in one channel. Use it once. `instead_of` is a message that is to become the first of the reply's."""
 
-    def __init__(self, channel: ReplyChannel, *, reply_to: str | None = None, pacing: Pacing | None = None) -> None:
+    def __init__(
+        self,
+        channel: ReplyChannel,
+        *,
+        reply_to: str | None = None,
+        pacing: Pacing | None = None,
+        instead_of: str | None = None,
+    ) -> None:
         self._channel = channel
         self._reply_to = reply_to
         self._pacing = pacing or Pacing()
         self._text = ""
         self._fallback = ""
-        self._shown: list[_Shown] = []
+        self._place: QueuePlace | None = None
+        self._shown = [_Shown(instead_of, "", 0, is_notice=True)] if instead_of is not None else []
         self._replaced_ids: list[str] = []
         self._changed = asyncio.Event()
+        self._has_moved_up = asyncio.Event()
         self._has_ended = False
         self._is_whole = False
 
@@ -68,6 +90,11 @@ class ReplyStream:
         """The platform's ids of the messages that show the reply, in order."""
         return (*self._replaced_ids, *(shown.message_id for shown in self._shown))
 
+    @property
+    def notice_id(self) -> str | None:
+        """The message that still says where the request waits, if one does. After `deliver` it is to be replaced."""
+        return next((shown.message_id for shown in self._shown if shown.is_notice), None)
+
     async def deliver(self, chunks: AsyncIterator[ReplyChunk]) -> None:
         """Show the reply as it comes, until all of it is shown or the channel proves to be out of reach.
 
@@ -75,26 +102,38 @@ class ReplyStream:
         """
         reader = asyncio.create_task(self._read(chunks))
         typing = asyncio.create_task(self._pulse_typing())
+        places = asyncio.create_task(self._show_places())
         try:
             await self._wait_for_first_words()
             typing.cancel()
+            # A notice on its way arrives first: the words are to take its place.
+            await self._end(places)
             await self._show_until_ended()
             await reader
+        except asyncio.CancelledError:
+            await self._end(places)
+            await self._withdraw_notice()
+            raise
         finally:
-            await self._end(reader, typing)
+            await self._end(reader, typing, places)
 
     async def _read(self, chunks: AsyncIterator[ReplyChunk]) -> None:
+        reason = None
         try:
             async for chunk in chunks:
+                reason = chunk.finish_reason
                 self._text += chunk.text
-                if chunk.finish_reason is FinishReason.LENGTH and self._text.rstrip()[-1:].isalnum():
+                if chunk.queue is not None:
+                    self._place = chunk.queue
+                    self._has_moved_up.set()
+                if chunk.finish_reason in _ENDS_TOO_SOON and self._text.rstrip()[-1:].isalnum():
                     # Without a sign, a reply that stops in the middle of a sentence looks like a crash.
                     self._text = self._text.rstrip() + CUT_SHORT
                 if chunk.text:
                     self._changed.set()
             self._is_whole = True
             if not self._text.strip():
-                self._fallback = EMPTY_REPLY
+                self._fallback = STOPPED if reason is FinishReason.CANCELLED else EMPTY_REPLY
         finally:
             self._has_ended = True
             self._changed.set()
@@ -109,6 +148,39 @@ class ReplyStream:
             except DeliveryError as error:
                 logger.debug("typing could not be shown: %s", error)
             await asyncio.sleep(self._channel.limits.typing_interval_s)
+
+    async def _show_places(self) -> None:
+        """Say where the request waits, calmly and only if it waits for long, until cancelled."""
+        began_at = time.monotonic()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pacing.place_from_s):
+                    await self._has_moved_up.wait()
+            self._has_moved_up.clear()
+            place = self._place
+            if place is None or self._text.strip() or self._has_ended:
+                continue
+            wait_s = max(place.wait_s or 0.0, time.monotonic() - began_at)
+            if self._shown or wait_s >= self._pacing.place_from_s:
+                await self._uninterrupted(self._show_notice(describe_place(place)))
+                await asyncio.sleep(max(self._pacing.place_interval_s, self._channel.limits.edit_interval_s))
+
+    async def _show_notice(self, text: str) -> None:
+        """Bring the notice in line with `text`; where that fails, people wait without it."""
+        try:
+            if not self._shown:
+                message_id = await self._channel.send(text, reply_to=self._reply_to)
+                self._shown.append(_Shown(message_id, text, 0, is_notice=True))
+            elif self._shown[0].text != text:
+                await self._channel.edit(self._shown[0].message_id, text)
+                self._shown[0].text = text
+        except DeliveryError as error:
+            logger.debug("a place in the queue could not be shown: %s", error)
+
+    async def _withdraw_notice(self) -> None:
+        """Nobody waits any more."""
+        if self.notice_id is not None:
+            await self._end(asyncio.create_task(self._show_notice(STOPPED)), grace_s=self._pacing.grace_s)
 
     async def _wait_for_first_words(self) -> None:
         while not self._has_ended and not self._text.strip():
@@ -179,7 +251,7 @@ class ReplyStream:
             message_id = await self._channel.send(piece.text)
             self._replaced_ids.append(shown.message_id)
             shown.message_id = message_id
-        shown.text, shown.end = piece.text, piece.end
+        shown.text, shown.end, shown.is_notice = piece.text, piece.end, False
 
     async def _uninterrupted(self, call: Coroutine[Any, Any, None]) -> None:
         """Run `call`. A cancellation lets it end for a moment, so that what people see is known."""
@@ -206,11 +278,39 @@ def _see_failure(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
+def describe_place(place: QueuePlace) -> str:
+    """Where somebody waits, in a sentence."""
+    where = "You are next in line" if place.position <= 1 else f"You are {_ordinal(place.position)} in line"
+    return f"{where}{_describe_wait(place.wait_s)}."
+
+
+def _describe_wait(wait_s: float | None) -> str:
+    if wait_s is None:
+        return ""
+    if wait_s >= 90:
+        return f", about {wait_s / 60:.0f} min"
+    # Nobody's estimate is that good; and steady words need no edits.
+    return f", about {max(5, 5 * round(wait_s / 5))} s"
+
+
+def _ordinal(number: int) -> str:
+    is_teen = number % 100 in (11, 12, 13)
+    return f"{number}{'th' if is_teen else _ORDINAL_ENDINGS.get(number % 10, 'th')}"
+
+
 async def send_text(
-    channel: ReplyChannel, text: str, *, reply_to: str | None = None, pacing: Pacing | None = None
+    channel: ReplyChannel,
+    text: str,
+    *,
+    reply_to: str | None = None,
+    pacing: Pacing | None = None,
+    instead_of: str | None = None,
 ) -> tuple[str, ...]:
-    """Send a text that is complete already, with a reply's care, and return the ids of its messages."""
-    stream = ReplyStream(channel, reply_to=reply_to, pacing=pacing)
+    """Send a text that is complete already, with a reply's care, and return the ids of its messages.
+
+    With `instead_of`, it takes the place of that message.
+    """
+    stream = ReplyStream(channel, reply_to=reply_to, pacing=pacing, instead_of=instead_of)
     await stream.deliver(_at_once(text))
     return stream.message_ids
 

@@ -90,6 +90,11 @@ class EngineService:
             self._open.discard(sequence)
             self._see_who_waits()
 
+    @property
+    def failure(self) -> EngineError | None:
+        """Why nothing can be asked of it: the thread has died, or the device hangs; `None` while all is well."""
+        return (self._thread.failure if self._thread is not None else None) or self._hang
+
     def load(self) -> EngineLoad:
         """How busy the thread was after its last step."""
         return self._thread.load if self._thread is not None else EngineLoad()
@@ -239,9 +244,8 @@ class EngineService:
         thread = self._thread
         if thread is None:
             raise EngineError("the engine is not running: start it first, or start commedia again")
-        error = thread.failure or self._hang
-        if error is not None:
-            raise type(error)(str(error))
+        if (failure := self.failure) is not None:
+            raise type(failure)(str(failure))
         if self._is_closing:
             raise EngineClosing("the engine is closing and takes nothing new: ask again once it has started anew")
         return thread

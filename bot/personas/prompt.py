@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from bot.words import UNSPACED, fold, has_any
 from engine.persona import Persona
-from engine.types import GenerationRequest, SamplingSettings, Turn
+from engine.types import Asker, GenerationRequest, SamplingSettings, Turn
 
 # Examples beyond this are left to the persona encoder. A Chinese character costs about as many tokens as three letters.
 MAX_EXAMPLE_CHARACTERS = 250
@@ -136,8 +136,9 @@ def build_request(
     user_name: str | None = None,
     is_group: bool = False,
     seed: int | None = None,
+    asker: Asker | None = None,
 ) -> GenerationRequest:
-    """The request for `persona`'s reply to the last of `turns`.
+    """The request for `persona`'s reply to the last of `turns`. `asker` is for whom the engine makes it.
 
     `sampling` is what the configuration says; the persona's own settings go over it, and `seed` over both. In a group
     the caller puts `speaker_label` before each user's text; `user_name` is not told then.
@@ -155,6 +156,7 @@ def build_request(
         system_prompt=fill_macros("\n".join(parts), persona, spoken_to),
         turns=tuple(replace(turn, text=_without_markers(turn.text)) for turn in turns),
         sampling=settings if seed is None else replace(settings, seed=seed),
+        asker=asker,
     )
 
 

@@ -13,7 +13,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bot.chat import BROKEN, NO_PERSONA, NOT_GENERATED, NOT_KEPT, TOO_BUSY, TOO_LONG, ChatOptions, ChatService
+from bot.chat import (
+    ASKED_ENOUGH,
+    BROKEN,
+    NO_PERSONA,
+    NOT_GENERATED,
+    NOT_KEPT,
+    RESTARTING,
+    TOO_BUSY,
+    TOO_LONG,
+    ChatOptions,
+    ChatService,
+)
 from bot.errors import DeliveryError, MediaError, PersonaError, StoreError
 from bot.media.pictures import PictureLimits
 from bot.replies import EMPTY_REPLY, Pacing
@@ -22,9 +33,17 @@ from bot.store.database import Database
 from bot.store.repositories import Conversations, Rooms
 from bot.types import Author, ChatKind, ConversationKey, IncomingFile, IncomingMessage, NewTurn, RepliedMessage, Room
 from engine.backends.echo import EchoEngine
-from engine.errors import DeviceError, EngineBusy, PromptTooLong
+from engine.errors import (
+    AskerBusy,
+    DeviceError,
+    EngineBusy,
+    EngineClosing,
+    EngineError,
+    PromptTooLong,
+    ServerError,
+)
 from engine.persona import Triggers
-from engine.types import GenerationRequest, Role
+from engine.types import Asker, GenerationRequest, QueuePlace, Role
 from tests.fakes.adapter import ANN, BOT, FakeChannel, a_file
 from tests.fakes.engine import ScriptedEngine, Step
 from tests.fakes.personas import MemoryLibrary, a_persona
@@ -568,6 +587,80 @@ async def test_half_a_reply_is_kept_when_the_engine_fails(stage: Stage) -> None:
     stage.script("Half a", DeviceError("gone"))
     assert await stage.say(message("Hello")) == ["Half a", NOT_GENERATED]
     assert await stage.said() == ["Hello", "Half a"]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (EngineBusy("full"), TOO_BUSY),
+        (AskerBusy("enough"), ASKED_ENOUGH),
+        (EngineClosing("closing"), RESTARTING),
+        (ServerError("it vanished"), NOT_GENERATED),
+    ],
+)
+async def test_a_place_in_line_gives_way_to_what_went_wrong(stage: Stage, error: EngineError, told: str) -> None:
+    stage.with_options(pacing=replace(OPTIONS.pacing, place_from_s=0.01))
+    stage.script(QueuePlace(2, 30.0), 0.05, error)
+    assert await stage.say(message()) == [told]
+    assert stage.channel.sent[0].texts == ["You are 2nd in line, about 30 s.", told]
+    assert await stage.said() == ["Hello"]
+
+
+async def test_a_place_in_line_is_never_remembered(stage: Stage) -> None:
+    stage.with_options(pacing=replace(OPTIONS.pacing, place_from_s=0.01))
+    stage.script(QueuePlace(2, 30.0), 0.05, "Here I am.")
+    assert await stage.say(message()) == ["Here I am."]
+    assert len(stage.channel.sent[0].texts) > 1
+    assert await stage.said() == ["Hello", "Here I am."]
+    assert await stage.conversations.speaker(ROOM, stage.channel.sent[0].id) == "luna"
+
+
+async def test_a_bug_while_in_line_replaces_the_place(stage: Stage, caplog) -> None:
+    stage.with_options(pacing=replace(OPTIONS.pacing, place_from_s=0.01))
+    stage.script(QueuePlace(2, 30.0), 0.05, ZeroDivisionError("a bug"))
+    assert await stage.say(message()) == [BROKEN]
+    assert "a bug" in caplog.text
+
+
+async def test_the_engine_knows_for_whom_it_answers(stage: Stage) -> None:
+    thread = Room("fake", "7", "9")
+    ben = Author("fake", "ben", "Ann")
+    await stage.say(message())
+    await stage.say(message(room=thread))
+    await stage.say(message(author=ben))
+    askers = [request.asker for request in stage.engine.requests]
+    assert askers == [
+        Asker("fake/ann", "fake/1", "fake/1/luna"),
+        Asker("fake/ann", "fake/7/9", "fake/7/9/luna"),
+        Asker("fake/ben", "fake/1", "fake/1/luna"),
+    ]
+
+
+async def test_draining_answers_what_came_and_takes_nothing_new(stage: Stage) -> None:
+    gate = asyncio.Event()
+    stage.script(gate, "Yes.")
+    early = [asyncio.create_task(stage.chat.handle(message(text), stage.channel)) for text in ("One", "Two")]
+    await asyncio.sleep(0.05)
+    draining = asyncio.create_task(stage.chat.drain(10))
+    await asyncio.sleep(0)
+    assert await stage.say(message("Three")) == [RESTARTING]
+    assert await stage.say(in_group("talk among people", mentions_bot=False)) == []
+    assert not draining.done()
+    gate.set()
+    async with asyncio.timeout(5):
+        assert await draining
+        await asyncio.gather(*early)
+    assert "Three" not in await stage.said()
+    assert (await stage.said()).count("Yes.") == 2
+
+
+async def test_draining_ends_in_time(stage: Stage) -> None:
+    stage.script(asyncio.Event())
+    task = asyncio.create_task(stage.chat.handle(message(), stage.channel))
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(2):
+        assert not await stage.chat.drain(0.05)
+    task.cancel()
 
 
 async def test_a_store_that_fails_is_explained(stage: Stage, monkeypatch, caplog) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import itertools
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from enum import Enum
 from functools import partial
 
@@ -10,9 +12,9 @@ import pytest
 
 from bot.adapters.base import PlatformLimits
 from bot.errors import DeliveryError, RateLimited
-from bot.replies import EMPTY_REPLY, Pacing, ReplyStream, send_text
+from bot.replies import CUT_SHORT, EMPTY_REPLY, STOPPED, Pacing, ReplyStream, describe_place, send_text
 from engine.errors import EngineError
-from engine.types import FinishReason, ReplyChunk
+from engine.types import FinishReason, QueuePlace, ReplyChunk
 from tests.fakes.adapter import FakeChannel
 
 FAST = Pacing(first_wait_s=0.02, max_attempts=4, backoff_s=0.005, max_backoff_s=0.02, grace_s=1.0)
@@ -27,9 +29,11 @@ class Step(Enum):
 
 
 class Speech:
-    """What an engine says: texts, seconds of silence, errors to raise, and steps."""
+    """What an engine says: texts, places in its queue, seconds of silence, errors to raise, and steps."""
 
-    def __init__(self, *steps: str | float | Exception | Step, reason: FinishReason = FinishReason.STOP) -> None:
+    def __init__(
+        self, *steps: str | float | Exception | Step | QueuePlace, reason: FinishReason = FinishReason.STOP
+    ) -> None:
         self._steps = steps
         self._reason = reason
         self.is_closed = False
@@ -43,6 +47,8 @@ class Speech:
                 elif isinstance(step, str):
                     said += step
                     yield ReplyChunk(step)
+                elif isinstance(step, QueuePlace):
+                    yield ReplyChunk("", queue=step)
                 elif step is Step.SHOWN:
                     await channel.wait_until(partial(shows, channel, said.strip()))
                 else:
@@ -339,3 +345,150 @@ async def test_no_task_is_left_behind() -> None:
     before = asyncio.all_tasks()
     await deliver(limited(), Speech("Yes."))
     assert asyncio.all_tasks() == before
+
+
+# --- waiting in the engine's queue
+
+HASTY = replace(FAST, place_from_s=0.05, place_interval_s=0.01)
+PLACE = QueuePlace(3, 20.0)
+IN_LINE = "You are 3rd in line, about 20 s."
+
+
+async def wait_in_line(channel: FakeChannel, speech: Speech, pacing: Pacing = HASTY) -> ReplyStream:
+    stream = ReplyStream(channel, reply_to="m1", pacing=pacing)
+    async with asyncio.timeout(10):
+        await stream.deliver(speech.chunks(channel))
+    return stream
+
+
+async def test_a_place_in_line_becomes_the_reply() -> None:
+    channel = limited()
+    stream = await wait_in_line(
+        channel, Speech(PLACE, 0.05, QueuePlace(1, 4.0), 0.05, "Here I am, and I talk.", Step.SHOWN, " Bye.")
+    )
+    (shown,) = channel.sent
+    assert shown.texts == [
+        IN_LINE,
+        "You are next in line, about 5 s.",
+        "Here I am, and I talk.",
+        "Here I am, and I talk. Bye.",
+    ]
+    assert shown.reply_to == "m1"
+    assert stream.message_ids == (shown.id,)
+    assert stream.text_to_remember == "Here I am, and I talk. Bye."
+    assert stream.notice_id is None
+
+
+async def test_a_short_wait_is_not_mentioned() -> None:
+    channel = limited()
+    await wait_in_line(channel, Speech(QueuePlace(1, 0.04), 0.01, QueuePlace(1, None), 0.01, "Yes."))
+    assert channel.sent[0].texts == ["Yes."]
+
+
+async def test_a_wait_of_unknown_length_is_mentioned_once_it_is_long() -> None:
+    channel = limited()
+    await wait_in_line(channel, Speech(QueuePlace(2, None), 0.15, "Yes."))
+    assert channel.sent[0].texts == ["You are 2nd in line.", "Yes."]
+
+
+async def test_places_are_told_calmly() -> None:
+    channel = limited()
+    steps = [step for position in range(40, 0, -1) for step in (QueuePlace(position, 50.0), 0.005)]
+    await wait_in_line(channel, Speech(*steps, "Yes."), replace(HASTY, place_interval_s=0.08))
+    times = channel.sent[0].times[:-1]
+    assert 2 <= len(times) <= 4
+    assert min(late - early for early, late in itertools.pairwise(times)) >= 0.079
+
+
+async def test_a_long_reply_begins_where_the_place_was() -> None:
+    channel = limited(max_text_length=200)
+    stream = await wait_in_line(channel, Speech(PLACE, 0.03, LONG))
+    assert "".join("".join(channel.texts).split()) == "".join(LONG.split())
+    assert len(stream.message_ids) == len(channel.sent)
+
+
+async def test_a_place_on_its_way_arrives_before_the_words_take_it() -> None:
+    channel = limited()
+    channel.delay_s = 0.05
+    await wait_in_line(channel, Speech(PLACE, 0.01, "Yes."))
+    assert [message.texts for message in channel.sent] == [[IN_LINE, "Yes."]]
+
+
+async def test_a_place_that_cannot_be_shown_costs_nothing() -> None:
+    channel = limited()
+    channel.failures = [DeliveryError("not now"), RateLimited(0.01)]
+    await wait_in_line(channel, Speech(PLACE, 0.02, QueuePlace(2, 20.0), 0.02, "Yes."))
+    assert [message.texts for message in channel.sent] == [["Yes."]]
+
+
+async def test_a_failure_leaves_the_notice_to_be_replaced() -> None:
+    channel = limited()
+    stream = ReplyStream(channel, pacing=HASTY)
+    with pytest.raises(EngineError):
+        await stream.deliver(Speech(PLACE, 0.03, EngineError("no")).chunks(channel))
+    assert stream.notice_id == channel.sent[0].id
+    assert stream.text_to_remember == ""
+    assert await send_text(channel, "It did not work.", pacing=FAST, instead_of=stream.notice_id) == (stream.notice_id,)
+    assert [message.texts for message in channel.sent] == [[IN_LINE, "It did not work."]]
+
+
+async def test_a_notice_that_is_gone_is_replaced_by_a_message_of_its_own() -> None:
+    channel = limited()
+    await send_text(channel, "It did not work.", pacing=FAST, instead_of="deleted")
+    assert channel.texts == ["It did not work."]
+
+
+async def test_whoever_stops_waiting_leaves_no_place_behind() -> None:
+    channel = limited()
+    stream = ReplyStream(channel, pacing=HASTY)
+    task = asyncio.create_task(stream.deliver(Speech(PLACE, Step.FOREVER).chunks(channel)))
+    await channel.wait_until(lambda: channel.texts == [IN_LINE])
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert channel.texts == [STOPPED]
+    assert stream.text_to_remember == ""
+
+
+async def test_stopping_while_the_place_is_on_its_way_leaves_none_behind() -> None:
+    channel = limited()
+    channel.delay_s = 0.05
+    stream = ReplyStream(channel, pacing=HASTY)
+    task = asyncio.create_task(stream.deliver(Speech(PLACE, Step.FOREVER).chunks(channel)))
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert channel.texts == [STOPPED]
+
+
+async def test_a_reply_that_was_cancelled_in_the_queue_says_so() -> None:
+    channel = limited()
+    stream = await wait_in_line(channel, Speech(PLACE, 0.03, reason=FinishReason.CANCELLED))
+    assert channel.texts == [STOPPED]
+    assert stream.text_to_remember == ""
+
+
+@pytest.mark.parametrize("reason", [FinishReason.LENGTH, FinishReason.TIME])
+async def test_what_was_cut_short_shows_it(reason: FinishReason) -> None:
+    channel = limited()
+    await deliver(channel, Speech("And then the", reason=reason))
+    assert channel.texts == [f"And then the{CUT_SHORT}"]
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        (QueuePlace(1, None), "You are next in line."),
+        (QueuePlace(1, 0.0), "You are next in line, about 5 s."),
+        (QueuePlace(2, 12.0), "You are 2nd in line, about 10 s."),
+        (QueuePlace(3, 83.0), "You are 3rd in line, about 85 s."),
+        (QueuePlace(4, 170.0), "You are 4th in line, about 3 min."),
+        (QueuePlace(11, None), "You are 11th in line."),
+        (QueuePlace(13, None), "You are 13th in line."),
+        (QueuePlace(21, None), "You are 21st in line."),
+        (QueuePlace(112, None), "You are 112th in line."),
+    ],
+)
+def test_a_place_in_words(place: QueuePlace, text: str) -> None:
+    assert describe_place(place) == text
