@@ -1,0 +1,87 @@
+"""Replicas in this process, without Ray: everything that crosses is pickled, as Ray does."""
+
+import asyncio
+import contextlib
+import pickle
+from collections.abc import AsyncIterator
+from typing import TypeVar, cast
+
+from engine.backends.ray_serve.application import Answers
+from engine.backends.ray_serve.replica import BuildEngine, EngineReplica, Item
+from engine.backends.ray_serve.routing import home_of
+from engine.config import EngineConfig
+from engine.errors import ServerError
+from engine.types import EngineLoad, GenerationRequest
+
+T = TypeVar("T")
+
+
+class NearbyApplication:
+    """An `Application` of as many replicas as the fewest. `has_room` is cleared to let requests wait."""
+
+    def __init__(self, config: EngineConfig, build: BuildEngine) -> None:
+        self.config = config
+        self.build = build
+        self.replicas: dict[str, EngineReplica] = {}
+        self.answers: list[NearbyAnswers] = []
+        self.has_room = asyncio.Event()
+        self.has_room.set()
+        self.num_closed = 0
+
+    async def open(self) -> None:
+        for number in range(self.config.num_replicas[0]):
+            replica = EngineReplica.__new__(EngineReplica)
+            await replica.__init__(self.config, self.build)  # type: ignore[misc, func-returns-value]
+            self.replicas[f"r{number}"] = replica
+
+    def stream(self, request: GenerationRequest, *, session: str) -> Answers:
+        replica = self.replicas[home_of(session, self.replicas)]
+        self.answers.append(NearbyAnswers(replica.generate(_crossed(request)), self.has_room))
+        return self.answers[-1]
+
+    async def ask(self, name: str, *arguments: object, session: str = "", **named: object) -> object:
+        replica = self.replicas[home_of(session, self.replicas)]
+        return _crossed(await replica.ask(name, *arguments, **named))
+
+    async def loads(self) -> dict[str, EngineLoad]:
+        return dict([await replica.load() for replica in self.replicas.values()])
+
+    async def close(self) -> None:
+        self.num_closed += 1
+
+
+class NearbyAnswers:
+    """`break_with` ends it as a lost replica would."""
+
+    def __init__(self, items: AsyncIterator[Item], has_room: asyncio.Event) -> None:
+        self._items = items
+        self._has_room = has_room
+        self._broken: BaseException | None = None
+        self.num_cancelled = 0
+
+    def __aiter__(self) -> AsyncIterator[Item]:
+        return self
+
+    async def __anext__(self) -> Item:
+        await self._has_room.wait()
+        if self._broken is not None:
+            raise self._broken
+        return _crossed(await anext(self._items))
+
+    def break_with(self, error: BaseException) -> None:
+        self._broken = error
+
+    def cancel(self) -> None:
+        self.num_cancelled += 1
+        self._closing = asyncio.create_task(self._close())
+
+    async def _close(self) -> None:
+        # Whoever reads is cancelled first, and leaves the generator.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        with contextlib.suppress(ServerError):
+            await self._items.aclose()  # type: ignore[attr-defined]
+
+
+def _crossed(value: T) -> T:
+    return cast(T, pickle.loads(pickle.dumps(value)))
