@@ -385,6 +385,13 @@ async def test_a_short_wait_is_not_mentioned() -> None:
     assert channel.sent[0].texts == ["Yes."]
 
 
+async def test_no_place_is_mentioned_once_words_have_come() -> None:
+    channel = limited()
+    pacing = replace(HASTY, first_wait_s=0.5)
+    await wait_in_line(channel, Speech(QueuePlace(1, 0.0), 0.02, "Ye", 0.1, "s."), pacing)
+    assert channel.sent[0].texts == ["Yes."]
+
+
 async def test_a_wait_of_unknown_length_is_mentioned_once_it_is_long() -> None:
     channel = limited()
     await wait_in_line(channel, Speech(QueuePlace(2, None), 0.15, "Yes."))
