@@ -201,7 +201,7 @@ class LanguageModel:
         if prompt.num_tokens - num_cached <= len(last):
             unread = last[len(last) - (prompt.num_tokens - num_cached) :]
             return self._forward(state, input_ids=self._ids(unread))
-        return self._forward(state, inputs_embeds=self._embedded(prompt)[:, num_cached:])
+        return self._forward(state, inputs_embeds=self.embedded(prompt)[None, num_cached:])
 
     def bias_of(self, steering: Tensor) -> Tensor:
         """What `steering: (…, d_lm)`, added to the last states, adds to the logits: `(…, v)` in float32."""
@@ -218,30 +218,52 @@ class LanguageModel:
     @torch.inference_mode()
     def decode_rows(self, token_ids: Tensor, state: DecoderState) -> Tensor:
         """`decode` for a state of several rows: token ids `(n,)` → logits `(n, v)` in float32."""
-        with self._steered(state):
+        with self._steered(state.steering):
             output = self.model(input_ids=token_ids[:, None], past_key_values=state.cache, use_cache=True)
         logits: Tensor = output.logits[:, -1].float()
         return logits
 
-    def _embedded(self, prompt: EncodedPrompt) -> Tensor:
-        """All pieces and prefixes in order, `(1, n, d_lm)`."""
+    @torch.inference_mode()
+    def read_packed(
+        self, embeddings: Tensor, positions: Tensor, rows: Tensor, *, steering: Tensor | None = None
+    ) -> Tensor:
+        """For calls whose attention keeps several sequences apart: embeddings `(t, d_lm)` at `positions: (…, 1, t)` →
+        logits `(s, v)` in float32 of the packed positions `rows: (s,)`, with `steering: (s, d_lm)` added before the
+        head."""
+        inputs: dict[str, Any] = {"logits_to_keep": rows} if self._keeps_last else {}
+        if steering is not None:
+            steering = steering.to(self.device, self.dtype)
+            if not self._keeps_last:
+                steering = steering.new_zeros(len(embeddings), self.hidden_size).index_copy(0, rows, steering)
+        with self._steered(steering):
+            output = self.model(
+                inputs_embeds=embeddings.to(self.device, self.dtype)[None],
+                position_ids=positions,
+                use_cache=False,
+                **inputs,
+            )
+        logits: Tensor = output.logits[0] if self._keeps_last else output.logits[0, rows]
+        return logits.float()
+
+    def embedded(self, prompt: EncodedPrompt) -> Tensor:
+        """All pieces and prefixes in order, `(n, d_lm)`."""
         parts = [self.embed(prompt.pieces[0])]
         for prefix, piece in zip(prompt.prefixes, prompt.pieces[1:], strict=True):
             parts += [prefix.to(self.device, parts[0].dtype), self.embed(piece)]
-        return torch.cat(parts).unsqueeze(0)
+        return torch.cat(parts)
 
     def _forward(self, state: DecoderState, **inputs: object) -> Tensor:
         if self._keeps_last:
             inputs["logits_to_keep"] = 1
-        with _own_rope_deltas(self.model, state), self._steered(state):
+        with _own_rope_deltas(self.model, state), self._steered(state.steering):
             output = self.model(**inputs, past_key_values=state.cache, use_cache=True)
         logits: Tensor = output.logits[0, -1].float()
         return logits
 
     @contextmanager
-    def _steered(self, state: DecoderState) -> Iterator[None]:
+    def _steered(self, steering: Tensor | None) -> Iterator[None]:
         """Add the steering to what the head reads: a bias on the vocabulary without a second look at it."""
-        if (steering := state.steering) is None:
+        if steering is None:
             yield
             return
         head: nn.Module = self.model.get_output_embeddings()
