@@ -8,7 +8,8 @@ import contextlib
 import logging
 import secrets
 import signal
-from collections.abc import AsyncIterator, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,12 +86,18 @@ async def open_application(settings: Settings, *, seed: int | None = None) -> As
 async def serve(settings: Settings) -> int:
     """Run every platform until a signal, or until none is left. Returns the exit status."""
     stop = asyncio.Event()
-    with _single_process(settings.home), _signals(stop):
-        async with open_application(settings) as application:
-            adapters = build_adapters(application)
-            if not adapters:
-                raise SettingsError("Nothing to serve: set web.enabled = true, DISCORD_TOKEN or TELEGRAM_TOKEN.")
-            return await _serve_all(application, adapters, stop)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(_single_process(settings.home))
+        stack.enter_context(_signals(stop))
+        async with _given_up_on(stop) as is_given_up:
+            application = await stack.enter_async_context(open_application(settings))
+        if is_given_up():
+            logger.info("Stopped before everything was loaded.")
+            return 0
+        adapters = build_adapters(application)
+        if not adapters:
+            raise SettingsError("Nothing to serve: set web.enabled = true, DISCORD_TOKEN or TELEGRAM_TOKEN.")
+        return await _serve_all(application, adapters, stop)
 
 
 def prepare_home(home: Path) -> None:
@@ -105,20 +112,38 @@ def prepare_home(home: Path) -> None:
 
 def build_engine(settings: Settings) -> Engine:
     """The engine that `engine.backend` names. Imports torch only on the engine's own thread."""
-    if settings.engine.backend == "echo":
-        from engine.backends.echo import EchoEngine
+    config = engine_config(settings)
+    match config.backend:
+        case "echo":
+            from engine.backends.echo import EchoEngine
 
-        return EchoEngine(seconds_per_word=0.05)  # slow enough to see a reply stream
-    from engine.service import EngineService
+            return EchoEngine(seconds_per_word=0.05)  # slow enough to see a reply stream
+        case "openai":
+            from engine.backends.openai import OpenAIEngine
 
-    return EngineService(engine_config(settings))
+            return OpenAIEngine(config)
+        case "vllm":
+            from engine.backends.vllm import VLLMEngine
+
+            return VLLMEngine(config)
+        case "ray":
+            from engine.backends.ray_serve import RayEngine
+
+            return RayEngine(config)
+        case "local":
+            from engine.service import EngineService
+
+            return EngineService(config)
 
 
 def required_models(settings: Settings) -> list[str]:
-    """The catalogued models that these settings need."""
+    """The catalogued models that these settings need on this machine before the start.
+
+    Of an engine elsewhere that is none: vLLM's brings what its fused prefixes need once the server proves to take them.
+    """
     from engine.models.catalogue import CATALOGUE, is_catalogued
 
-    if settings.engine.backend != "local":
+    if settings.engine.backend not in ("local", "ray"):
         return []
     is_default = is_catalogued(settings.engine.decoder)
     needs_encoders = settings.engine.fusion != "none" and (is_default or settings.engine.fusion_weights is not None)
@@ -128,7 +153,11 @@ def required_models(settings: Settings) -> list[str]:
 
 def engine_config(settings: Settings) -> EngineConfig:
     """What the engine needs to know of the settings."""
-    return EngineConfig(cache_dir=settings.cache_dir, sampling=sampling_defaults(settings), **dict(settings.engine))
+    options = dict(settings.engine)
+    del options["drain_s"]
+    api_key = settings.engine.api_key
+    options["api_key"] = api_key.get_secret_value() if api_key is not None else None
+    return EngineConfig(cache_dir=settings.cache_dir, sampling=sampling_defaults(settings), **options)
 
 
 def sampling_defaults(settings: Settings, *, seed: int | None = None) -> SamplingSettings:
@@ -213,10 +242,42 @@ async def _serve_all(application: Application, adapters: Sequence[Adapter], stop
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopped}:
                 has_failed |= _report_end(task)
+        # While the adapters still run: the replies are to be shown.
+        await _drain(application)
     finally:
         await _cancel([*background, stopped, *running])
     logger.info("Stopped.")
     return int(has_failed and not stop.is_set())
+
+
+async def _drain(application: Application) -> None:
+    """Let replies end, and then what commands have asked of the engine; nothing new is taken."""
+    drain_s = application.settings.engine.drain_s
+    ends_at = time.monotonic() + drain_s
+    if not await application.chat.drain(drain_s):
+        logger.warning("Some replies did not end within %g s (engine.drain_s) and are broken off.", drain_s)
+    await application.engine.aclose(drain_s=max(0.0, ends_at - time.monotonic()))
+
+
+@contextlib.asynccontextmanager
+async def _given_up_on(stop: asyncio.Event) -> AsyncIterator[Callable[[], bool]]:
+    """Give up what is done inside as soon as `stop` is set; the function that it gives says whether that was so."""
+    patience = asyncio.timeout(None)
+    now = asyncio.get_running_loop().time
+
+    async def give_up() -> None:
+        await stop.wait()
+        patience.reschedule(now())
+
+    watcher = asyncio.create_task(give_up(), name="stop while starting")
+    try:
+        async with patience:
+            yield patience.expired
+    except TimeoutError:
+        if not patience.expired():
+            raise
+    finally:
+        await _cancel([watcher])
 
 
 async def _report_changes(adapters: Sequence[Adapter]) -> None:

@@ -196,7 +196,7 @@ class ChatService:
         self._arrivals: KeyedLocks[Room] = KeyedLocks()
         self._replies: KeyedQueues[ConversationKey] = KeyedQueues(max_inside=self._options.max_waiting_messages)
         self._is_closing = False
-        self._num_handled = 0
+        self._num_awaited = 0
         self._nothing_to_do = asyncio.Event()
         self._nothing_to_do.set()
 
@@ -205,8 +205,11 @@ class ChatService:
     async def handle(self, message: IncomingMessage, channel: ReplyChannel) -> None:
         """Answer `message` in `channel`, if it is meant for the bot. Never raises but for cancellation."""
         stream = ReplyStream(channel, reply_to=_reply_to(message), pacing=self._options.pacing)
-        self._num_handled += 1
-        self._nothing_to_do.clear()
+        # Refusals go on to the end; nobody waits for them.
+        is_awaited = not self._is_closing
+        self._num_awaited += is_awaited
+        if is_awaited:
+            self._nothing_to_do.clear()
         try:
             async with self._arrivals.hold(message.room):
                 accepted = await self._accept(message, channel)
@@ -220,8 +223,8 @@ class ChatService:
             logger.exception("message %s in %s could not be answered", message.message_id, message.room)
             await self._tell(channel, BROKEN, message, instead_of=stream.notice_id)
         finally:
-            self._num_handled -= 1
-            if not self._num_handled:
+            self._num_awaited -= is_awaited
+            if not self._num_awaited:
                 self._nothing_to_do.set()
 
     async def drain(self, drain_s: float) -> bool:

@@ -8,10 +8,18 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -20,6 +28,20 @@ from bot.errors import SettingsError
 PREFIX = "COMMEDIA_"
 CONFIG_VARIABLE = "COMMEDIA_CONFIG"
 TOKEN_VARIABLES = {"DISCORD_TOKEN": ("discord", "token"), "TELEGRAM_TOKEN": ("telegram", "token")}
+
+
+def _listed(value: object) -> object:
+    """In the environment, a list is words with commas between them."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _in_order(bounds: tuple[int, int]) -> tuple[int, int]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("name the fewest first, then the most, such as [1, 4]")
+    return bounds
+
+
+_Count = Annotated[int, Field(ge=1, le=1024)]
 
 
 class _Section(BaseModel):
@@ -45,8 +67,8 @@ class PictureSettings(_Section):
 
 
 class EngineSettings(_Section):
-    backend: Literal["local", "echo"] = "local"
-    """`local` runs a model in this process; `echo` repeats what is said, to try platforms without a model."""
+    backend: Literal["local", "echo", "openai", "vllm", "ray"] = "local"
+    """`local`: a model in this process; `openai`, `vllm`: a server (`url`); `ray`: Ray Serve; `echo`: only repeats."""
     decoder: str = "smollm2-135m-instruct"
     """The language model: a name of `commedia models list`, a folder, or a Hugging Face repository."""
     decoder_adapter: str | None = None
@@ -63,8 +85,36 @@ class EngineSettings(_Section):
     """CPU threads for the model. Left out: the physical cores, at most 8."""
     max_context_tokens: int = Field(default=4096, ge=256)
     """Longest prompt and reply together, in tokens; the model's own limit applies too."""
+    runtime: Literal["auto", "openvino", "torch"] = "auto"
+    """What computes the language model on a CPU; `auto` takes the fastest that is installed and can."""
+    weights: Literal["auto", "full", "int8"] = "auto"
+    """Format of the language model's weights on a CPU: `int8` takes less memory, `full` is exact; `auto` decides."""
+    max_running: int | None = Field(default=None, ge=1, le=1024)
+    """How many replies are written side by side. Left out: as many as suit the engine."""
+    kv_cache_mb: int | None = Field(default=None, ge=16)
+    """Memory for running and remembered conversations, in MB. Left out: a share of what is free."""
     max_waiting: int = Field(default=64, ge=1)
     """How many replies may wait for the model before more are refused."""
+    max_waiting_per_user: int = Field(default=4, ge=1)
+    """How many replies one person may be waiting for, in all rooms together, before more are refused."""
+    max_wait_s: float = Field(default=300.0, ge=1)
+    """How long a reply may wait to begin, in seconds, before it is refused."""
+    max_reply_s: float = Field(default=300.0, ge=1)
+    """How long a reply may take once it has begun, in seconds; then it is cut short."""
+    max_step_s: float = Field(default=120.0, ge=1)
+    """A device or server that says nothing for so many seconds is taken to hang. Raise it where it is only slow."""
+    drain_s: float = Field(default=20.0, ge=0, le=3600)
+    """How long replies may go on when Commedia is stopped, in seconds, before they are broken off."""
+    url: str | None = None
+    """The server's address for the backends `openai` and `vllm`, such as `http://127.0.0.1:8000/v1`."""
+    api_key: SecretStr | None = None
+    """The server's key, if it wants one. Better kept in the environment or `.env`, as `COMMEDIA_ENGINE__API_KEY`."""
+    model: str | None = None
+    """The server's name for the model. Left out: the one it serves."""
+    adapters: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    """Names of low-rank adapters (LoRA) that the server knows."""
+    num_replicas: Annotated[tuple[_Count, _Count], BeforeValidator(_listed), AfterValidator(_in_order)] = (1, 1)
+    """For the backend `ray`: how many engines run, the fewest and the most."""
 
 
 class SamplingDefaults(_Section):
@@ -147,7 +197,7 @@ class Settings(_Section):
 
     def secrets(self) -> tuple[str, ...]:
         """Every secret value, for redaction."""
-        tokens = (self.discord.token, self.telegram.token)
+        tokens = (self.discord.token, self.telegram.token, self.engine.api_key)
         return tuple(token.get_secret_value() for token in tokens if token is not None)
 
 

@@ -46,6 +46,10 @@ def test_an_empty_variable_sets_nothing() -> None:
         ("", {"COMMEDIA_WEB": "yes"}, ["COMMEDIA_WEB"]),
         ("web = 3", {"COMMEDIA_WEB__PORT": "1"}, ["web"]),
         ("[web", {}, ["commedia.toml", "not valid TOML"]),
+        ("[engine]\nnum_replicas = [4, 1]", {}, ["engine.num_replicas", "fewest"]),
+        ("", {"COMMEDIA_ENGINE__NUM_REPLICAS": "some"}, ["COMMEDIA_ENGINE__NUM_REPLICAS"]),
+        ("[engine]\nbackend = 'llama'", {}, ["engine.backend", "openai"]),
+        ("[engine]\nmax_running = 0", {}, ["engine.max_running"]),
     ],
 )
 def test_a_wrong_option_is_named_with_its_origin(toml: str, environment: dict[str, str], told: list[str]) -> None:
@@ -66,6 +70,18 @@ def test_tokens_stay_out_of_errors_and_representations() -> None:
         read_settings(environment=environment)
     assert "s3cret" not in str(caught.value)
     assert "s3cret" not in repr(read_settings(environment={"DISCORD_TOKEN": "s3cret"}))
+
+
+def test_a_servers_key_is_a_secret() -> None:
+    settings = read_settings(environment={"COMMEDIA_ENGINE__API_KEY": "s3cret"})
+    assert settings.secrets() == ("s3cret",)
+    assert "s3cret" not in repr(settings)
+
+
+def test_lists_have_commas_in_the_environment() -> None:
+    environment = {"COMMEDIA_ENGINE__NUM_REPLICAS": "2, 3", "COMMEDIA_ENGINE__ADAPTERS": "pirate,"}
+    engine = read_settings(environment=environment).engine
+    assert (engine.num_replicas, engine.adapters) == ((2, 3), ("pirate",))
 
 
 def test_every_option_is_described() -> None:
