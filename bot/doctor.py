@@ -5,6 +5,7 @@ asked over plain HTTP, so that a broken client library can be told from a wrong 
 """
 
 import asyncio
+import importlib.util
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from bot.app import required_models
+from bot.app import engine_config, required_models
 from bot.errors import StoreError
 from bot.personas.library import PersonaLibrary
 from bot.settings import Settings
@@ -51,8 +52,11 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     yield await check_database(settings)
     for finding in check_personas(settings):
         yield finding
-    for finding in await asyncio.to_thread(check_engine, settings):
-        yield finding
+    if settings.engine.backend in ("openai", "vllm"):
+        yield await check_server(settings)
+    else:
+        for finding in await asyncio.to_thread(check_engine, settings):
+            yield finding
     async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client:
         yield await check_discord(settings, client)
         for finding in await check_telegram(settings, client):
@@ -108,10 +112,27 @@ def check_personas(settings: Settings) -> list[Finding]:
     return [*findings, Finding(Level.OK, "personas", ", ".join(persona.name for persona in personas) + ".")]
 
 
+async def check_server(settings: Settings) -> Finding:
+    """Whether an engine elsewhere answers, and with which model."""
+    from engine.backends import openai, vllm
+    from engine.errors import EngineError
+
+    backend = settings.engine.backend
+    check = vllm.check if backend == "vllm" else openai.check
+    try:
+        found = await check(engine_config(settings))
+    except EngineError as error:
+        remedy = "Check engine.url, engine.api_key and engine.model, and whether the server runs; docs/scaling.md."
+        return Finding(Level.PROBLEM, "engine", f"{backend}: {error}.", remedy)
+    return Finding(Level.OK, "engine", f"{backend}: {found}.")
+
+
 def check_engine(settings: Settings) -> list[Finding]:
     """Whether weights are in the cache, and which device would be used."""
     if settings.engine.backend == "echo":
         return [Finding(Level.HINT, "engine", "echo: it only repeats what is said.", 'Set engine.backend = "local".')]
+    if settings.engine.backend == "ray" and importlib.util.find_spec("ray") is None:
+        return [Finding(Level.PROBLEM, "engine", "ray: Ray is not installed.", 'Run pip install "commedia[ray]".')]
     from engine.device import describe_device
     from engine.errors import EngineError
     from engine.models.store import ModelStore

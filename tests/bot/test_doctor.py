@@ -3,8 +3,19 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bot.doctor import Level, check_database, check_discord, check_engine, check_home, check_personas, check_telegram
+from bot import doctor
+from bot.doctor import (
+    Level,
+    check_database,
+    check_discord,
+    check_engine,
+    check_home,
+    check_personas,
+    check_server,
+    check_telegram,
+)
 from bot.settings import Settings, read_settings
+from tests.fakes.openai_server import FakeOpenAIServer
 
 TOKEN = "123456789:AAE-abcdefghijklmnopqrstuvwxyz01234"
 
@@ -133,3 +144,32 @@ def test_another_decoder_is_looked_for(tmp_path: Path, decoder: str, level: Leve
     assert finding.level is level
     assert told in finding.text
     assert not [finding for finding in findings if finding.subject == "weights"]
+
+
+@pytest.mark.parametrize("backend", ["openai", "vllm"])
+async def test_a_server_is_asked_which_model_it_has(tmp_path: Path, backend: str) -> None:
+    async with FakeOpenAIServer() as server:
+        chosen = {"COMMEDIA_ENGINE__BACKEND": backend, "COMMEDIA_ENGINE__URL": server.url}
+        finding = await check_server(settings(tmp_path, **chosen))
+    assert finding.level is Level.OK
+    assert finding.text.startswith(f"{backend}: ")
+
+
+async def test_a_server_that_is_not_there_is_a_problem_and_its_key_stays_secret(tmp_path: Path) -> None:
+    async with FakeOpenAIServer() as server:
+        url = server.url
+    chosen = {
+        "COMMEDIA_ENGINE__BACKEND": "openai",
+        "COMMEDIA_ENGINE__URL": url,
+        "COMMEDIA_ENGINE__API_KEY": "s3cret-key",
+    }
+    finding = await check_server(settings(tmp_path, **chosen))
+    assert finding.level is Level.PROBLEM
+    assert "s3cret-key" not in f"{finding.text}{finding.remedy}"
+
+
+def test_ray_has_to_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda _: None)
+    (finding,) = check_engine(settings(tmp_path, COMMEDIA_ENGINE__BACKEND="ray"))
+    assert finding.level is Level.PROBLEM
+    assert "commedia[ray]" in finding.remedy
