@@ -4,11 +4,13 @@ Owns plain values and the seams `ReplyEngine` and `SeeingEngine`. Knows no torch
 everything else may import it cheaply.
 """
 
+import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from engine.errors import RequestError
 from engine.persona import Persona
 
 
@@ -61,6 +63,23 @@ class SamplingSettings:
     max_duration_s: float | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
+
+    def require_possible(self) -> None:
+        """Raises `RequestError` where no token could be chosen so."""
+        limits = (
+            ("temperature", self.temperature, 0.0, 100.0),
+            ("top_p", self.top_p, 0.0, 1.0),
+            ("top_k", self.top_k, 0, math.inf),
+            ("min_p", self.min_p, 0.0, 1.0),
+            ("repetition_penalty", self.repetition_penalty, 0.01, 100.0),
+            ("max_new_tokens", self.max_new_tokens, 1, math.inf),
+            ("max_duration_s", 1.0 if self.max_duration_s is None else self.max_duration_s, 0.0, math.inf),
+        )
+        for name, value, least, most in limits:
+            if not least <= value <= most:  # also for what is no number
+                raise RequestError(
+                    f"{name} is {value}, and has to be from {least} to {most}: change it in the persona's sampling"
+                )
 
 
 @dataclass(frozen=True, slots=True)

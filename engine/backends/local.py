@@ -2,12 +2,13 @@
 
 from engine.config import EngineConfig
 from engine.decoder.language_model import LanguageModel
-from engine.decoder.packing import can_pack, pack_linear_layers
 from engine.device import bound_threads
 from engine.fusion.types import TurnFuser
 from engine.generation.loop import GenerationLoop
+from engine.generation.scheduler import MAX_RUNNING
 from engine.models.fetch import Report
 from engine.models.store import ModelStore
+from engine.runtime.choice import choose_runtime
 
 
 def build(config: EngineConfig, report: Report | None = None) -> GenerationLoop:
@@ -16,9 +17,15 @@ def build(config: EngineConfig, report: Report | None = None) -> GenerationLoop:
     models = ModelStore(config.cache_dir)
     language_model = LanguageModel.load(config, models=models, report=report)
     fuser = _load_fuser(config, models, language_model)
-    if can_pack(language_model.model):
-        pack_linear_layers(language_model.model)
-    return GenerationLoop(language_model, fuser)
+    runtime = choose_runtime(config, language_model, models)
+    return GenerationLoop(
+        language_model,
+        runtime,
+        fuser,
+        max_running=config.max_running or MAX_RUNNING,
+        max_wait_s=config.max_wait_s,
+        max_reply_s=config.max_reply_s,
+    )
 
 
 def _load_fuser(config: EngineConfig, models: ModelStore, language_model: LanguageModel) -> TurnFuser | None:

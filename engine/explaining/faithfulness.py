@@ -28,6 +28,7 @@ from engine.explaining.shares import open_turn
 from engine.fusion import load_fuser
 from engine.fusion.pipeline import FusionPipeline
 from engine.generation.loop import GenerationLoop
+from engine.runtime.plain import plain_runtime
 from engine.generation.sequence import Sequence as RunningReply
 from engine.models.store import ModelStore
 from engine.training.characters import SHOWING_LINES, characters, describe
@@ -107,7 +108,7 @@ def reply_to(language_model: LanguageModel, fuser: FusionPipeline, request: Gene
             raise answer
         texts.append(answer.text)
 
-    loop = GenerationLoop(language_model, fuser)
+    loop = GenerationLoop(language_model, plain_runtime(language_model), fuser)
     loop.add(RunningReply(request, emit, time.monotonic()))
     while loop.has_work:
         loop.step()

@@ -1,65 +1,100 @@
-"""The generation loop: prompts are read, tokens chosen, texts handed out, for several sequences in turns.
+"""The generation loop: schedule, run, postprocess.
 
-Owns what a running sequence needs on the device. Knows neither threads nor asyncio; `engine.service` calls `step` again
-and again on the engine's one thread.
+A step asks the scheduler what is to be computed, has a runtime compute it in one call, and makes a token of each row of
+logits. Owns what a running sequence needs on the device. Knows neither threads nor asyncio; `engine.service` calls
+`step` again and again on the engine's one thread.
 """
 
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from engine.decoder.language_model import DecoderState, EncodedPrompt, LanguageModel
-from engine.decoder.prompt import TokenPieces, num_turns_to_drop
+from engine.decoder.language_model import LanguageModel
 from engine.device import is_out_of_memory
-from engine.errors import DeviceError, EngineError, RequestError
-from engine.fusion.types import FusedContext, TurnFuser
-from engine.generation.prefix_cache import Key, PrefixCache
+from engine.errors import DeviceError, EngineBusy, EngineError, RequestError
+from engine.fusion.types import TurnFuser
+from engine.generation.blocks import BlockPool, Lane
+from engine.generation.processors import LogitsProcessor, MakeProcessors, no_processors
+from engine.generation.prompts import Prompt, PromptMaker
 from engine.generation.sampler import Sampler
-from engine.generation.scheduler import MAX_RUNNING, Scheduler
+from engine.generation.scheduler import MAX_RUNNING, Scheduler, StepBudget, Work
 from engine.generation.sequence import Sequence
 from engine.generation.text import ReplyText
-from engine.types import FinishReason, ReplyChunk, Role, Turn
+from engine.runtime.types import Runtime, Span
+from engine.types import EngineLoad, FinishReason, ReplyChunk
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_PREFIX_CACHE_BYTES = 256 << 20
-NUM_REPLIES_NOT_TO_REPEAT = 2
+# Preparing a prompt may mean looking at pictures; a step that begins a reply takes no longer for it than this.
+MAX_PREPARATION_S = 0.05
+WHOLE = StepBudget(mixed=1 << 30, reading=1 << 30, alone=1 << 30)
 
 
 @dataclass(slots=True)
 class _Running:
-    """What a sequence holds between two steps. `position_keys` says what each position of its KV cache stands for.
-    `others` are the memories of the same prompt with other prefixes, mixed in the proportion `shares`."""
+    """What a sequence holds between two steps. `embeddings[j]: (n, d_lm)` is the prompt of its lane `j`; `num_known` is
+    how many prompts had been read when what is known of this one was looked up."""
 
-    state: DecoderState
-    others: list[DecoderState]
-    shares: tuple[float, ...]
+    prompt: Prompt
+    embeddings: list[Tensor]
     sampler: Sampler
+    processors: SequenceOf[LogitsProcessor]
     text: ReplyText
-    next_token: int
     max_new_tokens: int
-    position_keys: list[object]
+    max_duration_s: float
+    deadline: float = 0.0
+    num_known: int = 0
+    new_tokens: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What has been done since the start."""
+
+    num_replies: int = 0
+    num_failures: int = 0
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_new_tokens: int = 0
+    num_steps: int = 0
 
 
 class GenerationLoop:
-    """Serves sequences side by side, each by one token a step."""
+    """Serves sequences side by side."""
 
     def __init__(
         self,
         language_model: LanguageModel,
+        runtime: Runtime,
         fuser: TurnFuser | None = None,
         *,
         max_running: int = MAX_RUNNING,
-        prefix_cache_bytes: int = DEFAULT_PREFIX_CACHE_BYTES,
+        max_wait_s: float = 300.0,
+        max_reply_s: float = 300.0,
+        budget: StepBudget | None = None,
+        make_processors: MakeProcessors = no_processors,
     ) -> None:
         self._language_model = language_model
+        self._runtime = runtime
         self._fuser = fuser if language_model.takes_prefix else None
-        self._scheduler = Scheduler(max_running=max_running)
+        budget = (budget or StepBudget()) if runtime.is_paged else WHOLE
+        self._scheduler = Scheduler(max_running=max_running, max_wait_s=max_wait_s, budget=budget)
+        self._pool = BlockPool(num_blocks=runtime.num_blocks, block_size=runtime.block_size, remembers=runtime.is_paged)
+        self._prompts = PromptMaker(
+            language_model, self._fuser, max_tokens=min(language_model.max_context_tokens, self._num_positions)
+        )
+        self._max_reply_s = max_reply_s
+        self._make_processors = make_processors
+        self._prepared: dict[Sequence, _Running] = {}
         self._running: dict[Sequence, _Running] = {}
-        self._prefix_cache = PrefixCache(max_bytes=prefix_cache_bytes) if language_model.is_cache_plain else None
+        self._max_together = max_running
+        self._num_read = 0
+        self._counts = _Counts()
 
     @property
     def language_model(self) -> LanguageModel:
@@ -72,113 +107,265 @@ class GenerationLoop:
         return self._fuser
 
     @property
+    def runtime(self) -> Runtime:
+        """What computes its steps."""
+        return self._runtime
+
+    @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
         return self._scheduler.has_work
+
+    @property
+    def _num_positions(self) -> int:
+        return self._runtime.num_blocks * self._runtime.block_size
 
     def add(self, sequence: Sequence) -> None:
         """Let `sequence` wait for its turn."""
         self._scheduler.add(sequence)
 
+    def load(self) -> EngineLoad:
+        """How busy it is."""
+        counts, model = self._counts, self._language_model
+        num_used = self._runtime.num_blocks - self._pool.num_free
+        return EngineLoad(
+            num_running=len(self._scheduler.running),
+            num_waiting=len(self._scheduler.queue),
+            num_replies=counts.num_replies,
+            num_failures=counts.num_failures,
+            num_prompt_tokens=counts.num_prompt_tokens,
+            num_cached_tokens=counts.num_cached_tokens,
+            num_new_tokens=counts.num_new_tokens,
+            num_steps=counts.num_steps,
+            kv_used=num_used / self._runtime.num_blocks,
+            device=f"{model.device.type} ({self._runtime.name}, {str(model.dtype).removeprefix('torch.')})",
+        )
+
     @torch.inference_mode()
     def step(self) -> None:
-        """Admit one waiting sequence at most, and advance each running one by one token.
+        """Let in who may begin, and compute the next token, or the next part of the prompt, of everybody who runs.
 
         A sequence whose own part fails is told why, and the others go on.
         """
-        for sequence in self._scheduler.remove_cancelled():
-            self._running.pop(sequence, None)
-            sequence.finish(FinishReason.CANCELLED, "", now=time.monotonic())
-        admitted = self._scheduler.admit()
-        for sequence in self._scheduler.running:
-            try:
-                if sequence is admitted:
-                    self._running[sequence] = self._begin(sequence)
-                else:
-                    self._decode(sequence)
-                self._show(sequence)
-            except Exception as error:  # noqa: BLE001 - the boundary: one sequence's failure is told to its caller
-                self._fail(sequence, error)
+        now = time.monotonic()
+        self._let_go(now)
+        self._let_in(now)
+        self._look_again()
+        for batch in self._batches(self._scheduler.schedule()):
+            for work, logits in self._compute(batch):
+                self._advance(work, logits)
+        self._counts.num_steps += 1
+        self._scheduler.queue.tell(time.monotonic())
 
     def fail_all(self, error: EngineError) -> None:
         """Tell everybody who waits or runs that there will be no reply."""
         for sequence in self._scheduler.clear():
-            self._running.pop(sequence, None)
+            self._release(sequence)
             sequence.emit(type(error)(str(error)))
 
     def cancel_all(self) -> None:
         """End every reply where it is."""
         for sequence in self._scheduler.clear():
-            self._running.pop(sequence, None)
+            self._release(sequence)
             sequence.finish(FinishReason.CANCELLED, "", now=time.monotonic())
 
-    def _begin(self, sequence: Sequence) -> _Running:
-        """Fuse, read the prompt, and choose the first token."""
+    # --- who runs
+
+    def _let_go(self, now: float) -> None:
+        """Those whom nobody wants any more, and those who have waited for too long."""
+        for sequence in self._scheduler.remove_cancelled():
+            self._release(sequence)
+            sequence.finish(FinishReason.CANCELLED, "", now=now)
+        for sequence in self._scheduler.remove_expired(now):
+            self._release(sequence)
+            sequence.emit(EngineBusy("this reply has waited for too long: try again when less is going on"))
+
+    def _let_in(self, now: float) -> None:
+        """Begin replies while there are places and memory, and while it takes no time that others wait for."""
+        while (sequence := self._scheduler.next(now)) is not None:
+            try:
+                if sequence not in self._prepared:
+                    self._prepared[sequence] = self._prepare(sequence)
+                running = self._prepared[sequence]
+                if not self._open(sequence, running):
+                    return
+            except Exception as error:  # noqa: BLE001 - the boundary: one sequence's failure is told to its caller
+                self._fail(sequence, error)
+                continue
+            del self._prepared[sequence]
+            self._running[sequence] = running
+            self._scheduler.admit(sequence, time.monotonic())
+            running.deadline = time.monotonic() + running.max_duration_s
+            if time.monotonic() - now > MAX_PREPARATION_S:
+                return
+
+    def _prepare(self, sequence: Sequence) -> _Running:
+        """Fuse, and make the prompt."""
         request, model = sequence.request, self._language_model
-        prompts, shares, position_keys = self._prompts(sequence)
-        prompt = prompts[0]
+        if request.adapter is not None:
+            raise RequestError(
+                f"there is no adapter {request.adapter!r} here: this engine has the one of engine.decoder_adapter in "
+                "its weights. Leave the name out, or use a vLLM server that knows it"
+            )
+        prompt = self._prompts.make(request)
+        sequence.num_dropped_turns = prompt.num_dropped_turns
         sequence.num_prompt_tokens = prompt.num_tokens
-        sequence.has_fused_prefix = bool(prompt.prefixes)
-        state = model.new_state()
-        # Read in parts, a prompt rounds differently, enough for another token: what a seed repeats is read whole.
-        if self._prefix_cache is not None and request.sampling.seed is None:
-            self._prefix_cache.fill(state.cache, tuple(position_keys))
-        others = [model.new_state() for _ in prompts[1:]]
-        logits = _mix([model.prefill(one, held) for one, held in zip(prompts, [state, *others], strict=True)], shares)
+        sequence.has_fused_prefix = prompt.has_prefix
+        sequence.lanes = [Lane(list(keys)) for keys in prompt.keys]
         sampler = Sampler(
             request.sampling,
-            vocab_size=len(logits),
-            device=logits.device,
-            penalised_ids=self._said_before(request.turns),
+            vocab_size=model.vocab_size,
+            device=model.device,
+            penalised_ids=prompt.said_before,
             exempt_ids=model.end_token_ids,
         )
-        text = ReplyText(model.tokenizer.backend_tokenizer, stop=request.sampling.stop)
-        room = model.max_context_tokens - prompt.num_tokens
-        max_new_tokens = min(request.sampling.max_new_tokens, room)
-        first_token = sampler.choose(logits)
-        # Only now: a prompt that gave no numbers would spoil every later one that begins alike.
-        if self._prefix_cache is not None:
-            self._prefix_cache.keep(state.cache, tuple(position_keys))
-        return _Running(state, others, shares, sampler, text, first_token, max_new_tokens, position_keys)
+        return _Running(
+            prompt,
+            [
+                model.embedded(one) if self._runtime.is_paged else torch.empty(one.num_tokens, 0)
+                for one in prompt.encoded
+            ],
+            sampler,
+            self._make_processors(request),
+            ReplyText(model.tokenizer.backend_tokenizer, stop=request.sampling.stop),
+            min(request.sampling.max_new_tokens, self._prompts.max_tokens - prompt.num_tokens),
+            min(request.sampling.max_duration_s or self._max_reply_s, self._max_reply_s),
+        )
 
-    def _decode(self, sequence: Sequence) -> None:
+    def _open(self, sequence: Sequence, running: _Running) -> bool:
+        """Room in the cache for prompt and reply, with what is known of the prompt; false where there is none now."""
+        num_positions = running.prompt.num_tokens + running.max_new_tokens
+        if self._pool.num_blocks_for(num_positions) * len(sequence.lanes) > self._pool.num_free:
+            return False
+        # What differs in its prefix only would be found in parts of different length, and has to move in step.
+        is_fresh = sequence.is_alone or len(sequence.lanes) > 1
+        for lane in sequence.lanes:
+            found = self._pool.open(lane, num_positions=num_positions, is_fresh=is_fresh)
+            if found is None:
+                self._close(sequence)
+                return False
+            if found.partial is not None:
+                self._runtime.copy_block(found.partial, lane.blocks[len(found.blocks)])
+        sequence.num_cached_tokens = sequence.lanes[0].num_computed
+        running.num_known = self._num_read
+        return True
+
+    def _look_again(self) -> None:
+        """Somebody may have read the beginning of a prompt whose own reading has not begun since it was let in."""
+        for sequence, running in self._running.items():
+            has_begun = running.new_tokens or sequence.lanes[0].num_computed > sequence.num_cached_tokens
+            if not has_begun and not sequence.is_alone and running.num_known < self._num_read:
+                self._close(sequence)
+                self._open(sequence, running)
+
+    # --- what is computed
+
+    def _batches(self, works: list[Work]) -> Iterator[list[Work]]:
+        """Everybody in one call, but for those who have to be alone; in several where memory has proved to be short."""
+        together = [work for work in works if not work.sequence.is_alone]
+        for start in range(0, len(together), self._max_together):
+            yield together[start : start + self._max_together]
+        yield from ([work] for work in works if work.sequence.is_alone)
+
+    def _compute(self, batch: list[Work]) -> list[tuple[Work, Tensor | None]]:
+        """Each sequence's logits `(v,)`, or `None` where its prompt goes on. Of a call that fails, each half is tried
+        again by itself, down to the one sequence that is at fault."""
+        if not batch:
+            return []
+        try:
+            spans = [self._spans(work) for work in batch]
+            rows = iter(self._runtime.run([span for of_one in spans for span in of_one]))
+            return [
+                (work, _mix([next(rows) for _ in of_one], self._running[work.sequence].prompt.shares))
+                if work.has_logits
+                else (work, None)
+                for work, of_one in zip(batch, spans, strict=True)
+            ]
+        except Exception as error:  # noqa: BLE001 - the boundary: whoever it is about is told
+            if is_out_of_memory(error):
+                self._pool.forget()
+                self._max_together = max(1, len(batch) // 2)
+            if len(batch) == 1:
+                self._fail(batch[0].sequence, error)
+                return []
+            logger.warning("a step of %d replies failed (%s); trying them apart", len(batch), type(error).__name__)
+            half = len(batch) // 2
+            return [*self._compute(batch[:half]), *self._compute(batch[half:])]
+
+    def _spans(self, work: Work) -> list[Span]:
+        """What each lane of a sequence has to compute."""
+        running = self._running[work.sequence]
+        return [self._span(work, running, number) for number in range(len(work.sequence.lanes))]
+
+    def _span(self, work: Work, running: _Running, number: int) -> Span:
+        lane, prompt = work.sequence.lanes[number], running.prompt.encoded[number]
+        start = lane.num_computed
+        if running.new_tokens:
+            token_id = running.new_tokens[-1]
+            return Span(
+                lane, start, self._language_model.embed([token_id]), True, steering=prompt.steering, token_id=token_id
+            )
+        embeddings = running.embeddings[number][start : start + work.num_tokens]
+        return Span(lane, start, embeddings, work.has_logits, steering=prompt.steering, prompt=prompt)
+
+    def _advance(self, work: Work, logits: Tensor | None) -> None:
+        """What was computed stands in the cache; choose the next token where there are logits."""
+        sequence = work.sequence
+        for lane in sequence.lanes:
+            lane.num_computed += work.num_tokens
+        if logits is None:
+            return
         running = self._running[sequence]
-        states = [running.state, *running.others]
-        logits = _mix([self._language_model.decode(running.next_token, held) for held in states], running.shares)
-        running.position_keys.append(running.next_token)
-        running.next_token = running.sampler.choose(logits)
+        try:
+            for process in running.processors:
+                logits = process(logits, running.new_tokens)
+            token_id = running.sampler.choose(logits)
+            # Only now: a prompt that gave no numbers would spoil every later one that begins alike.
+            for lane in sequence.lanes:
+                self._pool.remember(lane)
+                lane.keys.append(token_id)
+            running.new_tokens.append(token_id)
+            self._show(sequence, running, token_id)
+        except Exception as error:  # noqa: BLE001 - the boundary: one sequence's failure is told to its caller
+            self._fail(sequence, error)
 
-    def _show(self, sequence: Sequence) -> None:
+    def _show(self, sequence: Sequence, running: _Running, token_id: int) -> None:
         """Hand out what the newest token makes readable, and end the reply where it ends."""
-        running = self._running[sequence]
         now = time.monotonic()
         if sequence.first_token_at is None:
             sequence.first_token_at = now
-        if running.next_token in self._language_model.end_token_ids:
-            self._finish(sequence, FinishReason.STOP, running.text.finish())
+            self._num_read += 1
+            self._counts.num_prompt_tokens += sequence.num_prompt_tokens
+            self._counts.num_cached_tokens += sequence.num_cached_tokens
+        if token_id in self._language_model.end_token_ids:
+            self._finish(sequence, FinishReason.STOP, running.text.finish(), now)
             return
         sequence.num_new_tokens += 1
-        text = running.text.add(running.next_token)
+        self._counts.num_new_tokens += 1
+        text = running.text.add(token_id)
         if running.text.is_stopped:
-            self._finish(sequence, FinishReason.STOP, text)
+            self._finish(sequence, FinishReason.STOP, text, now)
         elif sequence.num_new_tokens >= running.max_new_tokens:
-            self._finish(sequence, FinishReason.LENGTH, text + running.text.finish())
+            self._finish(sequence, FinishReason.LENGTH, text + running.text.finish(), now)
+        elif now > running.deadline:
+            self._finish(sequence, FinishReason.TIME, text + running.text.finish(), now)
         elif text:
             sequence.emit(ReplyChunk(text))
 
-    def _finish(self, sequence: Sequence, reason: FinishReason, text: str) -> None:
-        self._scheduler.remove(sequence)
-        running = self._running.pop(sequence)
-        sequence.finish(reason, text, now=time.monotonic())
-        if self._prefix_cache is not None:
-            self._prefix_cache.keep(running.state.cache, tuple(running.position_keys))
+    def _finish(self, sequence: Sequence, reason: FinishReason, text: str, now: float) -> None:
+        self._scheduler.remove(sequence, now)
+        for lane in sequence.lanes:
+            self._pool.remember(lane, is_ended=True)
+        self._release(sequence)
+        self._counts.num_replies += 1
+        self._max_together = min(self._max_together + 1, MAX_RUNNING)
+        sequence.finish(reason, text, now=now)
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
         self._scheduler.remove(sequence)
-        self._running.pop(sequence, None)
+        self._release(sequence)
+        self._counts.num_failures += 1
         if is_out_of_memory(error):
-            if self._prefix_cache is not None:
-                self._prefix_cache.clear()
             sequence.emit(_out_of_memory())
         elif isinstance(error, EngineError):
             sequence.emit(error)
@@ -188,62 +375,16 @@ class GenerationLoop:
             failure.__cause__ = error
             sequence.emit(failure)
 
-    def _prompts(self, sequence: Sequence) -> tuple[list[EncodedPrompt], tuple[float, ...], list[object]]:
-        """The prompt that fits, with each of the prefixes that are to be mixed; the share of each; and what stands at
-        each position of the first."""
-        request, model = sequence.request, self._language_model
-        if not request.turns:
-            raise RequestError("there is no turn to answer: send at least one")
-        # A reply may be long, but never at the price of everything that was said before.
-        max_tokens = model.max_context_tokens - min(request.sampling.max_new_tokens, model.max_context_tokens // 2)
-        sequence.num_dropped_turns = num_turns_to_drop(
-            request.turns,
-            lambda num: self._num_tokens(request.system_prompt, request.turns[num:]),
-            max_tokens=max_tokens,
-        )
-        turns = request.turns[sequence.num_dropped_turns :]
-        if model.takes_pictures:
-            return [model.encode_with_pictures(request.system_prompt, turns)], (1.0,), []
-        contexts = self._fuse(sequence, turns)
-        pieces = model.prompts.write(request.system_prompt, turns, places=contexts)
-        shares = contexts[max(contexts)].shares if contexts else (1.0,)
-        answered = contexts.get(len(turns) - 1)
-        steering = answered.steering if answered is not None else ()
-        prompts = [
-            model.encode(
-                pieces,
-                [contexts[place].prefixes[number] for place in pieces.places],
-                steering=steering[number] if steering else None,
-            )
-            for number in range(len(shares))
-        ]
-        return prompts, shares, _position_keys(pieces, contexts, sequence, turns)
+    def _release(self, sequence: Sequence) -> None:
+        """Give back all that it holds, whatever it has come to."""
+        self._prepared.pop(sequence, None)
+        self._running.pop(sequence, None)
+        self._close(sequence)
 
-    def _num_tokens(self, system_prompt: str, turns: tuple[Turn, ...]) -> int:
-        """How long the prompt would be, at most."""
-        model = self._language_model
-        if model.takes_pictures:
-            return model.encode_with_pictures(system_prompt, turns).num_tokens
-        num_prefix_tokens = self._fuser.num_prefix_tokens if self._fuser is not None else 0
-        num_user_turns = sum(turn.role is Role.USER for turn in turns)
-        return model.prompts.write(system_prompt, turns).num_tokens + num_prefix_tokens * num_user_turns
-
-    def _fuse(self, sequence: Sequence, turns: tuple[Turn, ...]) -> dict[int, FusedContext]:
-        """The fused context of each user turn that has one. Those of earlier turns come from the fuser's cache."""
-        if self._fuser is None:
-            return {}
-        persona = sequence.request.persona
-        contexts = {
-            index: self._fuser.fuse(persona, turn.text, turn.images)
-            for index, turn in enumerate(turns)
-            if turn.role is Role.USER
-        }
-        return {index: context for index, context in contexts.items() if context is not None}
-
-    def _said_before(self, turns: tuple[Turn, ...]) -> set[int]:
-        """Tokens of the latest replies, so that the next one does not repeat them."""
-        replies = [turn.text for turn in turns if turn.role is Role.ASSISTANT][-NUM_REPLIES_NOT_TO_REPEAT:]
-        return {token for text in replies for token in self._language_model.prompts.tokenise(text)}
+    def _close(self, sequence: Sequence) -> None:
+        for lane in sequence.lanes:
+            self._pool.close(lane)
+            self._runtime.release(lane)
 
 
 def _mix(logits: list[Tensor], shares: tuple[float, ...]) -> Tensor:
@@ -253,22 +394,8 @@ def _mix(logits: list[Tensor], shares: tuple[float, ...]) -> Tensor:
     return sum((share * one for share, one in zip(shares[1:], logits[1:], strict=True)), shares[0] * logits[0])
 
 
-def _position_keys(
-    pieces: TokenPieces, contexts: dict[int, FusedContext], sequence: Sequence, turns: tuple[Turn, ...]
-) -> list[object]:
-    """Token ids; at a fused position everything that it was made from, and its place in the prefix."""
-    keys: list[object] = list(pieces.pieces[0])
-    for place, piece in zip(pieces.places, pieces.pieces[1:], strict=True):
-        turn = turns[place]
-        digests = tuple(image.digest for image in turn.images)
-        origin: Key = (sequence.request.persona.digest(), turn.text, digests)
-        keys += [(*origin, index) for index in range(len(contexts[place].prefix))]
-        keys += piece
-    return keys
-
-
 def _out_of_memory() -> DeviceError:
     return DeviceError(
-        "the device ran out of memory in the middle of a reply: lower engine.max_context_tokens, name a smaller model "
-        'as engine.decoder, or set engine.dtype = "bfloat16"'
+        "the device ran out of memory in the middle of a reply: lower engine.kv_cache_mb or engine.max_running, name a "
+        'smaller model as engine.decoder, or set engine.dtype = "bfloat16"'
     )

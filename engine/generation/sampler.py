@@ -26,37 +26,40 @@ class Sampler:
         penalised_ids: Iterable[int] = (),
         exempt_ids: Iterable[int] = (),
     ) -> None:
-        """`penalised_ids` are what earlier replies said; `exempt_ids`, the ends of a turn, are never penalised."""
+        """`penalised_ids` are what earlier replies said; `exempt_ids`, the ends of a turn, are never penalised. Raises
+        `RequestError` for settings that cannot be met."""
+        settings.require_possible()
         self._settings = settings
         self._generator = torch.Generator(device)
         # The generator takes 64 bits; any whole number is welcome as a seed.
         seed = secrets.randbits(63) if settings.seed is None else settings.seed % 2**63
         self._generator.manual_seed(seed)
-        self._is_said = torch.zeros(vocab_size, dtype=torch.bool, device=device)
-        self._is_said[torch.tensor(sorted(set(penalised_ids)), dtype=torch.long, device=device)] = True
-        self._exempt = torch.tensor(sorted(set(exempt_ids)), dtype=torch.long, device=device)
-        self._is_said[self._exempt] = False
+        self._exempt = frozenset(exempt_ids)
+        said = sorted({token for token in penalised_ids if token < vocab_size} - self._exempt)
+        self._said = torch.tensor(said, dtype=torch.long, device=device)
+        self._known = set(said)
 
     def choose(self, logits: Tensor) -> int:
         """The next token's id. `logits: (v,)` in float32."""
         token = self._draw(self._penalise(logits))
-        self._is_said[token] = True
-        self._is_said[self._exempt] = False
         # One transfer from the device a token: a broken row of logits comes back as -1.
         chosen = int(torch.where(logits[token].isfinite(), token, -1))
         if chosen < 0:
             raise DeviceError(
                 'the model computed no numbers in this format: set engine.dtype = "float32" or "bfloat16"'
             )
+        if chosen not in self._known and chosen not in self._exempt:
+            self._known.add(chosen)
+            self._said = torch.cat([self._said, token.reshape(1)])
         return chosen
 
     def _penalise(self, logits: Tensor) -> Tensor:
         """Make what was said less likely, whatever the sign of its logit."""
         penalty = self._settings.repetition_penalty
-        if penalty == 1.0:
+        if penalty == 1.0 or not len(self._said):
             return logits
-        said = self._is_said if len(logits) == len(self._is_said) else self._is_said[: len(logits)]
-        return torch.where(said, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+        said = logits[self._said]
+        return logits.index_copy(0, self._said, torch.where(said > 0, said / penalty, said * penalty))
 
     def _draw(self, logits: Tensor) -> Tensor:
         if self._settings.temperature == 0:

@@ -1,63 +1,126 @@
-"""Who is next: first come, first served, and a bounded number side by side. Touches no tensor."""
+"""What the next step computes: who is let in, who reads how much of the prompt, who gets a token. Touches no tensor.
 
-from collections import deque
+Reading a prompt takes as long as many tokens, so it is cut into chunks that ride along with the tokens of the others: a
+step that loads all weights for one token computes a few hundred more for little. While somebody is being answered the
+chunks are small, so that words keep coming; otherwise they are large.
+"""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from engine.generation.queue import FairQueue
 from engine.generation.sequence import Sequence
 
-MAX_RUNNING = 8
+MAX_RUNNING = 16
+
+
+@dataclass(frozen=True, slots=True)
+class StepBudget:
+    """How many tokens a step may compute: `mixed` while replies are being written, `reading` while there are none.
+
+    Who is computed alone reads `alone` tokens at a time, whatever the others do: cut otherwise, a prompt rounds
+    differently.
+    """
+
+    mixed: int = 128
+    reading: int = 512
+    alone: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The next `num_tokens` positions of each lane of `sequence`, or what is left of it. With `has_logits` they are the
+    last ones that stand there, and a token is chosen."""
+
+    sequence: Sequence
+    num_tokens: int
+    has_logits: bool
 
 
 class Scheduler:
-    """Sequences that wait and sequences that run.
+    """Sequences that wait, in `queue`, and sequences that run.
 
-    A step admits at most one waiting sequence, because a prefill takes as long as many decode steps and everybody
-    running waits for it; then each running sequence advances by one token.
+    `max_running` shrinks where memory proves to be short, and grows back by one with every reply that ends well.
     """
 
-    def __init__(self, *, max_running: int) -> None:
+    def __init__(self, *, max_running: int = MAX_RUNNING, max_wait_s: float = 300.0, budget: StepBudget) -> None:
+        self.queue = FairQueue(max_running=max_running, max_wait_s=max_wait_s)
+        self._budget = budget
+        self._most_running = max_running
         self._max_running = max_running
-        self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
 
     @property
     def has_work(self) -> bool:
         """Whether anybody waits or runs."""
-        return bool(self._waiting or self._running)
+        return bool(len(self.queue) or self._running)
 
     @property
     def running(self) -> tuple[Sequence, ...]:
         """Those that run, in the order of their admission."""
         return tuple(self._running)
 
+    @property
+    def max_running(self) -> int:
+        """How many may run side by side now."""
+        return self._max_running
+
     def add(self, sequence: Sequence) -> None:
         """Let `sequence` wait behind all others."""
-        self._waiting.append(sequence)
+        self.queue.add(sequence)
 
-    def admit(self) -> Sequence | None:
-        """Move the longest waiting sequence to the running ones, if there is room."""
-        if not self._waiting or len(self._running) >= self._max_running:
-            return None
-        sequence = self._waiting.popleft()
+    def next(self, now: float) -> Sequence | None:
+        """Who is to be let in, if anybody may."""
+        return self.queue.next(self._running, now) if len(self._running) < self._max_running else None
+
+    def admit(self, sequence: Sequence, now: float) -> None:
+        """Move a waiting `sequence` to the running ones."""
+        self.queue.pop(sequence, now)
         self._running.append(sequence)
-        return sequence
+        sequence.started_at = now
+
+    def schedule(self) -> list[Work]:
+        """The next step's work. Everybody who is being answered gets a token; what the budget leaves goes to those who
+        read, who came first first, so that one prompt is ready soon rather than all of them late."""
+        decoding = [Work(one, 1, has_logits=True) for one in self._running if not one.is_prefilling]
+        budget = self._budget.mixed if decoding else self._budget.reading
+        left = max(budget - len(decoding), 1)
+        reading = []
+        for sequence in self._running:
+            if sequence.is_prefilling and left > 0:
+                chunk = min(sequence.num_unread, self._budget.alone if sequence.is_alone else left)
+                reading.append(Work(sequence, chunk, has_logits=chunk == sequence.num_unread))
+                left -= chunk * len(sequence.lanes)
+        return [*decoding, *reading]
 
     def remove_cancelled(self) -> list[Sequence]:
         """Take out those that nobody wants any more, waiting or running."""
-        cancelled = [sequence for sequence in (*self._waiting, *self._running) if sequence.is_cancelled]
-        for sequence in cancelled:
-            self.remove(sequence)
-        return cancelled
+        return self._remove_all([one for one in (*self.queue, *self._running) if one.is_cancelled])
 
-    def remove(self, sequence: Sequence) -> None:
-        """Take `sequence` out."""
-        if sequence in self._running:
-            self._running.remove(sequence)
-        else:
-            self._waiting.remove(sequence)
+    def remove_expired(self, now: float) -> list[Sequence]:
+        """Take out those that have waited for too long."""
+        return self._remove_all(self.queue.expired(now))
+
+    def remove(self, sequence: Sequence, now: float | None = None) -> None:
+        """Take `sequence` out; with `now`, its reply has ended well."""
+        if sequence not in self._running:
+            self.queue.remove(sequence)
+            return
+        self._running.remove(sequence)
+        if now is not None:
+            self.queue.note_finished(sequence, now)
+            self._max_running = min(self._max_running + 1, self._most_running)
+
+    def shrink(self) -> None:
+        """Memory was short: let fewer run side by side."""
+        self._max_running = max(1, min(self._max_running, len(self._running)) // 2)
 
     def clear(self) -> list[Sequence]:
         """Take everybody out."""
-        everybody = [*self._running, *self._waiting]
-        self._running.clear()
-        self._waiting.clear()
-        return everybody
+        return self._remove_all([*self._running, *self.queue])
+
+    def _remove_all(self, sequences: Iterable[Sequence]) -> list[Sequence]:
+        removed = list(sequences)
+        for sequence in removed:
+            self.remove(sequence)
+        return removed

@@ -11,6 +11,7 @@ outputs. That is also what is written to disk, for files cannot hold paged atten
 """
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,7 +72,10 @@ class Export:
         parameters, results = model.get_parameters()[NUM_TRACED_INPUTS:], model.get_results()[1:]
         caches = []
         for number, layer in enumerate(self.layers):
-            pair = [operations.parameter([-1] * 4, ov.Type.dynamic, name=f"{kind}.{number}") for kind in ("key_cache", "value_cache")]
+            pair = [
+                operations.parameter([-1] * 4, ov.Type.dynamic, name=f"{kind}.{number}")
+                for kind in ("key_cache", "value_cache")
+            ]
             states = [result.input_value(0) for result in results[3 * number : 3 * number + 3]]
             attention = _paged_attention(layer, states, pair, list(counts.values()))
             _tell_heads(attention, self.shape)
@@ -115,7 +119,9 @@ class Export:
     def save(self, path: Path) -> None:
         """Write it to `path`, an `.xml` file with a `.bin` beside it; weights in 16 bits where they are floats."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.model.set_rt_info(json.dumps({"shape": asdict(self.shape), "layers": [asdict(one) for one in self.layers]}), ["commedia"])
+        self.model.set_rt_info(
+            json.dumps({"shape": asdict(self.shape), "layers": [asdict(one) for one in self.layers]}), ["commedia"]
+        )
         ov.save_model(self.model, str(path), compress_to_fp16=True)
 
     @classmethod
@@ -135,7 +141,9 @@ def export(model: PreTrainedModel, *, max_positions: int) -> Export:
     body = _Body(model)
     example = _example(model, shape)
     _replace_rotary(model, max_positions)
-    with paged_attention(model, body), torch.no_grad():
+    with paged_attention(model, body), torch.no_grad(), warnings.catch_warnings():
+        # Tracing warns of every comparison on the way, and of attributes that it looks at.
+        warnings.simplefilter("ignore")
         body(*example)  # once without tracing: tables are computed, and what cannot be done says so
         try:
             converted = ov.convert_model(body, example_input=example)

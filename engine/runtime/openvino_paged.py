@@ -26,7 +26,7 @@ class OpenVINORuntime:
     """A `Runtime` on the CPU. `dtype` is what it computes with, bfloat16 or float32."""
 
     name = "openvino"
-    remembers = True
+    is_paged = True
     block_size = BLOCK_SIZE
 
     def __init__(

@@ -57,7 +57,7 @@ class PagedRuntime:
     """A `Runtime` of the language model's own modules."""
 
     name = "torch"
-    remembers = True
+    is_paged = True
     block_size = BLOCK_SIZE
 
     def __init__(self, language_model: LanguageModel, *, num_blocks: int) -> None:
@@ -85,7 +85,7 @@ class PagedRuntime:
     def copy_block(self, source: int, target: int) -> None:
         """See `Runtime`."""
         for cache in (self._keys, self._values):
-            blocks = cache.unflatten(1, (self.num_blocks, BLOCK_SIZE))
+            blocks = cache.view(len(cache), self.num_blocks, BLOCK_SIZE, *cache.shape[2:])
             blocks[:, target] = blocks[:, source]
 
     def release(self, lane: Lane) -> None:

@@ -64,7 +64,9 @@ def _attention_modules(model: Any) -> list[Any]:  # noqa: ANN401
     return [
         module
         for module in decoder.modules()
-        if getattr(module, "layer_idx", None) is not None and hasattr(module, "config") and "Attention" in type(module).__name__
+        if getattr(module, "layer_idx", None) is not None
+        and hasattr(module, "config")
+        and "Attention" in type(module).__name__
     ]
 
 
@@ -90,7 +92,7 @@ def _attend(
 ) -> tuple[Tensor, None]:
     """As transformers calls it: `query: (1, h, t, d)`, `key` and `value: (1, h_kv, t, d)` → `(1, t, h, d)`."""
     unknown = {name for name, one in others.items() if one is not None and name not in HARMLESS}
-    if unknown or attention_mask is not None or query.shape[0] != 1:
+    if unknown or attention_mask is not None:
         raise Unsupported(f"its attention asks for {', '.join(sorted(unknown)) or 'a mask'}")
     if not getattr(module, "is_causal", True):
         raise Unsupported("its attention looks ahead")

@@ -1,11 +1,15 @@
-"""What a step asks of a runtime. Shapes: `n` positions, `s` sequences that want logits, `d_lm` width, `v` vocabulary."""
+"""What a step asks of a runtime.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+Shapes: `n` positions, `s` sequences that want logits, `d_lm` width, `v` vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
+from engine.decoder.language_model import EncodedPrompt
 from engine.generation.blocks import Lane
 
 
@@ -17,9 +21,10 @@ class Unsupported(Exception):
 class Span:
     """Consecutive positions of one lane, which begin at `start`; everything before is in the cache.
 
-    `embeddings: (n, d_lm)` is what is read there. The last position's logits are wanted with `has_logits`, with
-    `steering: (d_lm,)` added to the state before the head. `positions: (n,)`, or `(3, n)` for models that tell time,
-    height and width apart, are what the model is told of where it is; `None` is `start` and what follows.
+    `embeddings: (n, d_lm)` is what is read there: a part of `prompt`, or the token `token_id`. The last position's
+    logits are wanted with `has_logits`, with `steering: (d_lm,)` added to the state before the head. `positions: (n,)`,
+    or `(3, n)` for models that tell time, height and width apart, are what the model is told of where it is; `None` is
+    `start` and what follows.
     """
 
     lane: Lane
@@ -28,7 +33,8 @@ class Span:
     has_logits: bool
     steering: Tensor | None = None
     positions: Tensor | None = None
-    pictures: Mapping[str, Tensor] = field(default_factory=dict)
+    prompt: EncodedPrompt | None = None
+    token_id: int | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -39,13 +45,14 @@ class Span:
 class Runtime(Protocol):
     """Computes spans of several sequences over one KV cache of `num_blocks` blocks.
 
-    `remembers` says whether blocks can be shared and kept for later prompts.
+    `is_paged` says whether blocks are more than a count: then they can be shared and kept for later prompts, and a
+    prompt can be read in parts.
     """
 
     name: str
     num_blocks: int
     block_size: int
-    remembers: bool
+    is_paged: bool
 
     def run(self, spans: Sequence[Span]) -> Tensor:
         """The logits `(s, v)` in float32 of those spans that want them, in their order.

@@ -1,0 +1,128 @@
+"""A request becomes what the decoder reads: the turns that fit, fused and written as tokens, and what each position
+stands for.
+
+Owns that way from words to positions. Knows neither scheduling nor the KV cache.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from engine.decoder.language_model import EncodedPrompt, LanguageModel
+from engine.decoder.prompt import TokenPieces, num_turns_to_drop
+from engine.errors import RequestError
+from engine.fusion.types import FusedContext, TurnFuser
+from engine.persona import Persona
+from engine.types import GenerationRequest, Role, Turn
+
+NUM_REPLIES_NOT_TO_REPEAT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt in as many versions as there are prefixes to mix, in the proportion `shares`.
+
+    `keys[j][i]` is all that position `i` of version `j` was made from: a token id; at a fused position the persona, the
+    words and the pictures; at a picture's own tokens the picture. `said_before` are tokens of the latest replies.
+    """
+
+    encoded: tuple[EncodedPrompt, ...]
+    shares: tuple[float, ...]
+    keys: tuple[tuple[Hashable, ...], ...]
+    said_before: frozenset[int]
+    num_dropped_turns: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Positions of each version."""
+        return self.encoded[0].num_tokens
+
+    @property
+    def has_prefix(self) -> bool:
+        """Whether anything fused is in it."""
+        return bool(self.encoded[0].prefixes)
+
+
+class PromptMaker:
+    """Makes prompts of at most `max_tokens` positions, room for a reply included."""
+
+    def __init__(self, language_model: LanguageModel, fuser: TurnFuser | None, *, max_tokens: int) -> None:
+        self._language_model = language_model
+        self._fuser = fuser
+        self.max_tokens = max_tokens
+
+    def make(self, request: GenerationRequest) -> Prompt:
+        """The prompt that fits. Raises `RequestError`, `PromptTooLong` where even the last turn does not fit."""
+        if not request.turns:
+            raise RequestError("there is no turn to answer: send at least one")
+        # A reply may be long, but never at the price of everything that was said before.
+        room = self.max_tokens - min(request.sampling.max_new_tokens, self.max_tokens // 2)
+        num_dropped = num_turns_to_drop(
+            request.turns,
+            lambda num: self._num_tokens(request.system_prompt, request.turns[num:]),
+            max_tokens=room,
+        )
+        turns = request.turns[num_dropped:]
+        encoded, shares, keys = self._encode(request, turns)
+        return Prompt(encoded, shares, keys, self._said_before(request.turns), num_dropped)
+
+    def _encode(
+        self, request: GenerationRequest, turns: tuple[Turn, ...]
+    ) -> tuple[tuple[EncodedPrompt, ...], tuple[float, ...], tuple[tuple[Hashable, ...], ...]]:
+        model = self._language_model
+        if model.takes_pictures:
+            seen = model.encode_with_pictures(request.system_prompt, turns)
+            return (seen,), (1.0,), (seen.pieces[0],)
+        contexts = self._fuse(request.persona, turns)
+        pieces = model.prompts.write(request.system_prompt, turns, places=contexts)
+        shares = contexts[max(contexts)].shares if contexts else (1.0,)
+        answered = contexts.get(len(turns) - 1)
+        steering = answered.steering if answered is not None else ()
+        encoded = tuple(
+            model.encode(
+                pieces,
+                [contexts[place].prefixes[number] for place in pieces.places],
+                steering=steering[number] if steering else None,
+            )
+            for number in range(len(shares))
+        )
+        keys = tuple(_keys(pieces, contexts, request.persona, turns, number) for number in range(len(shares)))
+        return encoded, shares, keys
+
+    def _num_tokens(self, system_prompt: str, turns: tuple[Turn, ...]) -> int:
+        """How long the prompt would be, at most."""
+        model = self._language_model
+        if model.takes_pictures:
+            return model.encode_with_pictures(system_prompt, turns).num_tokens
+        num_prefix_tokens = self._fuser.num_prefix_tokens if self._fuser is not None else 0
+        num_user_turns = sum(turn.role is Role.USER for turn in turns)
+        return model.prompts.write(system_prompt, turns).num_tokens + num_prefix_tokens * num_user_turns
+
+    def _fuse(self, persona: Persona, turns: tuple[Turn, ...]) -> dict[int, FusedContext]:
+        """The fused context of each user turn that has one. Those of earlier turns come from the fuser's cache."""
+        if self._fuser is None:
+            return {}
+        contexts = {
+            index: self._fuser.fuse(persona, turn.text, turn.images)
+            for index, turn in enumerate(turns)
+            if turn.role is Role.USER
+        }
+        return {index: context for index, context in contexts.items() if context is not None}
+
+    def _said_before(self, turns: tuple[Turn, ...]) -> frozenset[int]:
+        """Tokens of the latest replies, so that the next one does not repeat them."""
+        replies = [turn.text for turn in turns if turn.role is Role.ASSISTANT][-NUM_REPLIES_NOT_TO_REPEAT:]
+        return frozenset(token for text in replies for token in self._language_model.prompts.tokenise(text))
+
+
+def _keys(
+    pieces: TokenPieces, contexts: dict[int, FusedContext], persona: Persona, turns: tuple[Turn, ...], number: int
+) -> tuple[Hashable, ...]:
+    """Token ids; at a fused position everything that it was made from, and its place in the prefix `number`."""
+    keys: list[Hashable] = list(pieces.pieces[0])
+    for place, piece in zip(pieces.places, pieces.pieces[1:], strict=True):
+        turn = turns[place]
+        digests = tuple(image.digest for image in turn.images)
+        origin = (persona.digest(), turn.text, digests, number)
+        keys += [(*origin, index) for index in range(len(contexts[place].prefixes[number]))]
+        keys += piece
+    return tuple(keys)
