@@ -7,10 +7,10 @@ what runs behind it.
 import asyncio
 import time
 
+from engine.admission import require_room
 from engine.errors import EngineBusy
 from engine.generation.queue import FairQueue
 from engine.generation.sequence import Sequence
-from engine.types import GenerationRequest
 
 WATCH_INTERVAL_S = 0.25
 
@@ -43,7 +43,12 @@ class Gate:
 
     def add(self, sequence: Sequence) -> None:
         """Take `sequence` in, to run at once or to wait. Raises `EngineBusy` where too many others are before it."""
-        self._require_room(sequence.request)
+        require_room(
+            sequence.request,
+            (other.request for other in self._turns),
+            max_open=self._max_running + self._max_waiting,
+            max_per_user=self._max_waiting_per_user,
+        )
         self._turns[sequence] = asyncio.get_running_loop().create_future()
         self._queue.add(sequence)
         self._let_in()
@@ -64,22 +69,6 @@ class Gate:
         elif not turn.done() or turn.cancelled():
             self._queue.remove(sequence)
         self._let_in()
-
-    def _require_room(self, request: GenerationRequest) -> None:
-        everybody = self._turns
-        if len(everybody) >= self._max_running + self._max_waiting:
-            raise EngineBusy(
-                f"{len(everybody)} replies are already asked for: try again in a moment, or raise engine.max_waiting"
-            )
-        if request.asker is None:
-            return
-        user = request.asker.user
-        num_own = sum(one.request.asker is not None and one.request.asker.user == user for one in everybody)
-        if num_own >= self._max_waiting_per_user:
-            raise EngineBusy(
-                f"you already wait for {num_own} replies: let one of them come first, or raise "
-                "engine.max_waiting_per_user"
-            )
 
     def _let_in(self) -> None:
         now = time.monotonic()

@@ -28,7 +28,7 @@ from engine.backends.chat_server import (
 from engine.backends.gate import Gate
 from engine.backends.sightless import Sightless
 from engine.config import EngineConfig
-from engine.errors import EngineBusy, EngineError, RequestError, ServerError
+from engine.errors import EngineClosing, EngineError, RequestError, ServerError
 from engine.generation.sequence import Sequence
 from engine.generation.stops import StopStrings
 from engine.types import EngineLoad, FinishReason, GenerationRequest, ReplyChunk
@@ -177,7 +177,7 @@ class OpenAIEngine(Sightless):
         if not request.turns:
             raise RequestError("there is no turn to answer: send at least one")
         if self._is_closing:
-            raise EngineBusy("the engine is being closed: ask again once it runs again")
+            raise EngineClosing("the engine is closing and takes nothing new: ask again once it has started anew")
         if self._server is None:
             raise EngineError("the engine is not running: start it first, or start commedia again")
         choose_adapter(request, self._adapters, model=self._model)

@@ -32,7 +32,7 @@ from engine.models.store import ModelStore
 from engine.types import GenerationRequest, Role, Turn
 
 # A steering is a bias on the whole vocabulary; what goes over the network is the part that is felt most.
-NUM_STEERED_TOKENS = 512
+NUM_STEERED_TOKENS = 16_384
 _TABLE_NAMES = (
     "embed_tokens.weight",
     "wte.weight",
@@ -193,7 +193,7 @@ def strongest_biases(biases: Tensor, *, num_tokens: int = NUM_STEERED_TOKENS) ->
     """Of biases `(v,)` those that differ most from the usual one. What all tokens share changes no choice."""
     felt = biases.float() - biases.float().median()
     strongest = felt.abs().topk(min(num_tokens, len(felt))).indices
-    return {int(token): round(float(felt[token]), 4) for token in strongest if felt[token]}
+    return {int(token): round(float(felt[token]), 3) for token in strongest if felt[token]}
 
 
 def _packed(embeddings: Tensor) -> str:
