@@ -28,9 +28,9 @@ from engine.explaining.shares import open_turn
 from engine.fusion import load_fuser
 from engine.fusion.pipeline import FusionPipeline
 from engine.generation.loop import GenerationLoop
-from engine.runtime.plain import plain_runtime
 from engine.generation.sequence import Sequence as RunningReply
 from engine.models.store import ModelStore
+from engine.runtime.plain import plain_runtime
 from engine.training.characters import SHOWING_LINES, characters, describe
 from engine.training.datasets import open_pictures, read_pictures
 from engine.types import GenerationRequest, Image, ReplyChunk, Role, SamplingSettings, Turn

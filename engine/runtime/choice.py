@@ -48,9 +48,10 @@ def choose_runtime(config: EngineConfig, language_model: LanguageModel, models: 
     runtime: Runtime | None = None
     if language_model.device.type == "cpu" and config.runtime in ("auto", "openvino"):
         runtime = _openvino(config, language_model, models)
+    if can_pack(language_model.model):
+        # Also beside OpenVINO: what is done beside replies, such as describing a picture, goes through the model itself.
+        pack_linear_layers(language_model.model)
     if runtime is None:
-        if can_pack(language_model.model):
-            pack_linear_layers(language_model.model)
         runtime = _paged(config, language_model)
     logger.info(
         "the decoder is computed by %s; its cache holds %d positions",
