@@ -64,13 +64,16 @@ class EncodedPrompt:
     """A prompt ready for prefill. Prefix `i`, `(k, d_lm)`, lies between `pieces[i]` and `pieces[i + 1]`.
 
     `steering: (d_lm,)` is added to the last states while what follows is generated. `pictures` holds a processor's
-    tensors beside the token ids; then there is one piece and no prefix.
+    tensors beside the token ids; then there is one piece and no prefix, and `engine.decoder.seen` may have added what
+    the decoder itself gets of it, `embeddings: (n, d_lm)` at `positions: (…, n)`.
     """
 
     pieces: tuple[tuple[int, ...], ...]
     prefixes: tuple[Tensor, ...] = ()
     steering: Tensor | None = None
     pictures: Mapping[str, Tensor] = field(default_factory=dict)
+    embeddings: Tensor | None = None
+    positions: Tensor | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -195,7 +198,7 @@ class LanguageModel:
         """
         state.steering = None if prompt.steering is None else prompt.steering.to(self.device, self.dtype)
         if prompt.pictures:
-            return self._forward(state, input_ids=self._ids(prompt.pieces[0]), **self._on_device(prompt.pictures))
+            return self._forward(state, input_ids=self._ids(prompt.pieces[0]), **self.on_device(prompt.pictures))
         num_cached = state.cache.get_seq_length()
         last = prompt.pieces[-1]
         if prompt.num_tokens - num_cached <= len(last):
@@ -247,6 +250,8 @@ class LanguageModel:
 
     def embedded(self, prompt: EncodedPrompt) -> Tensor:
         """All pieces and prefixes in order, `(n, d_lm)`."""
+        if prompt.embeddings is not None:
+            return prompt.embeddings
         parts = [self.embed(prompt.pieces[0])]
         for prefix, piece in zip(prompt.prefixes, prompt.pieces[1:], strict=True):
             parts += [prefix.to(self.device, parts[0].dtype), self.embed(piece)]
@@ -276,7 +281,8 @@ class LanguageModel:
     def _ids(self, token_ids: Sequence[int]) -> Tensor:
         return torch.tensor([token_ids], dtype=torch.long, device=self.device)
 
-    def _on_device(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def on_device(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A processor's tensors as the model takes them."""
         return {
             name: tensor.to(self.device, self.dtype) if tensor.is_floating_point() else tensor.to(self.device)
             for name, tensor in tensors.items()

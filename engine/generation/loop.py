@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from engine.decoder.language_model import LanguageModel
+from engine.decoder.seen import positions_after
 from engine.device import is_out_of_memory
 from engine.errors import DeviceError, EngineBusy, EngineError, RequestError
 from engine.fusion.types import TurnFuser
@@ -86,7 +87,10 @@ class GenerationLoop:
         self._scheduler = Scheduler(max_running=max_running, max_wait_s=max_wait_s, budget=budget)
         self._pool = BlockPool(num_blocks=runtime.num_blocks, block_size=runtime.block_size, remembers=runtime.is_paged)
         self._prompts = PromptMaker(
-            language_model, self._fuser, max_tokens=min(language_model.max_context_tokens, self._num_positions)
+            language_model,
+            self._fuser,
+            max_tokens=min(language_model.max_context_tokens, self._num_positions),
+            sees_ahead=runtime.is_paged,
         )
         self._max_reply_s = max_reply_s
         self._make_processors = make_processors
@@ -302,11 +306,12 @@ class GenerationLoop:
         start = lane.num_computed
         if running.new_tokens:
             token_id = running.new_tokens[-1]
-            return Span(
-                lane, start, self._language_model.embed([token_id]), True, steering=prompt.steering, token_id=token_id
-            )
-        embeddings = running.embeddings[number][start : start + work.num_tokens]
-        return Span(lane, start, embeddings, work.has_logits, steering=prompt.steering, prompt=prompt)
+            embedding, positions = self._language_model.embed([token_id]), positions_after(prompt, start)
+            return Span(lane, start, embedding, True, prompt.steering, positions, token_id=token_id)
+        end = start + work.num_tokens
+        positions = None if prompt.positions is None else prompt.positions[..., start:end]
+        embeddings = running.embeddings[number][start:end]
+        return Span(lane, start, embeddings, work.has_logits, prompt.steering, positions, prompt=prompt)
 
     def _advance(self, work: Work, logits: Tensor | None) -> None:
         """What was computed stands in the cache; choose the next token where there are logits."""

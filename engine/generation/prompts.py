@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from engine.decoder.language_model import EncodedPrompt, LanguageModel
 from engine.decoder.prompt import TokenPieces, num_turns_to_drop
+from engine.decoder.seen import keys_of, see
 from engine.errors import RequestError
 from engine.fusion.types import FusedContext, TurnFuser
 from engine.persona import Persona
@@ -43,11 +44,15 @@ class Prompt:
 
 
 class PromptMaker:
-    """Makes prompts of at most `max_tokens` positions, room for a reply included."""
+    """Makes prompts of at most `max_tokens` positions, room for a reply included. With `sees_ahead`, a vision-language
+    model's pictures become embeddings here; otherwise that is left to who reads the prompt."""
 
-    def __init__(self, language_model: LanguageModel, fuser: TurnFuser | None, *, max_tokens: int) -> None:
+    def __init__(
+        self, language_model: LanguageModel, fuser: TurnFuser | None, *, max_tokens: int, sees_ahead: bool
+    ) -> None:
         self._language_model = language_model
         self._fuser = fuser
+        self._sees_ahead = sees_ahead
         self.max_tokens = max_tokens
 
     def make(self, request: GenerationRequest) -> Prompt:
@@ -70,8 +75,11 @@ class PromptMaker:
     ) -> tuple[tuple[EncodedPrompt, ...], tuple[float, ...], tuple[tuple[Hashable, ...], ...]]:
         model = self._language_model
         if model.takes_pictures:
-            seen = model.encode_with_pictures(request.system_prompt, turns)
-            return (seen,), (1.0,), (seen.pieces[0],)
+            prompt = model.encode_with_pictures(request.system_prompt, turns)
+            if not self._sees_ahead:
+                return (prompt,), (1.0,), (prompt.pieces[0],)
+            prompt = see(model, prompt)
+            return (prompt,), (1.0,), (keys_of(model, prompt),)
         contexts = self._fuse(request.persona, turns)
         pieces = model.prompts.write(request.system_prompt, turns, places=contexts)
         shares = contexts[max(contexts)].shares if contexts else (1.0,)

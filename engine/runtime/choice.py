@@ -4,20 +4,25 @@ Owns the choice, the proof, the size of the KV cache, and where exported decoder
 """
 
 import hashlib
+import io
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from filelock import FileLock
+from PIL import Image as PillowImage
 from torch import Tensor
 
 from engine.config import EngineConfig
 from engine.decoder.adapter import adapter_folder, merge_adapter
 from engine.decoder.checkpoint import open_checkpoint
-from engine.decoder.language_model import LanguageModel, load_model
+from engine.decoder.language_model import EncodedPrompt, LanguageModel, load_model
 from engine.decoder.packing import can_pack, pack_linear_layers
 from engine.decoder.prompt import TokenPieces
+from engine.decoder.seen import NotSeparable, see
 from engine.device import free_bytes
 from engine.errors import ConfigurationError
 from engine.generation.blocks import Lane
@@ -26,6 +31,7 @@ from engine.models.store import ModelStore
 from engine.runtime.paged import BLOCK_SIZE, KVShape, PagedRuntime
 from engine.runtime.plain import plain_runtime
 from engine.runtime.types import Runtime, Span, Unsupported
+from engine.types import Image, Role, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +55,7 @@ def choose_runtime(config: EngineConfig, language_model: LanguageModel, models: 
     if language_model.device.type == "cpu" and config.runtime in ("auto", "openvino"):
         runtime = _openvino(config, language_model, models)
     if can_pack(language_model.model):
-        # Also beside OpenVINO: what is done beside replies, such as describing a picture, goes through the model itself.
+        # Also beside OpenVINO: what is done beside replies, as describing a picture, goes through the model itself.
         pack_linear_layers(language_model.model)
     if runtime is None:
         runtime = _paged(config, language_model)
@@ -85,8 +91,6 @@ def num_blocks_for(config: EngineConfig, language_model: LanguageModel, block_by
 def _paged(config: EngineConfig, language_model: LanguageModel) -> Runtime:
     """Everybody in one call of the model's own modules; one after the other where that is not to be had."""
     try:
-        if language_model.takes_pictures:
-            raise Unsupported("it sees pictures by itself")
         block_bytes = KVShape.of(language_model.model).block_bytes(language_model.dtype.itemsize)
         runtime = PagedRuntime(language_model, num_blocks=num_blocks_for(config, language_model, block_bytes))
         _prove(runtime, language_model)
@@ -193,17 +197,37 @@ def _prove(runtime: Runtime, language_model: LanguageModel) -> None:
         num_blocks = -(-len(prompt) // BLOCK_SIZE)
         lanes.append(Lane(list(prompt), list(range(first_free, first_free + num_blocks))))
         first_free += num_blocks
+    encoded = [language_model.encode(TokenPieces((tuple(prompt),))) for prompt in prompts]
+    _compare(runtime, language_model, lanes, encoded)
+    if language_model.takes_pictures:
+        prompt = _about_a_picture(language_model)
+        blocks = list(range(-(-prompt.num_tokens // BLOCK_SIZE)))
+        _compare(runtime, language_model, [Lane([], blocks)], [prompt])
+
+
+def _compare(
+    runtime: Runtime, language_model: LanguageModel, lanes: Sequence[Lane], prompts: Sequence[EncodedPrompt]
+) -> None:
+    """Raises `Unsupported` where `runtime` predicts something else after `prompts` than the model by itself."""
     found = _read_in_parts(runtime, language_model, lanes, prompts)
     for row, prompt in zip(found, prompts, strict=True):
-        state = language_model.new_state()
-        expected = language_model.prefill(language_model.encode(_whole(prompt)), state)
-        divergence = _divergence(expected, row)
+        unseen = replace(prompt, embeddings=None, positions=None)
+        divergence = _divergence(language_model.prefill(unseen, language_model.new_state()), row)
         if not divergence <= MAX_DIVERGENCE:
             raise Unsupported(f"it computes something else than the model: {divergence:.3f} nats a position apart")
 
 
-def _whole(prompt: list[int]) -> TokenPieces:
-    return TokenPieces((tuple(prompt),))
+def _about_a_picture(language_model: LanguageModel) -> EncodedPrompt:
+    """A prompt with a picture of noise. Raises `Unsupported` where it cannot be taken apart."""
+    noise = PillowImage.frombytes("RGB", (64, 64), bytes(number * number % 251 for number in range(64 * 64 * 3)))
+    file = io.BytesIO()
+    noise.save(file, "PNG")
+    image = Image(hashlib.sha256(file.getvalue()).hexdigest(), file.getvalue())
+    prompt = language_model.encode_with_pictures("Be kind.", [Turn(Role.USER, "What is it?", (image,))])
+    try:
+        return see(language_model, prompt)
+    except NotSeparable as reason:
+        raise Unsupported(str(reason)) from reason
 
 
 def _divergence(expected: Tensor, found: Tensor) -> float:
@@ -217,11 +241,18 @@ def _first_line(error: BaseException) -> str:
 
 
 def _read_in_parts(
-    runtime: Runtime, language_model: LanguageModel, lanes: list[Lane], prompts: list[list[int]]
+    runtime: Runtime, language_model: LanguageModel, lanes: Sequence[Lane], prompts: Sequence[EncodedPrompt]
 ) -> Tensor:
     """Last logits `(s, v)`: all but the last token first, then that one, as if it had been chosen."""
-    states = [language_model.embed(prompt) for prompt in prompts]
-    runtime.run([Span(lane, 0, state[:-1], False) for lane, state in zip(lanes, states, strict=True)])
-    return runtime.run(
-        [Span(lane, len(state) - 1, state[-1:], True) for lane, state in zip(lanes, states, strict=True)]
-    )
+    wholes = [
+        Span(lane, 0, language_model.embedded(prompt), has_logits=True, positions=prompt.positions)
+        for lane, prompt in zip(lanes, prompts, strict=True)
+    ]
+    runtime.run([_part(whole, slice(0, -1), has_logits=False) for whole in wholes])
+    return runtime.run([_part(whole, slice(-1, None), has_logits=True) for whole in wholes])
+
+
+def _part(whole: Span, places: slice, *, has_logits: bool) -> Span:
+    positions = None if whole.positions is None else whole.positions[..., places]
+    start = places.indices(whole.num_tokens)[0]
+    return replace(whole, start=start, embeddings=whole.embeddings[places], has_logits=has_logits, positions=positions)

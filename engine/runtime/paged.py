@@ -133,7 +133,8 @@ def packed_positions(spans: Sequence[Span]) -> Tensor:
         span.positions if span.positions is not None else torch.arange(span.start, span.start + span.num_tokens)
         for span in spans
     ]
-    return torch.cat(told, dim=-1).unsqueeze(-2)
+    axes = max((one.shape[:-1] for one in told), key=len)
+    return torch.cat([one.expand(*axes, -1) for one in told], dim=-1).unsqueeze(-2)
 
 
 def packed_steering(spans: Sequence[Span], *, width: int) -> Tensor | None:
