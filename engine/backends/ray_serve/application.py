@@ -9,7 +9,9 @@ import contextlib
 import importlib
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
@@ -68,6 +70,7 @@ class RayApplication:
         self._name = name_of(config)
         self._address = os.environ.get("RAY_ADDRESS") or None
         self._is_connected = False
+        self._is_deployed = False
         self._handle: Any = None
         # One thread, for as long as Ray is in use: Ray's processes end with the thread that has started them.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commedia-ray")
@@ -75,6 +78,7 @@ class RayApplication:
     async def open(self) -> None:
         """Connect and deploy; wait for the first replicas for as long as they need to load."""
         await self._call(self._connect)
+        _take_back(signal.SIGTERM)
         await self._call(self._deploy)
         await self._wait_until_running()
         self._handle = await self._call(self._get_handle)
@@ -137,9 +141,11 @@ class RayApplication:
 
     def _connect(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # A Ray that has gone away shall not be started anew in the middle of some call.
+        os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
         if self._address is None:
             # Its name says Windows and macOS, but everywhere it lets Ray's processes listen on the loopback address
-            # alone. Like the one above it is read when Ray is imported.
+            # alone. Like those above it is read when Ray is imported.
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         elif "://" in self._address:
             raise ConfigurationError(
@@ -158,7 +164,7 @@ class RayApplication:
             try:
                 ray.init(configure_logging=False, **options)
             except (ConnectionError, OSError, RuntimeError, TimeoutError, ValueError) as error:
-                raise _unusable(self._address, _last_line(str(error))) from error
+                raise _unusable(self._address, _why_unusable(error)) from error
         self._is_connected = True
 
     def _deploy(self) -> None:
@@ -166,6 +172,7 @@ class RayApplication:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         # No replica is to be reached but through Ray, so nothing needs to listen for HTTP.
         serve.start(proxy_location="Disabled")
+        self._is_deployed = True
         status = serve.status().applications.get(self._name)
         if status is not None and status.status == "RUNNING":
             return
@@ -192,14 +199,13 @@ class RayApplication:
         return handle
 
     def _disconnect(self) -> None:
-        if not self._is_connected:
-            return
-        self._is_connected = False
-        ray = _import_ray()
         with _quiet("ray"):
-            if self._address is not None:
+            # A Ray of our own takes everything along.
+            if self._is_deployed and not (self._is_connected and self._address is None):
                 _serve().delete(self._name)
-            ray.shutdown()
+            if self._is_connected:
+                _import_ray().shutdown()
+        self._is_deployed = self._is_connected = False
 
 
 class _RayAnswers:
@@ -257,6 +263,13 @@ def _translate(error: Exception, level: int = logging.WARNING) -> EngineError:
     return ServerError(f"Ray did not answer ({type(error).__name__}): look at `ray status`, then try again")
 
 
+def _take_back(number: signal.Signals) -> None:
+    """Give a signal back to Python's handler. Ray puts one of its own below it, which reports a crash and lets the
+    process abort three seconds later: no time to let replies end."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(number, signal.getsignal(number))
+
+
 def _require_listening(address: str) -> None:
     """Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
@@ -264,6 +277,12 @@ def _require_listening(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
     except (OSError, ValueError) as error:
         raise _unusable(address, str(error)) from error
+
+
+def _why_unusable(error: Exception) -> str:
+    if "InvalidAuthToken" in f"{error} {error.__cause__}":
+        return "it asks for a token: set RAY_AUTH_MODE=token, and copy ~/.ray/auth_token from where it was started"
+    return _last_line(str(error))
 
 
 def _unusable(address: str | None, reason: str) -> ServerError:

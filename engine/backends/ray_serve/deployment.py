@@ -71,10 +71,16 @@ def options_of(config: EngineConfig, share: Share) -> dict[str, Any]:
     if fewest == most:
         scale: dict[str, Any] = {"num_replicas": fewest}
     else:
-        # Replies slow one another down long before a replica is full: another comes when they are half full.
-        target = max(1, max_running // 2)
         scale = {
-            "autoscaling_config": {"min_replicas": fewest, "max_replicas": most, "target_ongoing_requests": target}
+            "autoscaling_config": {
+                "min_replicas": fewest,
+                "max_replicas": most,
+                # Replies slow one another down long before a replica is full: another comes when they are half full.
+                "target_ongoing_requests": max(1, max_running // 2),
+                # Who waits for a reply has less patience than Ray expects, and a model takes a while to load as well.
+                "look_back_period_s": 10.0,
+                "upscale_delay_s": 10.0,
+            }
         }
     return scale | {
         "name": NAME,

@@ -17,7 +17,7 @@ from engine.backends.ray_serve.loads import LoadBook
 from engine.backends.ray_serve.replica import BuildEngine, Taken, build_local
 from engine.backends.ray_serve.routing import session_of
 from engine.config import EngineConfig
-from engine.errors import EngineError, ServerError
+from engine.errors import EngineClosing, EngineError, ServerError
 from engine.types import (
     Embedding,
     EngineLoad,
@@ -60,12 +60,13 @@ class RayEngine:
         self._book = LoadBook()
         self._watch: asyncio.Task[None] | None = None
         self._is_running = False
+        self._is_ending = asyncio.Event()
         self._end: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Have the replicas run, and wait until they have loaded."""
         if self._end is not None:
-            raise EngineError("the engine was closed: start commedia again")
+            raise EngineClosing("the engine was closed: start commedia again")
         if self._watch is not None:
             return
         await self._application.open()
@@ -91,7 +92,6 @@ class RayEngine:
 
     async def aclose(self, *, drain_s: float = 0.0) -> None:
         """Take nothing new, let replies end for up to `drain_s`, and take the replicas away."""
-        self._is_running = False
         if self._end is None:
             self._end = asyncio.create_task(self._close(drain_s))
         await asyncio.shield(self._end)
@@ -136,30 +136,32 @@ class RayEngine:
         return answer
 
     def _require_running(self) -> None:
+        if self._end is not None:
+            raise EngineClosing("the engine is closing and takes nothing new: ask again once it has started anew")
         if not self._is_running:
-            raise EngineError("the engine is not running: start it first, or start commedia again")
+            raise EngineError("the engine is not running: start it first")
 
     def _place_of(self, reply: "_Reply") -> int:
         """How many wait for a replica up to and with `reply`."""
         return sum(not other.is_taken and other.began_at <= reply.began_at for other in self._open)
 
     async def _keep_book(self) -> None:
-        while True:
+        while not self._is_ending.is_set():
             try:
                 self._book.note(await self._application.loads())
             except EngineError as error:
                 logger.debug("the replicas do not say how busy they are: %s", error)
-            await asyncio.sleep(LOAD_INTERVAL_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_ending.wait(), LOAD_INTERVAL_S)
 
     async def _close(self, drain_s: float) -> None:
         if self._open and drain_s > 0:
             await _wait_for_all(self._open, timeout_s=drain_s)
         for reply in list(self._open):
             reply.end()
+        self._is_ending.set()
         if self._watch is not None:
-            self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
+            await self._watch
         await self._application.close()
 
 

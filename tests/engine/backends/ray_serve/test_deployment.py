@@ -65,7 +65,8 @@ def test_as_many_replicas_as_were_asked_for() -> None:
 
 def test_between_fewest_and_most_the_load_decides() -> None:
     options = options_of(config(num_replicas=(1, 4), max_running=16), SHARE)
-    assert options["autoscaling_config"] == {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 8}
+    scale = options["autoscaling_config"]
+    assert (scale["min_replicas"], scale["max_replicas"], scale["target_ongoing_requests"]) == (1, 4, 8)
     assert "num_replicas" not in options
 
 

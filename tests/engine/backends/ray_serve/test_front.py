@@ -13,7 +13,7 @@ import pytest
 from engine.backends.ray_serve import RayEngine, front
 from engine.backends.ray_serve.replica import BuildEngine, EngineReplica
 from engine.config import EngineConfig
-from engine.errors import ConfigurationError, EngineError, NotAvailable, PromptTooLong, ServerError
+from engine.errors import ConfigurationError, EngineClosing, EngineError, NotAvailable, PromptTooLong, ServerError
 from engine.types import Asker, Engine, FinishReason, GenerationRequest, Image, ReplyChunk
 from tests.engine.backends.ray_serve.applications import NearbyApplication
 from tests.engine.backends.ray_serve.engines import build_obedient, build_unstartable
@@ -202,7 +202,7 @@ async def test_closing_lets_replies_end_for_a_while() -> None:
         await asyncio.sleep(0.01)
         closing = asyncio.create_task(subject.engine.aclose(drain_s=5))
         await asyncio.sleep(0.01)
-        with pytest.raises(EngineError, match="not running"):
+        with pytest.raises(EngineClosing, match="takes nothing new"):
             await subject.say("Too late")
         assert subject.application.num_closed == 0
         subject.application.has_room.set()
@@ -233,7 +233,7 @@ async def test_it_starts_once_and_not_after_its_end() -> None:
         await subject.engine.start()
         assert subject.application.replicas == replicas
         await subject.engine.aclose()
-        with pytest.raises(EngineError, match="closed"):
+        with pytest.raises(EngineClosing, match="closed"):
             await subject.engine.start()
 
 
