@@ -364,9 +364,9 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
     loop = asyncio.get_running_loop()
 
     def ask_to_stop() -> None:
-        logger.info("Stopping; press Ctrl-C again to stop at once.")
         loop.remove_signal_handler(signal.SIGINT)
         stop.set()
+        logger.info("Stopping; press Ctrl-C again to stop at once.")
 
     with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt
         for number in (signal.SIGINT, signal.SIGTERM):

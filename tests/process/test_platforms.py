@@ -1,5 +1,6 @@
 """The real clients of Discord and Telegram, in `commedia run` as a process, against loopback fakes."""
 
+import asyncio
 import io
 import signal
 import time
@@ -121,17 +122,44 @@ async def test_a_wrong_token_stops_only_its_platform(tmp_path: Path) -> None:
         assert "Traceback" not in bot.log
 
 
-async def test_ctrl_c_ends_it_cleanly_in_mid_reply(platform: Platform, tmp_path: Path) -> None:
+async def test_ctrl_c_lets_a_reply_end(platform: Platform, tmp_path: Path) -> None:
+    async with running_bot(tmp_path, **platform.environment) as bot:
+        await platform.wait_until_connected()
+        ann = platform.person("ann")
+        ann.say(words(60))
+        await ann.wait_for("word3")
+        assert await bot.stop(signal.SIGINT) == 0
+        assert "word59" in ann.heard()[-1].text
+        assert "Traceback" not in bot.log
+        assert "Stopped." in bot.log
+
+
+async def test_a_reply_that_takes_too_long_is_broken_off_cleanly(platform: Platform, tmp_path: Path) -> None:
+    async with running_bot(tmp_path, COMMEDIA_ENGINE__DRAIN_S="0.5", **platform.environment) as bot:
+        await platform.wait_until_connected()
+        ann = platform.person("ann")
+        ann.say(words(300))
+        await ann.wait_for("word3")
+        started = time.monotonic()
+        assert await bot.stop(signal.SIGTERM) == 0
+        assert time.monotonic() - started < 10
+        assert "Traceback" not in bot.log
+        assert "engine.drain_s" in bot.log
+        assert "Stopped." in bot.log
+
+
+async def test_a_second_ctrl_c_ends_it_at_once(platform: Platform, tmp_path: Path) -> None:
     async with running_bot(tmp_path, **platform.environment) as bot:
         await platform.wait_until_connected()
         ann = platform.person("ann")
         ann.say(words(300))
         await ann.wait_for("word3")
         started = time.monotonic()
-        assert await bot.stop(signal.SIGINT) == 0
+        stopping = asyncio.create_task(bot.stop(signal.SIGINT))
+        await bot.wait_for_log("press Ctrl-C again")
+        assert await bot.stop(signal.SIGINT) == 130
+        assert await stopping == 130
         assert time.monotonic() - started < 10
-        assert "Traceback" not in bot.log
-        assert "Stopped." in bot.log
 
 
 async def test_a_hostile_picture_is_refused_with_words(platform: Platform, tmp_path: Path) -> None:

@@ -14,17 +14,20 @@ import pytest
 from PIL import Image
 
 from bot.adapters.base import AdapterState, MessageHandler, ReplyChannel
-from bot.chat import ChatOptions, ChatService
+from bot.chat import TOO_BUSY, ChatOptions, ChatService
 from bot.commands import Argument, Command, CommandCall, CommandReply, CommandTable, ReplyPicture, build_commands
 from bot.errors import DeliveryError, MediaError, PersonaError
 from bot.replies import Pacing
 from bot.types import ChatKind, IncomingMessage
 from engine.backends.echo import EchoEngine
+from engine.errors import EngineBusy
+from engine.types import QueuePlace
 from tests.bot.adapters.contract_telegram import open_telegram
 from tests.bot.adapters.discord.harness import open_discord
 from tests.bot.adapters.harness import ALL_TRAITS, Answered, Chat, Harness, OpenHarness, Shown, Trait
 from tests.bot.adapters.web.harness import open_web
 from tests.fakes.adapter import FakeAdapter
+from tests.fakes.engine import ScriptedEngine
 from tests.fakes.personas import MemoryLibrary, a_persona
 from tests.fakes.store import MemoryAttachments, MemoryConversations, MemoryRooms
 
@@ -485,3 +488,34 @@ async def test_a_picture_goes_in_and_an_answer_comes_out(open_harness: OpenHarne
         assert "I am Max" in await harness.use_command(("persona", "use"), {"name": "max"})
         await harness.say("And you?")
         await scene.wait_for_text("Max heard (1 earlier turn): And you?")
+
+
+async def test_a_place_in_line_becomes_the_answer(open_harness: OpenHarness) -> None:
+    options = ChatOptions(pacing=Pacing(first_wait_s=0.02, place_from_s=0.02))
+    go = asyncio.Event()
+    engine = ScriptedEngine(lambda _: (QueuePlace(3, 20.0), go, "Here I am."))
+    store = MemoryConversations()
+    library = MemoryLibrary([a_persona("Luna")])
+    chat = ChatService(engine, library, store, MemoryRooms(), MemoryAttachments(), options=options)
+    async with open_harness(chat, build_commands(chat)) as harness:
+        scene = Scene("", harness, Recorder())
+        await harness.say("Hello")
+        await scene.wait_for_text("You are 3rd in line, about 20 s.")
+        waiting = await harness.shown()
+        go.set()
+        await scene.wait_for_text("Here I am.")
+        assert [shown.id for shown in await harness.shown()] == [shown.id for shown in waiting]
+        assert "in line" not in "".join(shown.text for shown in await harness.shown())
+
+
+async def test_a_place_in_line_is_replaced_where_no_answer_comes(open_harness: OpenHarness) -> None:
+    options = ChatOptions(pacing=Pacing(first_wait_s=0.02, place_from_s=0.02))
+    engine = ScriptedEngine(lambda _: (QueuePlace(3, 20.0), 0.3, EngineBusy("too long")))
+    library = MemoryLibrary([a_persona("Luna")])
+    chat = ChatService(engine, library, MemoryConversations(), MemoryRooms(), MemoryAttachments(), options=options)
+    async with open_harness(chat, build_commands(chat)) as harness:
+        scene = Scene("", harness, Recorder())
+        await harness.say("Hello")
+        await scene.wait_for_text("You are 3rd in line, about 20 s.")
+        await scene.wait_for_text(TOO_BUSY)
+        assert "in line" not in "".join(shown.text for shown in await harness.shown())
