@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.peers.protocol import Timing
 
-START_TIMEOUT_S = 240
+START_TIMEOUT_S = 580
 REPLY_TIMEOUT_S = 300
 MAX_CHATS = 16
 
