@@ -87,11 +87,11 @@ class Draft:
     num_mendings: int = 0
 
     def __post_init__(self) -> None:
-        self.dialect.too_long_bytes *= FORGETTING
         for start in (0, *self._starts()):
             self.num_dropped_turns = start
             if self._num_bytes() < self.dialect.too_long_bytes:
-                return
+                break
+        self.dialect.too_long_bytes *= FORGETTING
 
     @property
     def turns(self) -> tuple[Turn, ...]:

@@ -75,6 +75,7 @@ class FakeOpenAIServer:
     takes_embeddings: bool = False
     has_usage: bool = True
     ends_with_done: bool = True
+    heeds_limit: bool = True
     requests: list[dict[str, Any]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -144,7 +145,7 @@ class FakeOpenAIServer:
         return response
 
     async def _follow(self, request: web.Request, response: web.StreamResponse, body: dict[str, Any]) -> None:
-        limit = body.get("max_completion_tokens", body.get("max_tokens"))
+        limit = body.get("max_completion_tokens", body.get("max_tokens")) if self.heeds_limit else None
         num_said, reason = 0, "stop"
         for step in self.say(body):
             if isinstance(step, str):

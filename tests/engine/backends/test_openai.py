@@ -1,0 +1,513 @@
+"""The way to a server and back, over real HTTP, and all that can go wrong on it."""
+
+import asyncio
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.backends.chat_server import Patience
+from engine.backends.openai import OpenAIEngine, check
+from engine.config import EngineConfig
+from engine.errors import (
+    AskerBusy,
+    ConfigurationError,
+    EngineBusy,
+    EngineClosing,
+    EngineError,
+    NotAvailable,
+    PromptTooLong,
+    RequestError,
+    ServerError,
+)
+from engine.types import Asker, FinishReason, GenerationRequest, QueuePlace, ReplyChunk, Role, Turn
+from tests.engine.generation.requests import request
+from tests.fakes.openai_server import FakeOpenAIServer, Fault, Raw, Step, Vanish, last_text
+
+ROOT = Path(__file__).parent.parent.parent.parent
+KEY = "sk-very-secret-key"
+
+
+def config(server: FakeOpenAIServer, **settings: Any) -> EngineConfig:
+    return EngineConfig(cache_dir=Path("unused"), **{"url": server.url, **settings})
+
+
+@asynccontextmanager
+async def running(server: FakeOpenAIServer, *, max_tries: int = 3, **settings: Any) -> AsyncIterator[OpenAIEngine]:
+    patience = Patience(max_tries=max_tries, first_wait_s=0.01, max_wait_s=1.0)
+    engine = OpenAIEngine(config(server, **settings), patience=patience)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.aclose()
+
+
+async def chunks_of(engine: OpenAIEngine, asked: GenerationRequest | None = None) -> list[ReplyChunk]:
+    async with asyncio.timeout(10):
+        return [chunk async for chunk in engine.generate(asked or request())]
+
+
+async def text_of(engine: OpenAIEngine, asked: GenerationRequest | None = None) -> str:
+    return "".join(chunk.text for chunk in await chunks_of(engine, asked))
+
+
+async def until_error(engine: OpenAIEngine) -> tuple[str, EngineError]:
+    """What came, and what ended it."""
+    text = ""
+    async with asyncio.timeout(10):
+        try:
+            async for chunk in engine.generate(request(max_new_tokens=50)):
+                text += chunk.text
+        except EngineError as error:
+            return text, error
+    raise AssertionError("there was no error")
+
+
+def asked_by(user: str, room: str = "room", **settings: Any) -> GenerationRequest:
+    return replace(request(f"I am {user}.", **settings), asker=Asker(user, room))
+
+
+# --- finding the server
+
+
+async def test_the_only_model_is_taken() -> None:
+    async with FakeOpenAIServer() as server, running(server) as engine:
+        assert await text_of(engine) == "You said Hi!: 1 2 3 4 5 6 7"
+        assert server.requests[0]["model"] == "fake"
+        assert engine.load().device == server.url.removesuffix("/v1")
+
+
+async def test_of_several_models_one_has_to_be_named() -> None:
+    async with FakeOpenAIServer(models=({"id": "llama3.2:latest"}, {"id": "qwen"})) as server:
+        with pytest.raises(ConfigurationError, match=r"set engine\.model.*llama3\.2:latest, qwen"):
+            await OpenAIEngine(config(server)).start()
+        with pytest.raises(ConfigurationError, match=r'no model "gpt".*llama3\.2:latest, qwen'):
+            await OpenAIEngine(config(server, model="gpt")).start()
+        # Ollama's short form.
+        async with running(server, model="llama3.2"):
+            pass
+
+
+async def test_a_server_that_is_not_there_is_named() -> None:
+    async with FakeOpenAIServer() as server:
+        pass
+    with pytest.raises(ServerError, match=r"http://127\.0\.0\.1:\d+ cannot be reached .*engine\.url"):
+        await OpenAIEngine(config(server)).start()
+
+
+@pytest.mark.parametrize("url", [None, "", "127.0.0.1:1/v1", "ftp://example.org", "http://", "http://[::1"])
+def test_an_address_that_is_none_is_refused(url: str | None) -> None:
+    with pytest.raises(ConfigurationError, match=r"http://127\.0\.0\.1:11434/v1"):
+        asyncio.run(OpenAIEngine(EngineConfig(cache_dir=Path("unused"), url=url)).start())
+
+
+async def test_a_wrong_key_is_told_without_the_key() -> None:
+    async with FakeOpenAIServer(api_key=KEY) as server:
+        with pytest.raises(ServerError, match=r"wants a key .*set engine\.api_key"):
+            await OpenAIEngine(config(server)).start()
+        with pytest.raises(ServerError, match=r"refuses the key .*check engine\.api_key") as raised:
+            await OpenAIEngine(config(server, api_key="sk-wrong-and-secret")).start()
+        assert "sk-wrong" not in str(raised.value)
+        async with running(server, api_key=KEY) as engine:
+            assert await text_of(engine)
+
+
+async def test_secrets_stay_out_of_logs_and_errors(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with FakeOpenAIServer() as server:
+        url = f"{server.url.replace('//', '//ann:pass-word@')}?key={KEY}"
+        async with running(server, url=url, max_tries=1) as engine:
+            assert await text_of(engine)
+            server.faults = [Fault(500, {"error": {"message": f"no luck with {KEY} and pass-word"}})]
+            _, error = await until_error(engine)
+            server.faults = [Fault(400, {"error": {"message": f"no luck with {KEY}"}})]
+            _, refusal = await until_error(engine)
+        await server.stop()
+        with pytest.raises(ServerError) as raised:
+            await OpenAIEngine(config(server, url=url)).start()
+    assert server.paths[0] == f"/v1/chat/completions?key={KEY}"
+    assert server.headers[0]["Authorization"].startswith("Basic ")
+    told = f"{error} {refusal} {raised.value} {caplog.text} {engine.load()}"
+    assert "no luck" in told
+    assert KEY not in told
+    assert "pass-word" not in told
+
+
+async def test_check_says_what_answers() -> None:
+    async with FakeOpenAIServer() as server:
+        assert "the model is fake" in await check(config(server))
+        with pytest.raises(ConfigurationError, match="nope"):
+            await check(config(server, model="nope"))
+
+
+# --- a reply
+
+
+async def test_what_it_cost_is_the_servers_word() -> None:
+    async with FakeOpenAIServer() as server, running(server) as engine:
+        *_, last = await chunks_of(engine)
+        assert last.finish_reason is FinishReason.LENGTH
+        assert last.stats is not None
+        assert (last.stats.num_prompt_tokens, last.stats.num_cached_tokens, last.stats.num_new_tokens) == (10, 4, 8)
+        load = engine.load()
+        assert (load.num_replies, load.num_prompt_tokens, load.num_cached_tokens, load.num_new_tokens) == (1, 10, 4, 8)
+
+
+async def test_a_server_that_tells_no_cost_and_no_end_is_understood() -> None:
+    async with FakeOpenAIServer(has_usage=False, ends_with_done=False) as server, running(server) as engine:
+        *_, last = await chunks_of(engine)
+        assert last.finish_reason is FinishReason.LENGTH
+        assert last.stats is not None
+        assert last.stats.num_new_tokens == 8
+
+
+async def test_a_server_that_heeds_no_limit_is_cut() -> None:
+    async with FakeOpenAIServer(heeds_limit=False) as server, running(server) as engine:
+        *_, last = chunks = await chunks_of(engine, request(max_new_tokens=3))
+        assert "".join(chunk.text for chunk in chunks) == "You said Hi!: 1 2"
+        assert last.finish_reason is FinishReason.LENGTH
+        await until(lambda: server.num_open == 0)
+        assert server.num_closed_early == 1
+
+
+async def test_all_characters_arrive() -> None:
+    text = "line\u2028next\u0085 \U0001f642 \r\n\n末"
+    async with FakeOpenAIServer(say=lambda _: list(text)) as server, running(server) as engine:
+        assert await text_of(engine, request(max_new_tokens=99)) == text
+
+
+async def test_a_server_that_does_not_stream_is_understood() -> None:
+    whole = {"choices": [{"message": {"content": "All at once."}, "finish_reason": "stop"}], "usage": None}
+    async with FakeOpenAIServer(faults=[Fault(200, whole)]) as server, running(server) as engine:
+        assert await text_of(engine) == "All at once."
+
+
+async def test_thoughts_are_not_shown() -> None:
+    thought = Raw('data: {"choices": [{"delta": {"reasoning_content": "Hm.", "content": null}}]}\n\n: a comment\n\n')
+    async with FakeOpenAIServer(say=lambda _: [thought, "Yes."]) as server, running(server) as engine:
+        assert await text_of(engine) == "Yes."
+
+
+async def test_closing_a_reply_closes_the_stream_at_once() -> None:
+    async with FakeOpenAIServer(delay_s=0.01) as server, running(server) as engine:
+        async with aclosing(engine.generate(request(max_new_tokens=10**6))) as reply:
+            async for _ in reply:
+                break
+        await until(lambda: server.num_open == 0)
+        assert server.num_closed_early == 1
+
+
+async def test_a_reply_that_takes_too_long_ends_with_what_came() -> None:
+    async with FakeOpenAIServer(delay_s=0.02) as server, running(server) as engine:
+        *_, last = chunks = await chunks_of(engine, request(max_new_tokens=10**6, max_duration_s=0.3))
+        assert "".join(chunk.text for chunk in chunks).startswith("You said Hi!: 1 2")
+        assert last.finish_reason is FinishReason.TIME
+        async with running(server, max_reply_s=0.1) as hurried:
+            *_, last = await chunks_of(hurried, request(max_new_tokens=10**6))
+            assert last.finish_reason is FinishReason.TIME
+
+
+# --- failures
+
+
+async def test_patience_is_kept_when_asked_for() -> None:
+    async with (
+        FakeOpenAIServer(faults=[Fault(429, headers={"Retry-After": "0.2"})]) as server,
+        running(server) as engine,
+    ):
+        began = time.monotonic()
+        assert await text_of(engine)
+        assert time.monotonic() - began >= 0.2
+        server.faults = [Fault(429, headers={"Retry-After": formatdate(time.time() + 90, usegmt=True)})]
+        _, error = await until_error(engine)
+        assert isinstance(error, ServerError)
+        assert "asks for patience: try again in 90 s" in str(error).replace("89 s", "90 s")
+        assert len(server.requests) == 3
+
+
+async def test_no_credit_is_not_worth_another_try() -> None:
+    fault = Fault(429, {"error": {"message": "You exceeded your quota.", "code": "insufficient_quota"}})
+    async with FakeOpenAIServer(faults=[fault]) as server, running(server) as engine:
+        assert "no credit" in str((await until_error(engine))[1])
+        assert len(server.requests) == 1
+
+
+async def test_a_failure_before_the_first_word_is_tried_again() -> None:
+    async with FakeOpenAIServer(faults=[Fault(503), Fault(502, "<h1>Bad gateway</h1>")]) as server:
+        async with running(server) as engine:
+            assert await text_of(engine)
+            assert len(server.requests) == 3
+            server.faults = [Fault(500, {"error": "out of memory"})] * 9
+            _, error = await until_error(engine)
+            assert isinstance(error, ServerError)
+            assert "failed with status 500 (out of memory)" in str(error)
+            assert len(server.requests) == 6
+            assert engine.load().num_failures == 1
+
+
+async def test_a_connection_that_breaks_before_the_first_word_is_tried_again() -> None:
+    steps = iter([[Vanish()], ["Here ", "I am."]])
+    async with FakeOpenAIServer(say=lambda _: next(steps)) as server, running(server) as engine:
+        assert await text_of(engine) == "Here I am."
+
+
+async def test_a_server_that_vanishes_in_the_middle_fails_that_reply_alone() -> None:
+    goes_on = asyncio.Event()
+
+    def say(body: dict[str, Any]) -> Iterator[Step]:
+        if last_text(body) == "Hi!":
+            yield from ("Once ", "upon", goes_on, Vanish())
+        yield from ("All ", goes_on, "is well.")
+
+    async with FakeOpenAIServer(say=say) as server, running(server) as engine:
+        other = asyncio.create_task(text_of(engine, request("The other one")))
+        failing = asyncio.create_task(until_error(engine))
+        await until(lambda: server.num_open == 2)
+        goes_on.set()
+        text, error = await failing
+        assert text == "Once upon"
+        assert isinstance(error, ServerError)
+        assert "vanished" in str(error)
+        assert await other == "All is well."
+        assert len(server.requests) == 2
+
+
+async def test_a_stream_that_only_ends_has_vanished() -> None:
+    async with FakeOpenAIServer(say=lambda _: ["Once ", Raw("data: "), Vanish()]) as server, running(server) as engine:
+        text, error = await until_error(engine)
+        assert text == "Once "
+        assert "vanished" in str(error)
+
+
+@pytest.mark.parametrize("sent", ["data: {nonsense\n\n", "data: [1]\n\n", 'data: {"choices": [{"delta": 1}]}\n\n'])
+async def test_what_is_no_answer_is_told(sent: str) -> None:
+    async with FakeOpenAIServer(say=lambda _: ["Once ", Raw(sent)]) as server, running(server) as engine:
+        text, error = await until_error(engine)
+        assert text == "Once "
+        assert isinstance(error, ServerError)
+        assert "engine.url" in str(error)
+
+
+async def test_a_page_in_place_of_an_answer_is_told() -> None:
+    async with FakeOpenAIServer(faults=[Fault(200, "<html>Welcome to the wifi</html>")]) as server:
+        async with running(server) as engine:
+            _, error = await until_error(engine)
+    assert "no answer of OpenAI's API" in str(error)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+async def test_an_error_inside_the_stream_is_told(number: int) -> None:
+    told = Raw('data: {"error": {"message": "CUDA out of memory", "code": 500}}\n\n')
+    async with FakeOpenAIServer(say=lambda _: [*["Once "] * number, told]) as server, running(server) as engine:
+        text, error = await until_error(engine)
+        assert text == "Once " * number
+        assert isinstance(error, ServerError)
+        assert "CUDA out of memory" in str(error)
+        # Before the first word it may pass.
+        assert len(server.requests) == (1 if number else 3)
+
+
+@pytest.mark.parametrize(("reason", "words"), [("content_filter", "content filter"), ("abort", "gave this reply up")])
+async def test_a_reply_that_the_server_gives_up_is_an_error(reason: str, words: str) -> None:
+    ended = Raw(f"data: {json.dumps({'choices': [{'delta': {}, 'finish_reason': reason}]})}\n\n")
+    async with FakeOpenAIServer(say=lambda _: ["Once ", ended]) as server, running(server) as engine:
+        text, error = await until_error(engine)
+        assert text == "Once "
+        assert words in str(error)
+
+
+@pytest.mark.parametrize("said", [[], ["Once "]])
+async def test_a_server_that_falls_silent_is_given_up(said: list[str]) -> None:
+    async with FakeOpenAIServer(say=lambda _: [*said, 30.0]) as server, running(server, max_step_s=0.2) as engine:
+        text, error = await until_error(engine)
+        assert text == "".join(said)
+        assert isinstance(error, ServerError)
+        assert "said nothing for 0.2 s" in str(error)
+        await until(lambda: server.num_open == 0)
+
+
+async def test_a_model_that_is_gone_is_told_with_those_that_are_there() -> None:
+    async with FakeOpenAIServer() as server, running(server) as engine:
+        server.models = ({"id": "other"},)
+        _, error = await until_error(engine)
+    assert 'no model "fake"' in str(error)
+    assert "other" in str(error)
+
+
+async def test_a_refusal_is_told_in_the_servers_words() -> None:
+    async with FakeOpenAIServer(faults=[Fault(400, {"error": {"message": "The moon is full."}})]) as server:
+        async with running(server) as engine:
+            _, error = await until_error(engine)
+            assert isinstance(error, RequestError)
+            assert "The moon is full." in str(error)
+            assert await text_of(engine)
+
+
+async def test_fields_that_the_server_does_not_know_are_found_out_once() -> None:
+    known = {"temperature", "top_p", "max_tokens", "stream_options", "stop", "seed"}
+    async with FakeOpenAIServer(known_fields=known) as server, running(server) as engine:
+        asked = request(top_k=5, min_p=0.1, repetition_penalty=1.1)
+        assert await text_of(engine, asked)
+        num_asked = len(server.requests)
+        assert num_asked == 5
+        assert await text_of(engine, asked)
+        assert len(server.requests) == num_asked + 1
+
+
+async def test_old_turns_are_dropped_where_the_context_is_short() -> None:
+    texts = [f"{number} " + "word " * 20 for number in range(9)]
+    async with FakeOpenAIServer(max_context_bytes=500) as server, running(server) as engine:
+        *_, last = await chunks_of(engine, request(*texts))
+        assert last.stats is not None
+        assert last.stats.num_dropped_turns == 6
+        sent = server.requests[-1]["messages"]
+        assert [sent[0]["role"], sent[-1]["content"]] == ["system", texts[-1]]
+        with pytest.raises(PromptTooLong):
+            await text_of(engine, request("word " * 200))
+
+
+async def test_pictures_become_notes() -> None:
+    from tests.engine.backends.test_chat_request import picture
+
+    asked = replace(request(), turns=(Turn(Role.USER, "Look!", (picture(),)),))
+    async with FakeOpenAIServer() as server, running(server) as engine:
+        await text_of(engine, asked)
+    assert server.requests[0]["messages"][-1]["content"].startswith("[A picture came with this message.")
+
+
+# --- many at once
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_no_more_are_asked_at_once_than_configured() -> None:
+    async with FakeOpenAIServer(delay_s=0.002) as server, running(server, max_running=2) as engine:
+        replies = await asyncio.gather(*(text_of(engine, request(str(number))) for number in range(7)))
+        assert server.max_open == 2
+        assert replies == [f"You said {number}: 1 2 3 4 5 6 7" for number in range(7)]
+
+
+async def test_whoever_waits_is_told_where() -> None:
+    goes_on = asyncio.Event()
+    async with FakeOpenAIServer(say=lambda body: [goes_on, last_text(body)]) as server:
+        async with running(server, max_running=1) as engine:
+            first = asyncio.create_task(text_of(engine, asked_by("ann")))
+            await until(lambda: server.num_open == 1)
+            waiting = engine.generate(asked_by("bob"))
+            async with asyncio.timeout(10):
+                told = await anext(waiting)
+            assert told == ReplyChunk("", queue=QueuePlace(1, None))
+            assert engine.load().num_waiting == 1
+            goes_on.set()
+            assert await first == "I am ann."
+            *_, last = [chunk async for chunk in waiting]
+            assert last.stats is not None
+            assert last.stats.queue_s > 0
+
+
+async def test_one_person_does_not_hold_up_another() -> None:
+    order: list[str] = []
+
+    def say(body: dict[str, Any]) -> list[Step]:
+        order.append(last_text(body))
+        return [0.02, "Yes."]
+
+    async with FakeOpenAIServer(say=say) as server, running(server, max_running=1, max_waiting_per_user=9) as engine:
+        flood = [asyncio.create_task(text_of(engine, asked_by("ann"))) for _ in range(6)]
+        await until(lambda: server.num_open == 1)
+        await text_of(engine, asked_by("bob", "elsewhere"))
+        assert order.index("I am bob.") <= 2
+        await asyncio.gather(*flood)
+
+
+async def test_one_person_has_a_bounded_number_of_replies_open() -> None:
+    async with FakeOpenAIServer(delay_s=0.05) as server, running(server, max_waiting_per_user=2) as engine:
+        tasks = [asyncio.create_task(text_of(engine, asked_by("ann", max_new_tokens=4))) for _ in range(2)]
+        await until(lambda: server.num_open == 2)
+        with pytest.raises(AskerBusy):
+            await text_of(engine, asked_by("ann"))
+        assert await text_of(engine, asked_by("bob", max_new_tokens=1))
+        await asyncio.gather(*tasks)
+        assert await text_of(engine, asked_by("ann", max_new_tokens=1))
+
+
+async def test_nobody_waits_for_ever() -> None:
+    async with FakeOpenAIServer(say=lambda _: ["Well… ", 30.0]) as server:
+        async with running(server, max_running=1, max_wait_s=0.1) as engine:
+            first = asyncio.create_task(text_of(engine))
+            await until(lambda: server.num_open == 1)
+            with pytest.raises(EngineBusy, match="try again"):
+                await text_of(engine)
+            assert engine.load().num_waiting == 0
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+
+
+async def test_whoever_stops_waiting_leaves_no_trace() -> None:
+    goes_on = asyncio.Event()
+    async with FakeOpenAIServer(say=lambda body: [goes_on, last_text(body)]) as server:
+        async with running(server, max_running=1) as engine:
+            first = asyncio.create_task(text_of(engine))
+            await until(lambda: server.num_open == 1)
+            waiting = [asyncio.create_task(text_of(engine, request(str(number)))) for number in range(3)]
+            await until(lambda: engine.load().num_waiting == 3)
+            waiting[0].cancel()
+            waiting[1].cancel()
+            await until(lambda: engine.load().num_waiting == 1)
+            goes_on.set()
+            assert [await first, await waiting[2]] == ["Hi!", "2"]
+            assert (engine.load().num_running, len(server.requests)) == (0, 2)
+
+
+async def test_closing_waits_only_so_long() -> None:
+    async with FakeOpenAIServer(say=lambda _: ["Well… ", 30.0]) as server, running(server) as engine:
+        reply = asyncio.create_task(chunks_of(engine))
+        await until(lambda: server.num_open == 1)
+        closing = asyncio.create_task(engine.aclose(drain_s=0.2))
+        await asyncio.sleep(0.05)
+        with pytest.raises(EngineClosing):
+            await text_of(engine)
+        assert not reply.done()
+        await closing
+        *_, last = await reply
+        assert last.finish_reason is FinishReason.CANCELLED
+        await until(lambda: server.num_open == 0)
+
+
+async def test_before_the_start_nothing_is_answered() -> None:
+    with pytest.raises(EngineError, match="not running"):
+        await text_of(OpenAIEngine(EngineConfig(cache_dir=Path("unused"), url="http://127.0.0.1:1/v1")))
+
+
+async def test_what_needs_eyes_is_refused_in_words_for_people() -> None:
+    async with FakeOpenAIServer() as server, running(server) as engine:
+        for asked in (
+            engine.space(),
+            engine.embed_text("a cat"),
+            engine.embed_images([]),
+            engine.match("a cat", []),
+            engine.translate("cat", language="French"),
+            engine.explain(request(), "Ahoy!"),
+        ):
+            with pytest.raises(NotAvailable, match=r"docs/remote\.md"):
+                await asked
+
+
+def test_importing_it_brings_no_torch() -> None:
+    code = "import sys, engine.backends.openai, engine.backends.vllm; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
