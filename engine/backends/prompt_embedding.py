@@ -26,7 +26,9 @@ from engine.decoder.prompt import PromptWriter, num_turns_to_drop
 from engine.device import bound_threads
 from engine.errors import WeightsError
 from engine.fusion import load_fuser
+from engine.fusion.loading import SWITCHED_OFF
 from engine.fusion.types import FusedContext, TurnFuser
+from engine.fusion.weights import shipped_folder
 from engine.models.fetch import Report
 from engine.models.store import ModelStore
 from engine.types import GenerationRequest, Role, Turn
@@ -174,6 +176,8 @@ def load_embedder(config: EngineConfig, report: Report | None = None) -> PromptE
 
     Raises `EngineError` with a remedy.
     """
+    if config.fusion == SWITCHED_OFF or (config.fusion_weights is None and shipped_folder(config.decoder) is None):
+        return None
     bound_threads(config.num_threads)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     models = ModelStore(config.cache_dir)

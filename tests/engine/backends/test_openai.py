@@ -243,16 +243,18 @@ async def test_no_credit_is_not_worth_another_try() -> None:
 
 
 async def test_a_failure_before_the_first_word_is_tried_again() -> None:
-    async with FakeOpenAIServer(faults=[Fault(503), Fault(502, "<h1>Bad gateway</h1>")]) as server:
-        async with running(server) as engine:
-            assert await text_of(engine)
-            assert len(server.requests) == 3
-            server.faults = [Fault(500, {"error": "out of memory"})] * 9
-            _, error = await until_error(engine)
-            assert isinstance(error, ServerError)
-            assert "failed with status 500 (out of memory)" in str(error)
-            assert len(server.requests) == 6
-            assert engine.load().num_failures == 1
+    async with (
+        FakeOpenAIServer(faults=[Fault(503), Fault(502, "<h1>Bad gateway</h1>")]) as server,
+        running(server) as engine,
+    ):
+        assert await text_of(engine)
+        assert len(server.requests) == 3
+        server.faults = [Fault(500, {"error": "out of memory"})] * 9
+        _, error = await until_error(engine)
+        assert isinstance(error, ServerError)
+        assert "failed with status 500 (out of memory)" in str(error)
+        assert len(server.requests) == 6
+        assert engine.load().num_failures == 1
 
 
 async def test_a_connection_that_breaks_before_the_first_word_is_tried_again() -> None:
@@ -299,9 +301,11 @@ async def test_what_is_no_answer_is_told(sent: str) -> None:
 
 
 async def test_a_page_in_place_of_an_answer_is_told() -> None:
-    async with FakeOpenAIServer(faults=[Fault(200, "<html>Welcome to the wifi</html>")]) as server:
-        async with running(server) as engine:
-            _, error = await until_error(engine)
+    async with (
+        FakeOpenAIServer(faults=[Fault(200, "<html>Welcome to the wifi</html>")]) as server,
+        running(server) as engine,
+    ):
+        _, error = await until_error(engine)
     assert "no answer of OpenAI's API" in str(error)
 
 
@@ -345,12 +349,14 @@ async def test_a_model_that_is_gone_is_told_with_those_that_are_there() -> None:
 
 
 async def test_a_refusal_is_told_in_the_servers_words() -> None:
-    async with FakeOpenAIServer(faults=[Fault(400, {"error": {"message": "The moon is full."}})]) as server:
-        async with running(server) as engine:
-            _, error = await until_error(engine)
-            assert isinstance(error, RequestError)
-            assert "The moon is full." in str(error)
-            assert await text_of(engine)
+    async with (
+        FakeOpenAIServer(faults=[Fault(400, {"error": {"message": "The moon is full."}})]) as server,
+        running(server) as engine,
+    ):
+        _, error = await until_error(engine)
+        assert isinstance(error, RequestError)
+        assert "The moon is full." in str(error)
+        assert await text_of(engine)
 
 
 async def test_fields_that_the_server_does_not_know_are_found_out_once() -> None:
@@ -403,20 +409,22 @@ async def test_no_more_are_asked_at_once_than_configured() -> None:
 
 async def test_whoever_waits_is_told_where() -> None:
     goes_on = asyncio.Event()
-    async with FakeOpenAIServer(say=lambda body: [goes_on, last_text(body)]) as server:
-        async with running(server, max_running=1) as engine:
-            first = asyncio.create_task(text_of(engine, asked_by("ann")))
-            await until(lambda: server.num_open == 1)
-            waiting = engine.generate(asked_by("bob"))
-            async with asyncio.timeout(10):
-                told = await anext(waiting)
-            assert told == ReplyChunk("", queue=QueuePlace(1, None))
-            assert engine.load().num_waiting == 1
-            goes_on.set()
-            assert await first == "I am ann."
-            *_, last = [chunk async for chunk in waiting]
-            assert last.stats is not None
-            assert last.stats.queue_s > 0
+    async with (
+        FakeOpenAIServer(say=lambda body: [goes_on, last_text(body)]) as server,
+        running(server, max_running=1) as engine,
+    ):
+        first = asyncio.create_task(text_of(engine, asked_by("ann")))
+        await until(lambda: server.num_open == 1)
+        waiting = engine.generate(asked_by("bob"))
+        async with asyncio.timeout(10):
+            told = await anext(waiting)
+        assert told == ReplyChunk("", queue=QueuePlace(1, None))
+        assert engine.load().num_waiting == 1
+        goes_on.set()
+        assert await first == "I am ann."
+        *_, last = [chunk async for chunk in waiting]
+        assert last.stats is not None
+        assert last.stats.queue_s > 0
 
 
 async def test_one_person_does_not_hold_up_another() -> None:
@@ -446,32 +454,36 @@ async def test_one_person_has_a_bounded_number_of_replies_open() -> None:
 
 
 async def test_nobody_waits_for_ever() -> None:
-    async with FakeOpenAIServer(say=lambda _: ["Well… ", 30.0]) as server:
-        async with running(server, max_running=1, max_wait_s=0.1) as engine:
-            first = asyncio.create_task(text_of(engine))
-            await until(lambda: server.num_open == 1)
-            with pytest.raises(EngineBusy, match="try again"):
-                await text_of(engine)
-            assert engine.load().num_waiting == 0
-            first.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await first
+    async with (
+        FakeOpenAIServer(say=lambda _: ["Well… ", 30.0]) as server,
+        running(server, max_running=1, max_wait_s=0.1) as engine,
+    ):
+        first = asyncio.create_task(text_of(engine))
+        await until(lambda: server.num_open == 1)
+        with pytest.raises(EngineBusy, match="try again"):
+            await text_of(engine)
+        assert engine.load().num_waiting == 0
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
 
 
 async def test_whoever_stops_waiting_leaves_no_trace() -> None:
     goes_on = asyncio.Event()
-    async with FakeOpenAIServer(say=lambda body: [goes_on, last_text(body)]) as server:
-        async with running(server, max_running=1) as engine:
-            first = asyncio.create_task(text_of(engine))
-            await until(lambda: server.num_open == 1)
-            waiting = [asyncio.create_task(text_of(engine, request(str(number)))) for number in range(3)]
-            await until(lambda: engine.load().num_waiting == 3)
-            waiting[0].cancel()
-            waiting[1].cancel()
-            await until(lambda: engine.load().num_waiting == 1)
-            goes_on.set()
-            assert [await first, await waiting[2]] == ["Hi!", "2"]
-            assert (engine.load().num_running, len(server.requests)) == (0, 2)
+    async with (
+        FakeOpenAIServer(say=lambda body: [goes_on, last_text(body)]) as server,
+        running(server, max_running=1) as engine,
+    ):
+        first = asyncio.create_task(text_of(engine))
+        await until(lambda: server.num_open == 1)
+        waiting = [asyncio.create_task(text_of(engine, request(str(number)))) for number in range(3)]
+        await until(lambda: engine.load().num_waiting == 3)
+        waiting[0].cancel()
+        waiting[1].cancel()
+        await until(lambda: engine.load().num_waiting == 1)
+        goes_on.set()
+        assert [await first, await waiting[2]] == ["Hi!", "2"]
+        assert (engine.load().num_running, len(server.requests)) == (0, 2)
 
 
 async def test_closing_waits_only_so_long() -> None:
