@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from engine.decoder.language_model import LanguageModel
 from engine.generation.blocks import Lane
+from engine.runtime.graphs import DecodeGraphs, DecodeInputs, is_decode_step, padded_inputs
 from engine.runtime.paging import attention_layers, paged_attention
 from engine.runtime.types import Span
 
@@ -65,15 +66,25 @@ class PagedRuntime:
         self._language_model = language_model
         self.num_blocks = num_blocks
         shape = KVShape.of(language_model.model)
-        size = (shape.num_layers, num_blocks * BLOCK_SIZE, shape.num_heads, shape.head_dim)
+        # One block more than anybody has: rows that only pad a step write there.
+        size = (shape.num_layers, (num_blocks + 1) * BLOCK_SIZE, shape.num_heads, shape.head_dim)
         self._keys = torch.zeros(size, dtype=language_model.dtype, device=language_model.device)
         self._values = torch.zeros_like(self._keys)
+        self._graphs: DecodeGraphs | None = None
+        if language_model.device.type == "cuda":
+            self.use_graphs()
+
+    def use_graphs(self) -> None:
+        """Replay decode steps where the device can; elsewhere, only pad them alike."""
+        self._graphs = DecodeGraphs(self._decode, self._language_model.device)
 
     @torch.inference_mode()
     def run(self, spans: Sequence[Span]) -> Tensor:
         """See `Runtime`."""
+        if self._graphs is not None and is_decode_step(spans):
+            return self._run_recorded(self._graphs, spans)
         model = self._language_model
-        call = _Call(self._keys, self._values, spans)
+        call = _Call.of(self._keys, self._values, spans)
         with paged_attention(model.model, call):
             return model.read_packed(
                 torch.cat([span.embeddings for span in spans]),
@@ -85,27 +96,54 @@ class PagedRuntime:
     def copy_block(self, source: int, target: int) -> None:
         """See `Runtime`."""
         for cache in (self._keys, self._values):
-            blocks = cache.view(len(cache), self.num_blocks, BLOCK_SIZE, *cache.shape[2:])
+            blocks = cache.view(len(cache), -1, BLOCK_SIZE, *cache.shape[2:])
             blocks[:, target] = blocks[:, source]
 
     def release(self, lane: Lane) -> None:
         """Blocks stay as they are until somebody else writes into them."""
 
+    def _run_recorded(self, graphs: DecodeGraphs, spans: Sequence[Span]) -> Tensor:
+        places = [_places(span) for span in spans]
+        scratch = self.num_blocks * BLOCK_SIZE
+        width = self._language_model.hidden_size
+        inputs = padded_inputs(spans, places, packed_positions(spans), scratch=scratch, width=width)
+        return graphs.run(inputs)[: len(spans)]
+
+    def _decode(self, inputs: DecodeInputs) -> Tensor:
+        """One token a row, nothing but the device's own work: it may be recorded."""
+        rows = torch.arange(len(inputs.places), device=self._language_model.device)
+        distances = inputs.distances[:, None, None].to(rows.device)
+        group = _Group(rows[:, None], inputs.context.to(rows.device), distances >= 0, distances)
+        call = _Call(self._keys, self._values, inputs.places.to(rows.device), rows, [group])
+        with paged_attention(self._language_model.model, call):
+            return self._language_model.read_packed(
+                inputs.embeddings, inputs.positions.to(rows.device), rows, steering=inputs.steering
+            )
+
 
 class _Call:
     """One call's `Pager`: where its positions are written, and what each may look at."""
 
-    def __init__(self, keys: Tensor, values: Tensor, spans: Sequence[Span]) -> None:
+    def __init__(
+        self, keys: Tensor, values: Tensor, written: Tensor, last_rows: Tensor, groups: Sequence[_Group]
+    ) -> None:
         self._keys, self._values = keys, values
+        self._written = written
+        self._groups = groups
+        self.last_rows = last_rows
+
+    @classmethod
+    def of(cls, keys: Tensor, values: Tensor, spans: Sequence[Span]) -> "_Call":
+        """The call that computes `spans`."""
         groups: dict[int, list[tuple[int, Span]]] = {}
         offset, wanted = 0, []
         for span in spans:
             groups.setdefault(span.num_tokens, []).append((offset, span))
             offset += span.num_tokens
             wanted += [offset - 1] if span.has_logits else []
-        self._written = torch.cat([_places(span)[span.start :] for span in spans]).to(keys.device)
-        self.last_rows = torch.tensor(wanted, dtype=torch.long, device=keys.device)
-        self._groups = [_group(members, keys.device) for members in groups.values()]
+        written = torch.cat([_places(span)[span.start :] for span in spans]).to(keys.device)
+        last_rows = torch.tensor(wanted, dtype=torch.long, device=keys.device)
+        return cls(keys, values, written, last_rows, [_group(members, keys.device) for members in groups.values()])
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, scaling: float, window: int | None
