@@ -205,14 +205,13 @@ class ChatService:
     async def handle(self, message: IncomingMessage, channel: ReplyChannel) -> None:
         """Answer `message` in `channel`, if it is meant for the bot. Never raises but for cancellation."""
         stream = ReplyStream(channel, reply_to=_reply_to(message), pacing=self._options.pacing)
-        # Refusals go on to the end; nobody waits for them.
-        is_awaited = not self._is_closing
-        self._num_awaited += is_awaited
-        if is_awaited:
+        is_late = self._is_closing
+        if not is_late:
+            self._num_awaited += 1
             self._nothing_to_do.clear()
         try:
             async with self._arrivals.hold(message.room):
-                accepted = await self._accept(message, channel)
+                accepted = await self._accept(message, channel, is_late=is_late)
             # No await in between: messages join their conversation's queue in the order of arrival.
             if accepted is not None:
                 await self._replies.run(accepted.key, partial(self._answer, accepted, channel, stream))
@@ -223,7 +222,7 @@ class ChatService:
             logger.exception("message %s in %s could not be answered", message.message_id, message.room)
             await self._tell(channel, BROKEN, message, instead_of=stream.notice_id)
         finally:
-            self._num_awaited -= is_awaited
+            self._num_awaited -= not is_late
             if not self._num_awaited:
                 self._nothing_to_do.set()
 
@@ -244,14 +243,17 @@ class ChatService:
         except Exception:
             logger.exception("nobody in %s could be told: %s", message.room, text)
 
-    async def _accept(self, message: IncomingMessage, channel: ReplyChannel) -> _Accepted | None:
-        """Decide who answers, and remember the message. `None` where nobody answers, or it was answered before."""
+    async def _accept(self, message: IncomingMessage, channel: ReplyChannel, *, is_late: bool) -> _Accepted | None:
+        """Decide who answers, and remember the message. `None` where nobody answers, or it was answered before.
+
+        One that `is_late` came after the bot was told to end.
+        """
         addressee = await self._addressee(message)
         if addressee is None:
             return None
         persona, notices = addressee
         key = ConversationKey(message.room, persona.id)
-        if self._is_closing:
+        if is_late:
             raise _Closing(RESTARTING)
         if self._replies.is_full(key):
             raise _QueueFull(

@@ -640,7 +640,7 @@ async def test_draining_answers_what_came_and_takes_nothing_new(stage: Stage) ->
     gate = asyncio.Event()
     stage.script(gate, "Yes.")
     early = [asyncio.create_task(stage.chat.handle(message(text), stage.channel)) for text in ("One", "Two")]
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0)
     draining = asyncio.create_task(stage.chat.drain(10))
     await asyncio.sleep(0)
     assert await stage.say(message("Three")) == [RESTARTING]
