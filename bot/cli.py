@@ -7,12 +7,14 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
+from json import dumps as json_text
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
 
 import typer
@@ -21,6 +23,7 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
@@ -29,7 +32,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from bot.errors import BotError
+from bot.errors import BotError, SettingsError
 from bot.logs import configure_logging
 from bot.personas.library import PersonaLibrary, persona_files
 from bot.personas.reading import InvalidPersona, PersonaProblem, read_persona
@@ -42,6 +45,7 @@ from engine.training.cli import app as training_commands
 if TYPE_CHECKING:
     from bot.adapters.console import Reasons
     from bot.app import Application
+    from bot.bench import BenchOptions, BenchReport
     from engine.models.fetch import Progress as ModelProgress
 
 app = typer.Typer(
@@ -204,6 +208,62 @@ def doctor(config: ConfigOption = None) -> None:
     settings = read_settings(config)
     configure_logging("error", secrets=settings.secrets())
     sys.exit(0 if asyncio.run(report(settings)) else 1)
+
+
+@app.command()
+def bench(
+    chats: Annotated[int, typer.Option(min=1, max=1000, help="How many talk at once.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="How many messages each of them writes.")] = 3,
+    tokens: Annotated[int, typer.Option(min=1, max=8192, help="Longest reply, in tokens.")] = 64,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write everything here.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Load the configured engine with many chats, and say how it keeps up (docs/benchmarks.md)."""
+    from bot.bench import BenchOptions, show
+
+    settings = read_settings(config)
+    configure_logging("warning", secrets=settings.secrets())
+    _bring_weights(settings)
+    report = asyncio.run(_bench(settings, BenchOptions(chats, rounds, tokens)))
+    if report.replies:
+        Console().print(show(report))
+    hits = "" if report.cache_hits is None else f"; {report.cache_hits:.0%} of all prompt tokens had been read before"
+    output.print(f"{report.tokens_per_s:.1f} tokens/s in all, {report.wall_s:.1f} s{hits}.", highlight=False)
+    if report.device:
+        output.print(f"Computed on {escape(report.device)}.", highlight=False)
+    for reason, number in Counter(failure.reason for failure in report.failures).most_common():
+        errors.print(f"[bold red]{number} {'chat' if number == 1 else 'chats'} failed:[/] {escape(reason)}")
+    if json is not None:
+        _write_json(json, report.as_json())
+    sys.exit(1 if report.failures else 0)
+
+
+async def _bench(settings: Settings, options: "BenchOptions") -> "BenchReport":
+    from bot.app import build_engine, sampling_defaults
+    from bot.bench import measure
+
+    library = PersonaLibrary(settings.persona_folders())
+    library.load()
+    _print_problems(library.problems)
+    if not (personas := library.all()):
+        raise SettingsError("There is no persona to talk to: `commedia persona new NAME` writes one.")
+    engine = build_engine(settings)
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=errors) as bars:
+        bar = bars.add_task("loading the model", total=None)
+        try:
+            await engine.start()
+            bars.update(bar, description="talking", total=options.num_chats * options.num_rounds)
+            sampling = sampling_defaults(settings)
+            return await measure(engine, personas, options, sampling=sampling, on_reply=lambda: bars.advance(bar))
+        finally:
+            await engine.aclose()
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    try:
+        path.write_text(json_text(values, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be written: {error.strerror}. Name another file.") from None
 
 
 @app.command("eval")
