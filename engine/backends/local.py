@@ -5,10 +5,16 @@ from engine.decoder.language_model import LanguageModel
 from engine.device import bound_threads
 from engine.fusion.types import TurnFuser
 from engine.generation.loop import GenerationLoop
-from engine.generation.scheduler import MAX_RUNNING
+from engine.generation.scheduler import MAX_RUNNING, StepBudget
 from engine.models.fetch import Report
 from engine.models.store import ModelStore
 from engine.runtime.choice import choose_runtime
+
+# Whoever is being answered gets a word in about this time, whatever the others read meanwhile. A CPU is busy with a few
+# hundred tokens, a GPU only with thousands.
+MAX_MIXED_S = 0.15
+ON_CPU = StepBudget(mixed=192, reading=512, max_mixed_s=MAX_MIXED_S)
+ON_GPU = StepBudget(mixed=1024, reading=4096, alone=1024, max_mixed_s=MAX_MIXED_S)
 
 
 def build(config: EngineConfig, report: Report | None = None) -> GenerationLoop:
@@ -25,6 +31,7 @@ def build(config: EngineConfig, report: Report | None = None) -> GenerationLoop:
         max_running=config.max_running or MAX_RUNNING,
         max_wait_s=config.max_wait_s,
         max_reply_s=config.max_reply_s,
+        budget=ON_CPU if language_model.device.type == "cpu" else ON_GPU,
     )
 
 

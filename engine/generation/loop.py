@@ -155,9 +155,11 @@ class GenerationLoop:
         self._let_go(now)
         self._let_in(now)
         self._look_again()
-        for batch in self._batches(self._scheduler.schedule()):
+        works, began_at = self._scheduler.schedule(), time.monotonic()
+        for batch in self._batches(works):
             for work, logits in self._compute(batch):
                 self._advance(work, logits)
+        self._scheduler.note_step(works, time.monotonic() - began_at)
         self._counts.num_steps += 1
         self._scheduler.queue.tell(time.monotonic())
 

@@ -12,19 +12,25 @@ from engine.generation.queue import FairQueue
 from engine.generation.sequence import Sequence
 
 MAX_RUNNING = 16
+# Fewer tokens than these cost as much as one: they tell nothing of how long many take.
+MIN_TELLING_TOKENS = 64
+MIN_MIXED = 32
+NEWEST_WEIGHT = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class StepBudget:
     """How many tokens a step may compute: `mixed` while replies are being written, `reading` while there are none.
 
-    Who is computed alone reads `alone` tokens at a time, whatever the others do: cut otherwise, a prompt rounds
-    differently.
+    With `max_mixed_s` the scheduler learns `mixed` from how long steps take, up to `reading`, so that whoever is being
+    answered gets the next word in about that time. Who is computed alone reads `alone` tokens at a time, whatever the
+    others do: cut otherwise, a prompt rounds differently.
     """
 
     mixed: int = 128
     reading: int = 512
     alone: int = 256
+    max_mixed_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +44,12 @@ class Work:
 
 
 class Scheduler:
-    """Sequences that wait, in `queue`, and sequences that run.
-
-    `max_running` shrinks where memory proves to be short, and grows back by one with every reply that ends well.
-    """
+    """Sequences that wait, in `queue`, and sequences that run."""
 
     def __init__(self, *, max_running: int = MAX_RUNNING, max_wait_s: float = 300.0, budget: StepBudget) -> None:
         self.queue = FairQueue(max_running=max_running, max_wait_s=max_wait_s)
         self._budget = budget
-        self._most_running = max_running
-        self._max_running = max_running
+        self._num_mixed = budget.mixed
         self._running: list[Sequence] = []
 
     @property
@@ -60,18 +62,13 @@ class Scheduler:
         """Those that run, in the order of their admission."""
         return tuple(self._running)
 
-    @property
-    def max_running(self) -> int:
-        """How many may run side by side now."""
-        return self._max_running
-
     def add(self, sequence: Sequence) -> None:
         """Let `sequence` wait behind all others."""
         self.queue.add(sequence)
 
     def next(self, now: float) -> Sequence | None:
         """Who is to be let in, if anybody may."""
-        return self.queue.next(self._running, now) if len(self._running) < self._max_running else None
+        return self.queue.next(self._running, now)
 
     def admit(self, sequence: Sequence, now: float) -> None:
         """Move a waiting `sequence` to the running ones."""
@@ -83,7 +80,7 @@ class Scheduler:
         """The next step's work. Everybody who is being answered gets a token; what the budget leaves goes to those who
         read, who came first first, so that one prompt is ready soon rather than all of them late."""
         decoding = [Work(one, 1, has_logits=True) for one in self._running if not one.is_prefilling]
-        budget = self._budget.mixed if decoding else self._budget.reading
+        budget = self._num_mixed if decoding else self._budget.reading
         left = max(budget - len(decoding), 1)
         reading = []
         for sequence in self._running:
@@ -109,11 +106,15 @@ class Scheduler:
         self._running.remove(sequence)
         if now is not None:
             self.queue.note_finished(sequence, now)
-            self._max_running = min(self._max_running + 1, self._most_running)
 
-    def shrink(self) -> None:
-        """Memory was short: let fewer run side by side."""
-        self._max_running = max(1, min(self._max_running, len(self._running)) // 2)
+    def note_step(self, works: Iterable[Work], duration_s: float) -> None:
+        """How long a step took: the next ones that mix reading and answering are as large as time allows."""
+        num_tokens = sum(work.num_tokens * len(work.sequence.lanes) for work in works)
+        if self._budget.max_mixed_s is None or num_tokens < MIN_TELLING_TOKENS:
+            return
+        fitting = num_tokens * self._budget.max_mixed_s / max(duration_s, 1e-6)
+        learnt = self._num_mixed + NEWEST_WEIGHT * (fitting - self._num_mixed)
+        self._num_mixed = round(min(max(learnt, MIN_MIXED), self._budget.reading))
 
     def clear(self) -> list[Sequence]:
         """Take everybody out."""
