@@ -70,10 +70,9 @@ def test_only_the_store_imports_sqlalchemy(module: str) -> None:
         assert "sqlalchemy" not in {name.split(".")[0] for name in imports_of(MODULES[module])}
 
 
-def test_scheduling_imports_no_torch() -> None:
-    for name in ("engine.generation.scheduler", "engine.generation.sequence"):
-        if name in MODULES:
-            assert "torch" not in {found.split(".")[0] for found in imports_of(MODULES[name])}
+@pytest.mark.parametrize("name", ["scheduler", "sequence", "queue", "blocks"])
+def test_scheduling_imports_no_torch(name: str) -> None:
+    assert "torch" not in {found.split(".")[0] for found in imports_of(MODULES[f"engine.generation.{name}"])}
 
 
 def test_no_import_cycles() -> None:

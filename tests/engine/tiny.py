@@ -40,7 +40,7 @@ def tiny_tokenizer(chat_template: str | None = CHATML) -> PreTrainedTokenizerFas
     return tokenizer
 
 
-def tiny_llama(*, seed: int = 0, max_position_embeddings: int = 512) -> LlamaForCausalLM:
+def tiny_llama(*, seed: int = 0, max_position_embeddings: int = 512, head_dim: int | None = None) -> LlamaForCausalLM:
     """Two layers, 32 wide, random."""
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -50,6 +50,7 @@ def tiny_llama(*, seed: int = 0, max_position_embeddings: int = 512) -> LlamaFor
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=head_dim,
         max_position_embeddings=max_position_embeddings,
         bos_token_id=1,
         eos_token_id=2,
@@ -64,10 +65,17 @@ def tiny_llama(*, seed: int = 0, max_position_embeddings: int = 512) -> LlamaFor
     return model
 
 
-def tiny_language_model(*, max_context_tokens: int = 512, chat_template: str = CHATML, seed: int = 0) -> LanguageModel:
+def tiny_language_model(
+    *,
+    max_context_tokens: int = 512,
+    chat_template: str = CHATML,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    head_dim: int | None = None,
+) -> LanguageModel:
     """The tiny Llama as the engine sees it."""
     return LanguageModel(
-        tiny_llama(seed=seed),
+        tiny_llama(seed=seed, head_dim=head_dim).to(dtype),
         tiny_tokenizer(chat_template),
         name="tiny",
         max_context_tokens=max_context_tokens,

@@ -14,6 +14,7 @@ from engine.explaining.faithfulness import reply_to
 from engine.explaining.shares import METHODS, NO_FUSION, NO_PREFIX, OWN_PICTURES
 from engine.generation.loop import GenerationLoop
 from engine.generation.sequence import Sequence
+from engine.runtime.plain import plain_runtime
 from engine.types import Role, StreamShares, Turn
 from tests.engine.explaining.tiny import NUM_FACETS, PERSONA, a_pipeline, a_request, said
 from tests.engine.tiny import tiny_language_model
@@ -110,7 +111,7 @@ def test_what_the_engine_has_fused_in_inference_mode_can_be_explained(model: Lan
     """The loop's tensors have no gradient; the pipeline's caches hand them out again."""
     fuser, request = a_pipeline(), a_request(said("a dog", "red"))
     answers: list[object] = []
-    loop = GenerationLoop(model, fuser)
+    loop = GenerationLoop(model, plain_runtime(model), fuser)
     loop.add(Sequence(request, answers.append, time.monotonic()))
     while loop.has_work:
         loop.step()
