@@ -174,7 +174,7 @@ class RayApplication:
         serve.start(proxy_location="Disabled")
         self._is_deployed = True
         status = serve.status().applications.get(self._name)
-        if status is not None and status.status == "RUNNING":
+        if status is not None and status.status in ("RUNNING", "DEPLOYING", "UNHEALTHY"):
             return
         share = share_of(self._config, self._cluster())
         deployment = serve.deployment(EngineReplica, **options_of(self._config, share))

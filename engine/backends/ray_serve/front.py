@@ -70,6 +70,7 @@ class RayEngine:
         if self._watch is not None:
             return
         await self._application.open()
+        await self._note_loads()
         self._is_running = True
         self._watch = asyncio.create_task(self._keep_book())
 
@@ -147,12 +148,15 @@ class RayEngine:
 
     async def _keep_book(self) -> None:
         while not self._is_ending.is_set():
-            try:
-                self._book.note(await self._application.loads())
-            except EngineError as error:
-                logger.debug("the replicas do not say how busy they are: %s", error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._is_ending.wait(), LOAD_INTERVAL_S)
+            await self._note_loads()
+
+    async def _note_loads(self) -> None:
+        try:
+            self._book.note(await self._application.loads())
+        except EngineError as error:
+            logger.debug("the replicas do not say how busy they are: %s", error)
 
     async def _close(self, drain_s: float) -> None:
         if self._open and drain_s > 0:

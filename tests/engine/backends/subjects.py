@@ -8,13 +8,17 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from engine.backends.chat_server import Patience
 from engine.backends.echo import EchoEngine
 from engine.backends.openai import OpenAIEngine
+from engine.backends.ray_serve import RayEngine, front
 from engine.backends.vllm import VLLMEngine
 from engine.config import EngineConfig
 from engine.service import EngineService
 from engine.types import Engine
+from tests.engine.backends.ray_serve.applications import NearbyApplication
 from tests.engine.tiny import save_tiny
 from tests.fakes.openai_server import FakeOpenAIServer
 
@@ -54,16 +58,7 @@ async def echo(folder: Path) -> AsyncIterator[Subject]:
 
 @contextlib.asynccontextmanager
 async def local(folder: Path) -> AsyncIterator[Subject]:
-    config = EngineConfig(
-        cache_dir=folder / "cache",
-        decoder=str(save_tiny(folder / "tiny")),
-        dtype="float32",
-        fusion="none",
-        runtime="torch",
-        max_running=MAX_RUNNING,
-        max_waiting=1,
-    )
-    yield Subject(EngineService(config))
+    yield Subject(EngineService(local_config(folder)))
 
 
 @contextlib.asynccontextmanager
@@ -78,6 +73,27 @@ async def vllm(folder: Path) -> AsyncIterator[Subject]:
         yield Subject(VLLMEngine(remote_config(server, folder), patience=Patience(max_tries=1)))
 
 
+@contextlib.asynccontextmanager
+async def ray(folder: Path) -> AsyncIterator[Subject]:
+    """The bot's side and a replica, with all that crosses pickled; `ray_serve/test_application.py` has Ray between."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(front, "LOAD_INTERVAL_S", 0.01)
+        yield Subject(RayEngine(local_config(folder), build_application=NearbyApplication))
+
+
+def local_config(folder: Path) -> EngineConfig:
+    """A tiny model that is made in `folder`."""
+    return EngineConfig(
+        cache_dir=folder / "cache",
+        decoder=str(save_tiny(folder / "tiny")),
+        dtype="float32",
+        fusion="none",
+        runtime="torch",
+        max_running=MAX_RUNNING,
+        max_waiting=1,
+    )
+
+
 def remote_config(server: FakeOpenAIServer, folder: Path) -> EngineConfig:
     """What points at `server`."""
     return EngineConfig(cache_dir=folder, url=server.url, max_running=MAX_RUNNING, max_waiting=1)
@@ -88,4 +104,5 @@ SUBJECTS: dict[str, Callable[[Path], contextlib.AbstractAsyncContextManager[Subj
     "local": local,
     "openai": openai,
     "vllm": vllm,
+    "ray": ray,
 }

@@ -1,16 +1,15 @@
 """Replicas in this process, without Ray: everything that crosses is pickled, as Ray does."""
 
 import asyncio
-import contextlib
 import pickle
 from collections.abc import AsyncIterator
 from typing import TypeVar, cast
 
 from engine.backends.ray_serve.application import Answers
+from engine.backends.ray_serve.deployment import Share, config_of_replica
 from engine.backends.ray_serve.replica import BuildEngine, EngineReplica, Item
 from engine.backends.ray_serve.routing import home_of
 from engine.config import EngineConfig
-from engine.errors import ServerError
 from engine.types import EngineLoad, GenerationRequest
 
 T = TypeVar("T")
@@ -20,7 +19,7 @@ class NearbyApplication:
     """An `Application` of as many replicas as the fewest. `has_room` is cleared to let requests wait."""
 
     def __init__(self, config: EngineConfig, build: BuildEngine) -> None:
-        self.config = config
+        self.config = config_of_replica(config, Share(num_cpus=1, num_gpus=0))
         self.build = build
         self.replicas: dict[str, EngineReplica] = {}
         self.answers: list[NearbyAnswers] = []
@@ -76,11 +75,15 @@ class NearbyAnswers:
         self._closing = asyncio.create_task(self._close())
 
     async def _close(self) -> None:
-        # Whoever reads is cancelled first, and leaves the generator.
-        for _ in range(3):
-            await asyncio.sleep(0)
-        with contextlib.suppress(ServerError):
-            await self._items.aclose()  # type: ignore[attr-defined]
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    await self._items.aclose()  # type: ignore[attr-defined]
+                except RuntimeError:
+                    # Whoever reads has been cancelled too, but has not left the generator yet.
+                    await asyncio.sleep(0.001)
+                else:
+                    return
 
 
 def _crossed(value: T) -> T:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib.util
 import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -39,14 +40,22 @@ def engine_of(folder: Path, *, build: BuildEngine = build_obedient, **settings: 
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RayEngine]:
+async def engine(tmp_path_factory: pytest.TempPathFactory, terminations: list[float]) -> AsyncIterator[RayEngine]:
     """Two replicas, on a Ray of their own that believes in more cores than there are."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, lambda: terminations.append(loop.time()))
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 8}')
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[4]))
         async with running(engine_of(tmp_path_factory.mktemp("ray"), num_replicas=(2, 2))) as both:
             yield both
+
+
+@pytest.fixture(scope="module")
+def terminations() -> list[float]:
+    """When a SIGTERM came. Asked for before Ray starts, as the bot does."""
+    return []
 
 
 @contextlib.asynccontextmanager
@@ -71,7 +80,7 @@ async def say(engine: RayEngine, text: str, conversation: str = "c") -> str:
     return "".join(chunk.text for chunk in await collect(engine, ask(text, conversation)))
 
 
-async def until_load(engine: RayEngine, *, timeout_s: float = 60, **figures: object) -> None:
+async def until_load(engine: RayEngine, *, timeout_s: float = 90, **figures: object) -> None:
     """Wait until all replicas together say so."""
     async with asyncio.timeout(timeout_s):
         while any(getattr(engine.load(), name) != figure for name, figure in figures.items()):
@@ -146,12 +155,22 @@ async def test_a_start_that_is_refused_says_why(engine: RayEngine, tmp_path: Pat
 
 async def test_a_real_model_answers_alike_from_every_replica(engine: RayEngine, tmp_path: Path) -> None:
     settings = {"decoder": str(save_tiny(tmp_path / "tiny")), "fusion": "none", "decoder_adapter": "none"}
-    settings |= {"device": "cpu", "dtype": "float32", "max_context_tokens": 512}
+    settings |= {"device": "cpu", "dtype": "float32", "runtime": "torch", "max_context_tokens": 512}
     async with running(engine_of(tmp_path, build=build_local, num_replicas=(2, 2), **settings)) as both:
         replies = [await collect(both, ask("Hi", name, max_new_tokens=6)) for name in NAMES[:6]]
     texts = {"".join(chunk.text for chunk in reply) for reply in replies}
     assert len(texts) == 1
     assert all(reply[-1].stats is not None and reply[-1].stats.num_new_tokens <= 6 for reply in replies)
+
+
+async def test_a_signal_to_end_leaves_time_for_replies(engine: RayEngine, terminations: list[float]) -> None:
+    going_on = asyncio.create_task(collect(engine, ask("count")))
+    os.kill(os.getpid(), signal.SIGTERM)
+    # Ray's own handler would have the process abort after three seconds.
+    await asyncio.sleep(3.5)
+    assert len(terminations) == 1
+    assert not going_on.done()
+    going_on.cancel()
 
 
 async def test_no_secret_is_in_rays_logs(engine: RayEngine) -> None:

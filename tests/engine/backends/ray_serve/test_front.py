@@ -44,7 +44,7 @@ class Subject:
         return sum(replica._engine.load().num_running for replica in self.application.replicas.values())
 
     async def until_running(self, number: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while self.num_running() != number:
                 await asyncio.sleep(0.001)
 
@@ -98,7 +98,7 @@ async def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(front, "PLACE_INTERVAL_S", 0.01)
     async with running(max_wait_s=0.05) as subject:
         subject.application.has_room.clear()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             with pytest.raises(ServerError, match="no engine has taken this"):
                 await subject.say("Hi")
         assert subject.application.answers[0].num_cancelled == 1
@@ -169,7 +169,7 @@ async def test_loads_are_summed_in_the_background(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(front, "LOAD_INTERVAL_S", 0.01)
     async with running(num_replicas=(2, 2)) as subject:
         tasks = [subject.say("count", f"c{number}") for number in range(4)]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while subject.engine.load().num_running != 4:
                 await asyncio.sleep(0.01)
         assert subject.engine.load().device == "2 x cpu"
@@ -190,7 +190,7 @@ async def test_a_replica_that_does_not_say_is_asked_again(monkeypatch: pytest.Mo
 
         monkeypatch.setattr(EngineReplica, "load", load)
         await subject.say("Hi")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while subject.engine.load().num_replies != 1:
                 await asyncio.sleep(0.01)
 
