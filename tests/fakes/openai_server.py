@@ -28,13 +28,18 @@ class Vanish:
 
 
 @dataclass(frozen=True)
+class End:
+    """The stream ends in good order, but before the reply does."""
+
+
+@dataclass(frozen=True)
 class Raw:
     """Something that comes over the stream as it is."""
 
     text: str
 
 
-Step = str | float | asyncio.Event | Vanish | Raw
+Step = str | float | asyncio.Event | Vanish | End | Raw
 """A piece to say, seconds or an event to wait for, or what goes wrong then."""
 
 
@@ -158,6 +163,9 @@ class FakeOpenAIServer:
             elif isinstance(step, Vanish):
                 assert request.transport is not None
                 request.transport.abort()
+                return
+            elif isinstance(step, End):
+                await response.write_eof()
                 return
             elif isinstance(step, Raw):
                 await response.write(step.text.encode())

@@ -31,7 +31,7 @@ from engine.errors import (
 )
 from engine.types import Asker, FinishReason, GenerationRequest, QueuePlace, ReplyChunk, Role, Turn
 from tests.engine.generation.requests import request
-from tests.fakes.openai_server import FakeOpenAIServer, Fault, Raw, Step, Vanish, last_text
+from tests.fakes.openai_server import End, FakeOpenAIServer, Fault, Raw, Step, Vanish, last_text
 
 ROOT = Path(__file__).parent.parent.parent.parent
 KEY = "sk-very-secret-key"
@@ -203,6 +203,7 @@ async def test_closing_a_reply_closes_the_stream_at_once() -> None:
         async with aclosing(engine.generate(request(max_new_tokens=10**6))) as reply:
             async for _ in reply:
                 break
+        assert engine.load().num_running == 0
         await until(lambda: server.num_open == 0)
         assert server.num_closed_early == 1
 
@@ -285,7 +286,7 @@ async def test_a_server_that_vanishes_in_the_middle_fails_that_reply_alone() -> 
 
 
 async def test_a_stream_that_only_ends_has_vanished() -> None:
-    async with FakeOpenAIServer(say=lambda _: ["Once ", Raw("data: "), Vanish()]) as server, running(server) as engine:
+    async with FakeOpenAIServer(say=lambda _: ["Once ", End()]) as server, running(server) as engine:
         text, error = await until_error(engine)
         assert text == "Once "
         assert "vanished" in str(error)
