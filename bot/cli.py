@@ -4,9 +4,11 @@ Owns arguments, what is printed, and exit statuses: 0 well, 1 failed with a mess
 """
 
 import asyncio
+import logging
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
@@ -83,12 +85,27 @@ def main() -> None:
     # Read by OpenMP when torch is loaded: threads that spin while they wait slow a shared machine down tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app()
-    except (BotError, EngineError) as error:
-        errors.print(f"[bold red]commedia:[/] {escape(str(error))}")
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        try:
+            app()
+        except (BotError, EngineError) as error:
+            errors.print(f"[bold red]commedia:[/] {escape(str(error))}")
+            sys.exit(1)
+        except KeyboardInterrupt:
+            sys.exit(130)
+    except SystemExit as end:
+        _end_at_once_if_stuck(end.code)
+        raise
+
+
+def _end_at_once_if_stuck(status: str | int | None) -> None:
+    """Python cannot end in order while native code of an engine that was left behind runs: it aborts the process."""
+    from engine.thread import THREAD_NAME
+
+    if any(thread.name == THREAD_NAME for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else int(status is not None))
 
 
 @app.callback()

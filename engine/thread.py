@@ -23,6 +23,7 @@ from engine.watch import StepWatch
 
 logger = logging.getLogger(__name__)
 
+THREAD_NAME = "commedia-engine"
 WAS_CLOSED = "the engine was closed: start commedia again"
 
 
@@ -62,7 +63,7 @@ class EngineThread:
         self._num_posted = self._num_taken = 0
         self._load = EngineLoad()
         # Should it hang for ever, it must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name="commedia-engine", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
         self._thread.start()
 
     @property

@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,3 +143,21 @@ def test_a_name_is_shown_as_it_is_written(monkeypatch: pytest.MonkeyPatch, capsy
     out = capsys.readouterr().out
     assert "[/b] Ann" in out
     assert "[red]hi" in out
+
+
+@pytest.mark.parametrize(("is_stuck", "told"), [(True, ""), (False, "in order")])
+def test_an_engine_that_was_left_behind_does_not_spoil_the_end(is_stuck: bool, told: str) -> None:
+    code = f"""
+import atexit, sys, threading, time
+from bot import cli
+from engine.thread import THREAD_NAME
+atexit.register(lambda: print("in order"))
+if {is_stuck}:
+    threading.Thread(target=time.sleep, args=(60,), name=THREAD_NAME, daemon=True).start()
+cli.app = lambda: sys.exit(3)
+cli.main()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], timeout=60, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stdout.strip()) == (3, told)
