@@ -267,10 +267,13 @@ class GenerationLoop:
     # --- what is computed
 
     def _batches(self, works: list[Work]) -> Iterator[list[Work]]:
-        """Everybody in one call, but for those who have to be alone; in several where memory has proved to be short."""
+        """The calls of a step: those who are being answered in one, those who read in another, for kernels and recorded
+        graphs suit one or the other; in more where memory has proved to be short. Who has to be alone is."""
         together = [work for work in works if not work.sequence.is_alone]
-        for start in range(0, len(together), self._max_together):
-            yield together[start : start + self._max_together]
+        for is_reading in (False, True):
+            alike = [work for work in together if work.sequence.is_prefilling is is_reading]
+            for start in range(0, len(alike), self._max_together):
+                yield alike[start : start + self._max_together]
         yield from ([work] for work in works if work.sequence.is_alone)
 
     def _compute(self, batch: list[Work]) -> list[tuple[Work, Tensor | None]]:

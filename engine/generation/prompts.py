@@ -6,6 +6,7 @@ Owns that way from words to positions. Knows neither scheduling nor the KV cache
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from engine.decoder.language_model import EncodedPrompt, LanguageModel
 from engine.decoder.prompt import TokenPieces, num_turns_to_drop
@@ -53,6 +54,9 @@ class PromptMaker:
         self._language_model = language_model
         self._fuser = fuser
         self._sees_ahead = sees_ahead
+        # Of most prompts all turns fit, and what was written to count them is the prompt itself.
+        self._write = lru_cache(maxsize=1)(language_model.prompts.write)
+        self._encode_with_pictures = lru_cache(maxsize=1)(language_model.encode_with_pictures)
         self.max_tokens = max_tokens
 
     def make(self, request: GenerationRequest) -> Prompt:
@@ -75,13 +79,16 @@ class PromptMaker:
     ) -> tuple[tuple[EncodedPrompt, ...], tuple[float, ...], tuple[tuple[Hashable, ...], ...]]:
         model = self._language_model
         if model.takes_pictures:
-            prompt = model.encode_with_pictures(request.system_prompt, turns)
+            prompt = self._encode_with_pictures(request.system_prompt, turns)
             if not self._sees_ahead:
                 return (prompt,), (1.0,), (prompt.pieces[0],)
             prompt = see(model, prompt)
             return (prompt,), (1.0,), (keys_of(model, prompt),)
         contexts = self._fuse(request.persona, turns)
-        pieces = model.prompts.write(request.system_prompt, turns, places=contexts)
+        if contexts:
+            pieces = model.prompts.write(request.system_prompt, turns, places=contexts)
+        else:
+            pieces = self._write(request.system_prompt, turns)
         shares = contexts[max(contexts)].shares if contexts else (1.0,)
         answered = contexts.get(len(turns) - 1)
         steering = answered.steering if answered is not None else ()
@@ -100,10 +107,10 @@ class PromptMaker:
         """How long the prompt would be, at most."""
         model = self._language_model
         if model.takes_pictures:
-            return model.encode_with_pictures(system_prompt, turns).num_tokens
+            return self._encode_with_pictures(system_prompt, turns).num_tokens
         num_prefix_tokens = self._fuser.num_prefix_tokens if self._fuser is not None else 0
         num_user_turns = sum(turn.role is Role.USER for turn in turns)
-        return model.prompts.write(system_prompt, turns).num_tokens + num_prefix_tokens * num_user_turns
+        return self._write(system_prompt, turns).num_tokens + num_prefix_tokens * num_user_turns
 
     def _fuse(self, persona: Persona, turns: tuple[Turn, ...]) -> dict[int, FusedContext]:
         """The fused context of each user turn that has one. Those of earlier turns come from the fuser's cache."""

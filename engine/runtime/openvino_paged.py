@@ -21,6 +21,9 @@ from engine.runtime.types import Span
 # Numbers of so many bytes, as numpy may carry them: it does not compute with them.
 CARRIED_AS = {1: np.uint8, 2: np.uint16, 4: np.float32}
 
+# A call is padded to a multiple of this, from so many positions on.
+TILE, MIN_TILED = 32, 17
+
 
 class OpenVINORuntime:
     """A `Runtime` on the CPU. `dtype` is what it computes with, bfloat16 or float32."""
@@ -33,6 +36,8 @@ class OpenVINORuntime:
         self, model: ov.Model | Path, *, num_blocks: int, dtype: torch.dtype, num_threads: int, width: int
     ) -> None:
         self.num_blocks = num_blocks
+        # One block more than anybody has, for what pads a call.
+        self._padding = Lane([], [num_blocks])
         self._width = width
         hint = "bf16" if dtype is torch.bfloat16 else "f32"
         self._compiled = ov.Core().compile_model(
@@ -51,6 +56,7 @@ class OpenVINORuntime:
 
     def run(self, spans: Sequence[Span]) -> Tensor:
         """See `Runtime`."""
+        spans = self._padded(spans)
         lengths = [span.num_tokens for span in spans]
         ends = np.cumsum(lengths)
         wanted = [index for index, span in enumerate(spans) if span.has_logits]
@@ -79,12 +85,20 @@ class OpenVINORuntime:
     def release(self, lane: Lane) -> None:
         """Blocks stay as they are until somebody else writes into them."""
 
+    def _padded(self, spans: Sequence[Span]) -> Sequence[Span]:
+        """What reads is computed in tiles, and a tile that is not full takes longer than a full one."""
+        num_tokens = sum(span.num_tokens for span in spans)
+        num_missing = -num_tokens % TILE
+        if num_missing == 0 or num_tokens < MIN_TILED:
+            return spans
+        return [*spans, Span(self._padding, 0, torch.zeros(num_missing, self._width), has_logits=False)]
+
     def _set(self, name: str, values: Any) -> None:  # noqa: ANN401 - numpy's arrays
         self._request.set_tensor(name, ov.Tensor(np.asarray(values, order="C")))
 
     def _new_cache(self, port: Any) -> Any:  # noqa: ANN401 - OpenVINO's and numpy's own
         """Zeroed memory for one layer's keys or values, in the layout that the device has chosen."""
-        size = [self.num_blocks, *(dimension.get_length() for dimension in list(port.get_partial_shape())[1:])]
+        size = [self.num_blocks + 1, *(dimension.get_length() for dimension in list(port.get_partial_shape())[1:])]
         element_type = port.get_element_type()
         memory = np.zeros(size, dtype=CARRIED_AS[element_type.size])
         self._request.set_tensor(port, ov.Tensor(memory, size, element_type))
