@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from engine.decoder.language_model import EncodedPrompt, LanguageModel, load_mod
 from engine.decoder.packing import can_pack, pack_linear_layers
 from engine.decoder.prompt import TokenPieces
 from engine.decoder.seen import NotSeparable, see
-from engine.device import free_bytes
+from engine.device import free_bytes, num_physical_cores
 from engine.errors import ConfigurationError
 from engine.generation.blocks import Lane
 from engine.generation.scheduler import MAX_RUNNING
@@ -107,7 +108,7 @@ def _openvino(config: EngineConfig, language_model: LanguageModel, models: Model
             raise Unsupported("it sees pictures by itself")
         runtime = _build_openvino(config, language_model, models)
         _prove(runtime, language_model)
-    except (ImportError, Unsupported, RuntimeError) as reason:  # RuntimeError is how OpenVINO says everything
+    except (ImportError, OSError, Unsupported, RuntimeError) as reason:  # RuntimeError is how OpenVINO says everything
         if config.runtime == "openvino":
             raise ConfigurationError(
                 f"{language_model.name} cannot be computed by OpenVINO ({_first_line(reason)}): set "
@@ -124,15 +125,27 @@ def _build_openvino(config: EngineConfig, language_model: LanguageModel, models:
 
     is_int8 = _is_int8(config, language_model)
     path = _exported(config, language_model, models, is_int8=is_int8)
-    found = Export.load(path)
-    block_bytes = found.shape.block_bytes(language_model.dtype.itemsize)
+    try:
+        found = Export.load(path)
+    except (RuntimeError, ValueError, LookupError, TypeError) as error:
+        logger.warning("%s is damaged, and is prepared again: %s", path.name, _first_line(error))
+        path.unlink(missing_ok=True)
+        found = Export.load(_exported(config, language_model, models, is_int8=is_int8))
+    num_threads = torch.get_num_threads()
+    dtype = _openvino_dtype(language_model, min(num_threads, num_physical_cores()))
     return OpenVINORuntime(
         found.paged(),
-        num_blocks=num_blocks_for(config, language_model, block_bytes),
-        dtype=language_model.dtype,
-        num_threads=torch.get_num_threads(),
+        num_blocks=num_blocks_for(config, language_model, found.shape.block_bytes(dtype.itemsize)),
+        dtype=dtype,
+        num_threads=num_threads,
         width=language_model.hidden_size,
     )
+
+
+def _openvino_dtype(language_model: LanguageModel, num_threads: int) -> torch.dtype:
+    """OpenVINO 2026.4 divides by zero, and takes the process with it, where it is to compute in bfloat16 on one thread
+    of a CPU with AMX."""
+    return language_model.dtype if num_threads > 1 else torch.float32
 
 
 def _is_int8(config: EngineConfig, language_model: LanguageModel) -> bool:
@@ -154,7 +167,7 @@ def _exported(config: EngineConfig, language_model: LanguageModel, models: Model
     origin = (EXPORT_VERSION, openvino.__version__, files, language_model.adapter, language_model.max_context_tokens)
     digest = hashlib.sha256(json.dumps((*origin, is_int8)).encode()).hexdigest()[:16]
     folder = config.cache_dir / "openvino"
-    name = language_model.name.replace("/", "--")[-MAX_NAME_CHARACTERS:]
+    name = re.sub(r"[^\w.-]+", "--", language_model.name)[-MAX_NAME_CHARACTERS:]
     path = folder / f"{name}-{digest}.xml"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
@@ -169,8 +182,9 @@ def _exported(config: EngineConfig, language_model: LanguageModel, models: Model
         exported = export(model, max_positions=language_model.max_context_tokens)
         if is_int8:
             exported.quantise()
-        for earlier in folder.glob(f"{name}-*"):
-            earlier.unlink()
+        for earlier in folder.iterdir():
+            if re.fullmatch(rf"({re.escape(name)}|unfinished)-[0-9a-f]+\.(xml|bin)", earlier.name):
+                earlier.unlink()
         unfinished = folder / f"unfinished-{digest}.xml"
         exported.save(unfinished)
         # The file that is looked for comes last, so that a half-written export is never taken for one.
@@ -190,7 +204,7 @@ def _require_memory(language_model: LanguageModel) -> None:
 def _prove(runtime: Runtime, language_model: LanguageModel) -> None:
     """Raises `Unsupported` unless `runtime`, two sequences side by side, predicts what the model itself predicts."""
     generator = torch.Generator().manual_seed(0)
-    lengths = [min(length, language_model.max_context_tokens - 1) for length in PROOF_LENGTHS]
+    lengths = _proof_lengths(runtime.num_blocks, language_model.max_context_tokens)
     prompts = [torch.randint(language_model.vocab_size, (length,), generator=generator).tolist() for length in lengths]
     lanes, first_free = [], 0
     for prompt in prompts:
@@ -200,9 +214,17 @@ def _prove(runtime: Runtime, language_model: LanguageModel) -> None:
     encoded = [language_model.encode(TokenPieces((tuple(prompt),))) for prompt in prompts]
     _compare(runtime, language_model, lanes, encoded)
     if language_model.takes_pictures:
-        prompt = _about_a_picture(language_model)
-        blocks = list(range(-(-prompt.num_tokens // BLOCK_SIZE)))
-        _compare(runtime, language_model, [Lane([], blocks)], [prompt])
+        seen = _about_a_picture(language_model)
+        blocks = list(range(-(-seen.num_tokens // BLOCK_SIZE)))
+        _compare(runtime, language_model, [Lane([], blocks)], [seen])
+
+
+def _proof_lengths(num_blocks: int, max_context_tokens: int) -> list[int]:
+    """Of a cache with few blocks, half are for the second sequence at most."""
+    longest, shortest = (min(length, max_context_tokens - 1) for length in PROOF_LENGTHS)
+    shortest = min(shortest, num_blocks // 2 * BLOCK_SIZE)
+    longest = min(longest, (num_blocks - -(-shortest // BLOCK_SIZE)) * BLOCK_SIZE)
+    return [length for length in (longest, shortest) if length > 0]
 
 
 def _compare(
