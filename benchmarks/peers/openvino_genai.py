@@ -4,8 +4,11 @@ python -m benchmarks.peers.openvino_genai --gguf FILE [--threads 2] [--precision
 """
 
 import argparse
+import json
+import math
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,10 +61,31 @@ class Pipelines:
         return self._pipelines[remembers]
 
 
-def load(arguments: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
+def perplexity(pipeline: openvino_genai.ContinuousBatchingPipeline, passages: list[list[int]]) -> float:
+    """Each passage is read as a prompt whose tokens are echoed with their probabilities."""
+    config = openvino_genai.GenerationConfig()
+    config.max_new_tokens, config.logprobs, config.echo = 1, 1, True
+    config.do_sample, config.ignore_eos, config.apply_chat_template = False, True, False
+    lost: list[float] = []
+    for number, ids in enumerate(passages):
+        handle = pipeline.add_request(number, openvino.Tensor(np.array([ids], dtype=np.int64)), config)
+        while pipeline.has_non_finished_requests():
+            pipeline.step()
+        (output,) = handle.read_all()
+        # The first token has nothing before it, and the last one is new.
+        lost += [-probability for probability in output.generated_log_probs[1 : len(ids)]]
+    return math.exp(sum(lost) / len(lost))
+
+
+def properties_of(arguments: argparse.Namespace) -> dict[str, Any]:
     properties: dict[str, Any] = {"INFERENCE_NUM_THREADS": arguments.threads}
     if arguments.precision:
         properties["INFERENCE_PRECISION_HINT"] = arguments.precision
+    return properties
+
+
+def load(arguments: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
+    properties = properties_of(arguments)
     pipelines = Pipelines(arguments.gguf, properties)
     pipelines.get(remembers=True)
     pipelines.get(remembers=False)
@@ -73,7 +97,14 @@ def main() -> None:
     parser.add_argument("--gguf", required=True)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", help="of the computation; what OpenVINO finds best if left out")
-    serve(partial(load, parser.parse_args()))
+    parser.add_argument("--score", type=Path)
+    arguments = parser.parse_args()
+    if arguments.score is None:
+        serve(partial(load, arguments))
+        return
+    passages = json.loads(arguments.score.read_text(encoding="utf-8"))
+    pipeline = Pipelines(arguments.gguf, properties_of(arguments)).get(remembers=False)
+    print(json.dumps({"perplexity": perplexity(pipeline, passages)}))
 
 
 if __name__ == "__main__":
