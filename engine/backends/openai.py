@@ -68,7 +68,7 @@ class Reply:
         sequence.num_new_tokens = usage.num_new_tokens or self.num_pieces
         queue_s = self.began_at - sequence.accepted_at
         stats = replace(sequence.stats(now), num_cached_tokens=usage.num_cached_tokens, queue_s=queue_s)
-        return ReplyChunk("" if self.text.is_stopped else self.text.finish(), reason, stats)
+        return ReplyChunk(self.text.finish(), reason, stats)
 
     def _show(self, text: str) -> str:
         # A piece is a token at least, so that this bounds a server that heeds no limit.

@@ -1,12 +1,14 @@
 """Tokens become text that may be shown: whole characters only, and never a part of a stop string.
 
-Owns what is held back. Knows neither tensors nor sampling.
+Owns the decoding. Knows neither tensors nor sampling; `stops` holds back what may become a stop string.
 """
 
 from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
+
+from engine.generation.stops import StopStrings
 
 
 class ReplyText:
@@ -15,22 +17,20 @@ class ReplyText:
     def __init__(self, tokenizer: Tokenizer, *, stop: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)
-        self._stop = tuple(text for text in stop if text)
-        self._held = ""
-        self.is_stopped = False
+        self._stops = StopStrings(stop)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a stop string has come."""
+        return self._stops.is_stopped
 
     def add(self, token_id: int) -> str:
-        """Take a token, and give the text that is safe to show now; sets `is_stopped` at a stop string."""
-        self._held += self._decode(token_id)
-        found = [index for stop in self._stop if (index := self._held.find(stop)) >= 0]
-        if found:
-            self.is_stopped = True
-            return self._release(min(found), drop_rest=True)
-        return self._release(len(self._held) - self._num_suspect())
+        """Take a token, and give the text that is safe to show now; `is_stopped` is true from a stop string on."""
+        return self._stops.add(self._decode(token_id))
 
     def finish(self) -> str:
         """What was held back for a stop string that did not come."""
-        return "" if self.is_stopped else self._release(len(self._held))
+        return self._stops.finish()
 
     def _decode(self, token_id: int) -> str:
         try:
@@ -42,16 +42,3 @@ class ReplyText:
             # A row of bytes that is no text at all confuses the stream: go on with a fresh one.
             self._stream = DecodeStream(skip_special_tokens=True)
             return self._stream.step(self._tokenizer, token_id) or ""
-
-    def _num_suspect(self) -> int:
-        """Length of the longest end of the held text that could become a stop string."""
-        longest = max((len(stop) for stop in self._stop), default=1) - 1
-        for size in range(min(longest, len(self._held)), 0, -1):
-            if any(stop.startswith(self._held[-size:]) for stop in self._stop):
-                return size
-        return 0
-
-    def _release(self, size: int, *, drop_rest: bool = False) -> str:
-        text, rest = self._held[:size], self._held[size:]
-        self._held = "" if drop_rest else rest
-        return text
