@@ -600,7 +600,7 @@ async def test_half_a_reply_is_kept_when_the_engine_fails(stage: Stage) -> None:
 )
 async def test_a_place_in_line_gives_way_to_what_went_wrong(stage: Stage, error: EngineError, told: str) -> None:
     stage.with_options(pacing=replace(OPTIONS.pacing, place_from_s=0.01))
-    stage.script(QueuePlace(2, 30.0), 0.05, error)
+    stage.script(QueuePlace(2, 30.0), 0.2, error)
     assert await stage.say(message()) == [told]
     assert stage.channel.sent[0].texts == ["You are 2nd in line, about 30 s.", told]
     assert await stage.said() == ["Hello"]
@@ -608,7 +608,7 @@ async def test_a_place_in_line_gives_way_to_what_went_wrong(stage: Stage, error:
 
 async def test_a_place_in_line_is_never_remembered(stage: Stage) -> None:
     stage.with_options(pacing=replace(OPTIONS.pacing, place_from_s=0.01))
-    stage.script(QueuePlace(2, 30.0), 0.05, "Here I am.")
+    stage.script(QueuePlace(2, 30.0), 0.2, "Here I am.")
     assert await stage.say(message()) == ["Here I am."]
     assert len(stage.channel.sent[0].texts) > 1
     assert await stage.said() == ["Hello", "Here I am."]
@@ -617,7 +617,7 @@ async def test_a_place_in_line_is_never_remembered(stage: Stage) -> None:
 
 async def test_a_bug_while_in_line_replaces_the_place(stage: Stage, caplog) -> None:
     stage.with_options(pacing=replace(OPTIONS.pacing, place_from_s=0.01))
-    stage.script(QueuePlace(2, 30.0), 0.05, ZeroDivisionError("a bug"))
+    stage.script(QueuePlace(2, 30.0), 0.2, ZeroDivisionError("a bug"))
     assert await stage.say(message()) == [BROKEN]
     assert "a bug" in caplog.text
 
