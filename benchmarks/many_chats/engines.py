@@ -164,7 +164,8 @@ class EngineProcess:
             start_new_session=True,
         )
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def wait_until_ready(self) -> None:
         """Raises `EngineFailed`."""
@@ -193,6 +194,11 @@ class EngineProcess:
             self._process.wait(5)
         self._signal(signal.SIGKILL)
         self._process.wait(5)
+        self._reader.join(5)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError):  # a job that it did not take is still in there
+                    pipe.close()
 
     def _answer(self, timeout_s: float) -> dict[str, Any]:
         try:
