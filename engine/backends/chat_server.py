@@ -5,6 +5,7 @@ personas nor queues. Secrets go out in headers and URLs, and nowhere else: error
 """
 
 import asyncio
+import contextlib
 import email.utils
 import ipaddress
 import json
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 LIST_TIMEOUT_S = 15.0
+END_TIMEOUT_S = 0.25
 MAX_ERROR_BYTES = 1 << 16
 MAX_TOLD_CHARACTERS = 300
 MIN_SECRET_LENGTH = 4
@@ -193,8 +195,10 @@ class ChatServer:
             yield self._whole(await response.aread())
             return
         is_whole = False
-        async for event in EventSource(response).aiter_sse():
+        events = EventSource(response).aiter_sse()
+        async for event in events:
             if event.data.strip() == "[DONE]":
+                await _run_out(events)
                 return
             if event.data:
                 piece = self._read(event.data)
@@ -373,6 +377,14 @@ def _is_loopback(address: httpx.URL) -> bool:
         return ipaddress.ip_address(address.host).is_loopback
     except ValueError:
         return address.host == "localhost"
+
+
+async def _run_out(events: AsyncIterator[object]) -> None:
+    """Read to the very end, where that comes soon: then the connection serves the next reply too."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(END_TIMEOUT_S):
+            async for _ in events:
+                pass
 
 
 async def _beginning(response: httpx.Response) -> bytes:

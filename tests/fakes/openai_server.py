@@ -88,6 +88,7 @@ class FakeOpenAIServer:
     max_open: int = 0
     num_closed_early: int = 0
     url: str = ""
+    _peers: set[object] = field(default_factory=set)
     _runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
@@ -106,6 +107,11 @@ class FakeOpenAIServer:
     ) -> None:
         await self.stop()
 
+    @property
+    def num_connections(self) -> int:
+        """How many connections replies have come over."""
+        return len(self._peers)
+
     async def stop(self) -> None:
         """Be gone."""
         if self._runner is not None:
@@ -122,6 +128,7 @@ class FakeOpenAIServer:
         self.requests.append(body)
         self.paths.append(request.path_qs)
         self.headers.append(dict(request.headers))
+        self._peers.add(request.transport and request.transport.get_extra_info("peername"))
         refusal = self._refuse_key(request) or self._refuse(body)
         if refusal is not None:
             return refusal

@@ -198,6 +198,13 @@ async def test_thoughts_are_not_shown() -> None:
         assert await text_of(engine) == "Yes."
 
 
+async def test_one_connection_serves_one_reply_after_another() -> None:
+    async with FakeOpenAIServer() as server, running(server) as engine:
+        for _ in range(3):
+            await text_of(engine)
+        assert server.num_connections == 1
+
+
 async def test_closing_a_reply_closes_the_stream_at_once() -> None:
     async with FakeOpenAIServer(delay_s=0.01) as server, running(server) as engine:
         async with aclosing(engine.generate(request(max_new_tokens=10**6))) as reply:
