@@ -147,6 +147,9 @@ class RayApplication:
             # Its name says Windows and macOS, but everywhere it lets Ray's processes listen on the loopback address
             # alone. Like those above it is read when Ray is imported.
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+            # Ray's workers make way for everything else, which is for work in the background: a busy machine would
+            # leave whoever chats waiting.
+            os.environ.setdefault("RAY_worker_niceness", "0")
         elif "://" in self._address:
             raise ConfigurationError(
                 f"RAY_ADDRESS is {self._address!r}, but replies cannot stream through Ray's client: run commedia on a "

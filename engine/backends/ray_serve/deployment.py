@@ -78,7 +78,7 @@ def options_of(config: EngineConfig, share: Share) -> dict[str, Any]:
                 # Replies slow one another down long before a replica is full: another comes when they are half full.
                 "target_ongoing_requests": max(1, max_running // 2),
                 # Who waits for a reply has less patience than Ray expects, and a model takes a while to load as well.
-                "look_back_period_s": 10.0,
+                "look_back_period_s": 15.0,
                 "upscale_delay_s": 10.0,
             }
         }
