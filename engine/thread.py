@@ -8,6 +8,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
@@ -62,6 +63,8 @@ class EngineThread:
         # Each counted by one side alone; what is between them is on its way.
         self._num_posted = self._num_taken = 0
         self._load = EngineLoad()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._is_flush_due = False
         # Should it hang for ever, it must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
         self._thread.start()
@@ -88,11 +91,29 @@ class EngineThread:
         return not self._thread.is_alive()
 
     def on_event_loop(self, call: Callable[[], None]) -> None:
-        """From any thread: run `call` on the event loop, unless that has ended together with everybody who waited."""
+        """From any thread: run `call` on the event loop, unless that has ended together with everybody who waited.
+
+        All that comes up in one step wakes the loop once: each waking takes the interpreter's lock from the engine.
+        """
+        self._calls.append(call)
+        if self._is_flush_due:
+            return
+        self._is_flush_due = True
         try:
-            self._event_loop.call_soon_threadsafe(call)
+            self._event_loop.call_soon_threadsafe(self._flush)
         except RuntimeError:
             logger.debug("the event loop has ended before the engine")
+
+    def _flush(self) -> None:
+        """On the event loop: do what was handed over, in its order."""
+        # Before the calls are taken: whatever comes later wakes the loop again.
+        self._is_flush_due = False
+        try:
+            while self._calls:
+                self._calls.popleft()()
+        finally:
+            if self._calls:  # one of them failed: the others do not wait for what comes up next
+                self._event_loop.call_soon(self._flush)
 
     # --- on the thread
 

@@ -16,6 +16,8 @@ Keys = tuple[Hashable, ...]
 
 # So many of the blocks that continue a known beginning are looked through for one that begins alike.
 MAX_COMPARED = 32
+# To copy a block takes as long as to compute some positions: fewer are computed again.
+MIN_PARTIAL = 12
 
 
 @dataclass(eq=False, slots=True)
@@ -104,6 +106,10 @@ class BlockPool:
         lane.num_computed = found.num_positions
         return found
 
+    def num_known(self, lane: Lane) -> int:
+        """How many of the first positions of `lane` would be found now."""
+        return self._find(lane.keys[: len(lane.keys) - 1])[0].num_positions
+
     def remember(self, lane: Lane, *, is_ended: bool = False) -> None:
         """Make what `lane` has computed known to others: its full blocks, and at its end the rest as well."""
         if not self._remembers:
@@ -152,7 +158,7 @@ class BlockPool:
         partial, num_partial = None, 0
         wanted = keys[start : start + size]
         for other in islice(reversed(siblings.values()), MAX_COMPARED):
-            if (num_common := _num_common(other.keys, wanted)) > num_partial:
+            if (num_common := _num_common(other.keys, wanted)) >= max(num_partial + 1, MIN_PARTIAL):
                 partial, num_partial = other.number, num_common
         return Found(tuple(block.number for block in known), start + num_partial, partial, num_partial), known
 

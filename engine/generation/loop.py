@@ -260,7 +260,11 @@ class GenerationLoop:
         """Somebody may have read the beginning of a prompt whose own reading has not begun since it was let in."""
         for sequence, running in self._running.items():
             has_begun = running.new_tokens or sequence.lanes[0].num_computed > sequence.num_cached_tokens
-            if not has_begun and not sequence.is_alone and running.num_known < self._num_read:
+            if has_begun or sequence.is_alone or len(sequence.lanes) > 1 or running.num_known == self._num_read:
+                continue
+            running.num_known = self._num_read
+            (lane,) = sequence.lanes
+            if self._pool.num_known(lane) >= lane.num_computed + self._runtime.block_size:
                 self._close(sequence)
                 self._open(sequence, running)
 

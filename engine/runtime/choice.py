@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 EXPORT_VERSION = 1
 # Of the memory that is free, this share may hold conversations; on a CPU others need some, too.
 SHARE_ON_DEVICE, SHARE_ON_CPU = 0.8, 0.25
-MAX_CPU_CACHE_BYTES = 1 << 30
+MAX_CPU_CACHE_BYTES = 512 << 20
 # Export holds the weights twice in float32, and the device's own copy.
 EXPORT_COPIES = 2.5
 # Two sequences side by side, longer than a block and than the positions that bfloat16 can tell apart.

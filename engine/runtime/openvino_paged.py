@@ -97,10 +97,13 @@ class OpenVINORuntime:
         self._request.set_tensor(name, ov.Tensor(np.asarray(values, order="C")))
 
     def _new_cache(self, port: Any) -> Any:  # noqa: ANN401 - OpenVINO's and numpy's own
-        """Zeroed memory for one layer's keys or values, in the layout that the device has chosen."""
+        """Zeroed memory for one layer's keys or values, in the layout that the device has chosen.
+
+        It is written to here and now, for memory that is first touched in the middle of a reply holds that up.
+        """
         size = [self.num_blocks + 1, *(dimension.get_length() for dimension in list(port.get_partial_shape())[1:])]
         element_type = port.get_element_type()
-        memory = np.zeros(size, dtype=CARRIED_AS[element_type.size])
+        memory = np.full(size, 0, dtype=CARRIED_AS[element_type.size])
         self._request.set_tensor(port, ov.Tensor(memory, size, element_type))
         return memory
 
