@@ -104,18 +104,18 @@ class ReplyStream:
         typing = asyncio.create_task(self._pulse_typing())
         places = asyncio.create_task(self._show_places())
         try:
-            await self._wait_for_first_words()
-            typing.cancel()
-            # A notice on its way arrives first: the words are to take its place.
-            await self._end(places)
-            await self._show_until_ended()
-            await reader
+            try:
+                await self._wait_for_first_words()
+                typing.cancel()
+                # A notice on its way arrives first: the words are to take its place.
+                await self._end(places)
+                await self._show_until_ended()
+                await reader
+            finally:
+                await self._end(reader, typing, places)
         except asyncio.CancelledError:
-            await self._end(places)
             await self._withdraw_notice()
             raise
-        finally:
-            await self._end(reader, typing, places)
 
     async def _read(self, chunks: AsyncIterator[ReplyChunk]) -> None:
         reason = None
