@@ -11,7 +11,6 @@ import ipaddress
 import json
 import logging
 import math
-import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
@@ -21,6 +20,7 @@ from typing import Any
 import httpx
 from httpx_sse import EventSource
 
+from engine.backends.chat_answers import Piece, ServedModel, read_error, read_model, read_piece, reason_of
 from engine.errors import ConfigurationError, RequestError, ServerError
 
 logger = logging.getLogger(__name__)
@@ -43,34 +43,6 @@ class Patience:
     max_tries: int = 3
     first_wait_s: float = 0.5
     max_wait_s: float = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What the server says a reply cost, in tokens."""
-
-    num_prompt_tokens: int = 0
-    num_new_tokens: int = 0
-    num_cached_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of an answer: text, why it ended, or what it cost."""
-
-    text: str = ""
-    finish: str | None = None
-    usage: Usage | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """A model that the server has. `root` is where it comes from, `parent` the model that an adapter belongs to."""
-
-    name: str
-    root: str | None = None
-    parent: str | None = None
-    max_context_tokens: int | None = None
 
 
 class Refused(RequestError):
@@ -140,7 +112,7 @@ class ChatServer:
         if response.status_code != httpx.codes.OK:
             raise ServerError(f"{self.label} answers {response.status_code} when asked for its models: see its log")
         try:
-            return tuple(_served(entry) for entry in response.json()["data"] or ())
+            return tuple(read_model(entry) for entry in response.json()["data"] or ())
         except (ValueError, LookupError, TypeError, AttributeError):
             raise ServerError(
                 f"{self.label} does not speak OpenAI's API at the path of engine.url: most servers have it at /v1, as "
@@ -217,7 +189,7 @@ class ChatServer:
             content = json.loads(data)
             if content.get("error") or content.get("object") == "error":
                 raise self._told_failure(content)
-            return _piece(content)
+            return read_piece(content)
         except (ValueError, LookupError, TypeError, AttributeError):
             raise ServerError(
                 f"{self.label} sent something that is no answer of OpenAI's API: check that engine.url names its chat "
@@ -226,7 +198,7 @@ class ChatServer:
 
     def _told_failure(self, content: dict[str, Any]) -> Exception:
         """An error that came in place of a piece, after the server had said that all is well."""
-        reason, field, code = _reason(content)
+        reason, field, code = reason_of(content)
         if code in {str(status) for status in MENDABLE_STATUSES}:
             return Refused(self._refusal(reason), status=int(code), reason=reason, field=field)
         return _Passing(ServerError(f"{self.label} failed in the middle of a reply: {self._safe(reason)}"))
@@ -234,7 +206,7 @@ class ChatServer:
     def _failure(self, response: httpx.Response, data: bytes) -> Exception:
         """What an answer other than 200 means."""
         status = response.status_code
-        reason, field, code = _reason(_json(data))
+        reason, field, code = reason_of(read_error(data))
         if status in (401, 403):
             return self._wrong_key(status)
         if status in MENDABLE_STATUSES:
@@ -395,63 +367,6 @@ async def _beginning(response: httpx.Response) -> bytes:
         if len(data) >= MAX_ERROR_BYTES:
             break
     return data
-
-
-def _json(data: bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(data)
-    except ValueError:
-        # A proxy's page, in which only the words matter.
-        return {"message": re.sub(r"<[^>]*>", " ", data.decode("utf-8", "replace"))}
-    return content if isinstance(content, dict) else {"message": json.dumps(content)}
-
-
-def _reason(content: dict[str, Any]) -> tuple[str, str, str]:
-    """What an error says, which field it names, and its code, in any of the forms that servers use."""
-    error = content.get("error")
-    if isinstance(error, str):
-        return error, "", ""
-    told: dict[str, Any] = error if isinstance(error, dict) else content
-    message = told.get("message") or told.get("detail") or ""
-    text = message if isinstance(message, str) else json.dumps(message)
-    kind = told.get("type")
-    if isinstance(kind, str) and "context" in kind:
-        text = f"{text} ({kind})"
-    code = told.get("code")
-    return text, str(told.get("param") or ""), "" if code is None else str(code)
-
-
-def _piece(content: dict[str, Any]) -> Piece:
-    usage = _usage(content.get("usage"))
-    choices = content.get("choices") or ()
-    if not choices:
-        return Piece(usage=usage)
-    choice = choices[0]
-    said = choice.get("delta") or choice.get("message") or {}
-    # What a model thinks aloud comes in fields of its own, and is not shown.
-    text = choice.get("text") or said.get("content") or ""
-    if not isinstance(text, str):
-        raise TypeError("text is expected")
-    finish = choice.get("finish_reason")
-    return Piece(text, None if finish is None else str(finish), usage)
-
-
-def _usage(told: dict[str, Any] | None) -> Usage | None:
-    if not told:
-        return None
-    details = told.get("prompt_tokens_details") or {}
-    return Usage(
-        int(told.get("prompt_tokens") or 0),
-        int(told.get("completion_tokens") or 0),
-        int(details.get("cached_tokens") or 0),
-    )
-
-
-def _served(entry: dict[str, Any]) -> ServedModel:
-    length = entry.get("max_model_len")
-    return ServedModel(
-        str(entry["id"]), entry.get("root"), entry.get("parent"), length if isinstance(length, int) else None
-    )
 
 
 def _retry_after_s(headers: httpx.Headers) -> float | None:

@@ -14,17 +14,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
+from engine.backends.chat_answers import Piece, ServedModel, Usage
 from engine.backends.chat_request import Dialect, Draft, choose_adapter
-from engine.backends.chat_server import (
-    ChatServer,
-    Patience,
-    Piece,
-    Refused,
-    ServedModel,
-    Usage,
-    choose_model,
-    unknown_model,
-)
+from engine.backends.chat_server import ChatServer, Patience, Refused, choose_model, unknown_model
 from engine.backends.gate import Gate
 from engine.backends.sightless import Sightless
 from engine.config import EngineConfig
