@@ -37,7 +37,7 @@ from engine.types import Image, Role, Turn
 logger = logging.getLogger(__name__)
 
 # Changes with what is written to disk.
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 # Of the memory that is free, this share may hold conversations; on a CPU others need some, too.
 SHARE_ON_DEVICE, SHARE_ON_CPU = 0.8, 0.25
 MAX_CPU_CACHE_BYTES = 512 << 20

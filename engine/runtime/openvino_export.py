@@ -160,6 +160,8 @@ def export(model: PreTrainedModel, *, max_positions: int) -> Export:
 class _Body(nn.Module):
     """What is traced, and the `Pager` meanwhile."""
 
+    is_batch = True
+
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model: Any = model
@@ -174,14 +176,12 @@ class _Body(nn.Module):
         (t, h * d)` → logits `(s, v)`, and of each layer queries, keys and values."""
         self._attended = attended
         head = self.model.get_output_embeddings()
-        hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0] + steering,))
+        hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].squeeze(1)[rows] + steering,))
         try:
-            output = self.model(
-                inputs_embeds=embeddings[None], position_ids=positions[None], logits_to_keep=rows, use_cache=False
-            )
+            output = self.model(inputs_embeds=embeddings[:, None], position_ids=positions[:, None], use_cache=False)
         finally:
             hook.remove()
-        return (output.logits[0], *(tensor for layer in sorted(self._states) for tensor in self._states[layer]))
+        return (output.logits, *(tensor for layer in sorted(self._states) for tensor in self._states[layer]))
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, scaling: float, window: int | None
@@ -211,13 +211,13 @@ class _RotaryTable(nn.Module):
     def forward(
         self, states: Tensor, position_ids: Tensor, *kind: object, **named_kind: object
     ) -> tuple[Tensor, Tensor]:
-        """`(1, t)` positions → `(1, t, d)` cosines and sines."""
+        """`(t, 1)` positions → `(t, 1, d)` cosines and sines."""
         key = (*kind, *named_kind.values())
         if key not in self._tables:
             cosines, sines = self._rotary(states, torch.arange(self._num_positions)[None], *kind, **named_kind)
             self._tables[key] = cosines[0].clone(), sines[0].clone()
         cosines, sines = self._tables[key]
-        return cosines[position_ids[0]][None], sines[position_ids[0]][None]
+        return cosines[position_ids], sines[position_ids]
 
 
 def _replace_rotary(model: PreTrainedModel, num_positions: int) -> None:

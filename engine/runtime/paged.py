@@ -124,6 +124,8 @@ class PagedRuntime:
 class _Call:
     """One call's `Pager`: where its positions are written, and what each may look at."""
 
+    is_batch = False
+
     def __init__(
         self, keys: Tensor, values: Tensor, written: Tensor, last_rows: Tensor, groups: Sequence[_Group]
     ) -> None:

@@ -22,7 +22,13 @@ HARMLESS = frozenset({"dropout", "position_ids", "cache_position", "use_cache", 
 
 
 class Pager(Protocol):
-    """Computes one layer's attention."""
+    """Computes one layer's attention.
+
+    `is_batch` says how the model is called: with the packed positions as one sequence, `(1, t, …)`, or as a batch of
+    sequences of one position each, `(t, 1, …)`. The latter needs no data moved to bring heads to the front.
+    """
+
+    is_batch: bool
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, scaling: float, window: int | None
@@ -36,7 +42,7 @@ _pager: ContextVar[Pager] = ContextVar("pager")
 
 @contextmanager
 def paged_attention(model: Any, pager: Pager) -> Iterator[None]:  # noqa: ANN401 - whatever transformers has built
-    """For calls of `model` with packed positions, `(1, t, …)`: attention is the pager's."""
+    """For calls of `model` with packed positions: attention is the pager's."""
     configs = [config for config in _attention_configs(model) if config is not None]
     before = [config._attn_implementation for config in configs]
     token = _pager.set(pager)
@@ -90,17 +96,20 @@ def _attend(
     sliding_window: int | None = None,
     **others: object,
 ) -> tuple[Tensor, None]:
-    """As transformers calls it: `query: (1, h, t, d)`, `key` and `value: (1, h_kv, t, d)` → `(1, t, h, d)`."""
+    """As transformers calls it: `query: (1, h, t, d)`, `key` and `value: (1, h_kv, t, d)` → `(1, t, h, d)`, or
+    `(t, h, 1, d)` and `(t, h_kv, 1, d)` → `(t, 1, h, d)`."""
     unknown = {name for name, one in others.items() if one is not None and name not in HARMLESS}
     if unknown or attention_mask is not None:
         raise Unsupported(f"its attention asks for {', '.join(sorted(unknown)) or 'a mask'}")
     if not getattr(module, "is_causal", True):
         raise Unsupported("its attention looks ahead")
     layer: Any = module
-    packed = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    pager = _pager.get()
+    states = (query, key, value)
+    packed = (one.squeeze(2) for one in states) if pager.is_batch else (one[0].transpose(0, 1) for one in states)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    attended = _pager.get().attend(layer.layer_idx, *packed, scaling=float(scale), window=sliding_window)
-    return attended.unsqueeze(0), None
+    attended = pager.attend(layer.layer_idx, *packed, scaling=float(scale), window=sliding_window)
+    return attended.unsqueeze(1 if pager.is_batch else 0), None
 
 
 AttentionInterface.register(ATTENTION, _attend)
