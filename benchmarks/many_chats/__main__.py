@@ -13,6 +13,8 @@ import argparse
 import json
 import os
 import platform
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +35,7 @@ from benchmarks.many_chats.engines import (
     Places,
     candidates,
     chosen,
+    cpu_flags,
 )
 from benchmarks.many_chats.figures import Bar, Record, Row, Table, bars, rows
 from benchmarks.many_chats.workload import Condition, Scene, Workload
@@ -131,21 +134,25 @@ def show(all_rows: Sequence[Row], all_bars: Sequence[Bar]) -> None:
         output.print(f"{marks[bar.is_met]} {bar.text}:{value} ({sign} {bar.limit:g})", highlight=False)
 
 
+def cpu_name() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
 def machine() -> dict[str, Any]:
     """What it was measured on."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
-    notable = [flag for flag in flags if flag.startswith(("avx2", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx"))]
+    notable = ("avx2", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx")
     return {
-        "cpu": names[0] if names else platform.processor(),
+        "cpu": cpu_name(),
         "num_cores": os.cpu_count(),
-        "flags": notable,
+        "flags": [flag for flag in cpu_flags() if flag.startswith(notable)],
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def write(path: Path, contest: Contest, arguments: argparse.Namespace) -> list[Bar]:
+def write(path: Path | None, contest: Contest, arguments: argparse.Namespace) -> list[Bar]:
     """All that is known until now, as JSON. Gives the bars."""
     all_rows = rows(contest.records)
     perplexity = json.loads(arguments.perplexity.read_text(encoding="utf-8")) if arguments.perplexity else None
@@ -160,14 +167,17 @@ def write(path: Path, contest: Contest, arguments: argparse.Namespace) -> list[B
         "perplexity": perplexity,
         "records": [asdict(record) for record in contest.records],
     }
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if path is not None:
+        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return all_bars
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True, help="write everything here")
-    parser.add_argument("--engines", default="", help="keys, with commas; a beginning is enough; all if left out")
+    parser.add_argument("--json", type=Path, help="write everything here")
+    parser.add_argument(
+        "--engines", default="", help="keys, with commas; a beginning is enough; if left out, all that are fast here"
+    )
     parser.add_argument("--chats", default="1,4,8,16")
     parser.add_argument("--conditions", default=",".join(CONDITIONS))
     parser.add_argument("--rounds", type=int, default=5)
@@ -185,14 +195,18 @@ def main() -> None:
     if arguments.list:
         for candidate in known:
             missing = candidate.missing()
-            output.print(f"{candidate.key:36} {f'there is no {missing[0]}' if missing else 'here'}", highlight=False)
+            here = "here, measured if named" if candidate.is_extra else "here"
+            output.print(f"{candidate.key:36} {f'there is no {missing[0]}' if missing else here}", highlight=False)
         return
-    engines = chosen(known, arguments.engines.split(",")) if arguments.engines else known
+    engines = (
+        chosen(known, arguments.engines.split(",")) if arguments.engines else [one for one in known if not one.is_extra]
+    )
     chats = [int(number) for number in arguments.chats.split(",")]
     conditions = [CONDITIONS[name] for name in arguments.conditions.split(",")]
     seed = arguments.seed if arguments.seed is not None else time.time_ns()
     contest = Contest(Workload(model, seed=seed), num_new=arguments.tokens)
     all_bars: list[Bar] = []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the processes are ended, too
     with ExitStack() as stack:
         log = stack.enter_context(Path(tempfile.gettempdir(), "many-chats.log").open("wb"))
         for candidate in engines:

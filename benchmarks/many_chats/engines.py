@@ -50,6 +50,7 @@ class Candidate:
     """An engine that may be measured. What it `needs` has to be there; `key` is how the command line calls it.
 
     An engine that keeps nothing between two jobs is asked cold prompts only: it would take as long for the others.
+    An `is_extra` one is measured only when it is named: on this machine it is slower than its twin of another format.
     """
 
     key: str
@@ -59,6 +60,7 @@ class Candidate:
     arguments: tuple[str, ...]
     needs: tuple[Path, ...] = ()
     remembers: bool = True
+    is_extra: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -83,6 +85,7 @@ def candidates(places: Places) -> list[Candidate]:
     vllm = places.peers / "vllm/bin/python"
     llama = places.peers / "llama/build/bin/llama-server"
     f16 = places.gguf("f16")
+    slower = "float32" if multiplies_bfloat16() else "bfloat16"
     return [
         Candidate("ours", OURS, here, "benchmarks.many_chats.ours", ours, environment=passive),
         Candidate(
@@ -95,7 +98,7 @@ def candidates(places: Places) -> list[Candidate]:
         ),
         Candidate(
             "openvino-genai-f32", "OpenVINO GenAI F16, computed in f32", ov, "benchmarks.peers.openvino_genai",
-            ("--gguf", str(f16), "--precision", "f32", *threads), (f16,),
+            ("--gguf", str(f16), "--precision", "f32", *threads), (f16,), is_extra=True,
         ),
         *(
             Candidate(
@@ -114,17 +117,31 @@ def candidates(places: Places) -> list[Candidate]:
         *(
             Candidate(
                 f"transformers-continuous-{dtype}", f"transformers continuous {dtype}", here,
-                "benchmarks.peers.transformers_continuous", (*model, "--dtype", dtype), environment=passive,
+                "benchmarks.peers.transformers_continuous", (*model, "--dtype", dtype), is_extra=dtype == slower,
+                environment=passive,
             )
             for dtype in ("float32", "bfloat16")
         ),
         *(
             Candidate(
-                f"vllm-{dtype}", f"vLLM {dtype}", vllm, "benchmarks.peers.vllm_server", (*model, "--dtype", dtype)
+                f"vllm-{dtype}", f"vLLM {dtype}", vllm, "benchmarks.peers.vllm_server", (*model, "--dtype", dtype),
+                is_extra=dtype == slower,
             )
             for dtype in ("float32", "bfloat16")
         ),
     ]  # fmt: skip
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU does so in hardware; elsewhere float32 is several times as fast."""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpu_flags())
+
+
+def cpu_flags() -> list[str]:
+    """As the kernel names them; none where it does not say."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
 
 
 def chosen(known: Iterable[Candidate], keys: Sequence[str]) -> list[Candidate]:

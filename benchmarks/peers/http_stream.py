@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from benchmarks.peers.protocol import Timing
+from benchmarks.peers.protocol import Timing, end_with_parent
 
 START_TIMEOUT_S = 580
 REPLY_TIMEOUT_S = 300
@@ -29,7 +29,12 @@ class Server:
     def __init__(self, command: Sequence[str], *, port: int, environment: Mapping[str, str]) -> None:
         self._port = port
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=dict(environment), text=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,
+            env=dict(environment),
+            text=True,
+            preexec_fn=end_with_parent,
         )
         atexit.register(self.close)
         self._threads = ThreadPoolExecutor(max_workers=MAX_CHATS)

@@ -7,8 +7,10 @@ each gets exactly `num_new` greedy tokens, whatever ends a turn. The answer tell
 beginning of the job to its first and its last token. "remembers" allows the engine to use what it has read before.
 """
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -49,8 +51,16 @@ class Job:
 Run = Callable[[Job], Sequence[Timing]]
 
 
+def end_with_parent() -> None:
+    """On Linux: be killed once the parent has ended, however it did; a stopped process would stay for ever."""
+    if sys.platform == "linux":
+        set_death_signal = 1
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+
+
 def serve(load: Callable[[], tuple[Run, dict[str, Any]]]) -> None:
     """Load an engine, say so with what is worth knowing of it, and do jobs until the pipe closes."""
+    end_with_parent()
     answers = _own_stdout()
     try:
         run, about = load()
