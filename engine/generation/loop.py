@@ -17,7 +17,7 @@ from torch import Tensor
 from engine.decoder.language_model import LanguageModel
 from engine.decoder.seen import positions_after
 from engine.device import is_out_of_memory
-from engine.errors import DeviceError, EngineBusy, EngineError, RequestError
+from engine.errors import DeviceError, EngineBusy, EngineError, PromptTooLong, RequestError
 from engine.fusion.types import TurnFuser
 from engine.generation.blocks import BlockPool, Lane
 from engine.generation.processors import LogitsProcessor, MakeProcessors, no_processors
@@ -96,7 +96,7 @@ class GenerationLoop:
         self._make_processors = make_processors
         self._prepared: dict[Sequence, _Running] = {}
         self._running: dict[Sequence, _Running] = {}
-        self._max_together = max_running
+        self._most_together = self._max_together = max_running
         self._num_read = 0
         self._counts = _Counts()
 
@@ -208,6 +208,7 @@ class GenerationLoop:
     def _prepare(self, sequence: Sequence) -> _Running:
         """Fuse, and make the prompt."""
         request, model = sequence.request, self._language_model
+        max_duration_s = request.sampling.max_duration_s
         if request.adapter is not None:
             raise RequestError(
                 f"there is no adapter {request.adapter!r} here: this engine has the one of engine.decoder_adapter in "
@@ -234,17 +235,30 @@ class GenerationLoop:
             sampler,
             self._make_processors(request),
             ReplyText(model.tokenizer.backend_tokenizer, stop=request.sampling.stop),
-            min(request.sampling.max_new_tokens, self._prompts.max_tokens - prompt.num_tokens),
-            min(request.sampling.max_duration_s or self._max_reply_s, self._max_reply_s),
+            min(request.sampling.max_new_tokens, self._room_for(prompt)),
+            self._max_reply_s if max_duration_s is None else min(max_duration_s, self._max_reply_s),
         )
+
+    def _room_for(self, prompt: Prompt) -> int:
+        """How long a reply to `prompt` may be, which stands in the cache once for each of its versions."""
+        num_versions = len(prompt.encoded)
+        num_positions = self._runtime.num_blocks // num_versions * self._runtime.block_size
+        room = min(self._prompts.max_tokens, num_positions) - prompt.num_tokens
+        if room <= 0:
+            raise PromptTooLong(
+                f"this message is read in {num_versions} versions, and the cache has no room for them: write a shorter "
+                "one, or raise engine.kv_cache_mb"
+            )
+        return room
 
     def _open(self, sequence: Sequence, running: _Running) -> bool:
         """Room in the cache for prompt and reply, with what is known of the prompt; false where there is none now."""
         num_positions = running.prompt.num_tokens + running.max_new_tokens
-        if self._pool.num_blocks_for(num_positions) * len(sequence.lanes) > self._pool.num_free:
-            return False
         # What differs in its prefix only would be found in parts of different length, and has to move in step.
         is_fresh = sequence.is_alone or len(sequence.lanes) > 1
+        # Before the first of several lanes drives out what is remembered, for nothing.
+        if is_fresh and self._pool.num_blocks_for(num_positions) * len(sequence.lanes) > self._pool.num_free:
+            return False
         for lane in sequence.lanes:
             found = self._pool.open(lane, num_positions=num_positions, is_fresh=is_fresh)
             if found is None:
@@ -272,13 +286,14 @@ class GenerationLoop:
 
     def _batches(self, works: list[Work]) -> Iterator[list[Work]]:
         """The calls of a step: those who are being answered in one, those who read in another, for kernels and recorded
-        graphs suit one or the other; in more where memory has proved to be short. Who has to be alone is."""
-        together = [work for work in works if not work.sequence.is_alone]
+        graphs suit one or the other; in more where memory has proved to be short. Who has to be alone is, and so is
+        everybody where a call packs nothing: such a call could not be repeated in parts."""
+        together = [work for work in works if self._runtime.is_paged and not work.sequence.is_alone]
         for is_reading in (False, True):
             alike = [work for work in together if work.sequence.is_prefilling is is_reading]
             for start in range(0, len(alike), self._max_together):
                 yield alike[start : start + self._max_together]
-        yield from ([work] for work in works if work.sequence.is_alone)
+        yield from ([work] for work in works if work.sequence.is_alone or not self._runtime.is_paged)
 
     def _compute(self, batch: list[Work]) -> list[tuple[Work, Tensor | None]]:
         """Each sequence's logits `(v,)`, or `None` where its prompt goes on. Of a call that fails, each half is tried
@@ -372,7 +387,7 @@ class GenerationLoop:
             self._pool.remember(lane, is_ended=True)
         self._release(sequence)
         self._counts.num_replies += 1
-        self._max_together = min(self._max_together + 1, MAX_RUNNING)
+        self._max_together = min(self._max_together + 1, self._most_together)
         sequence.finish(reason, text, now=now)
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
