@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.decoder.language_model import LanguageModel
+from engine.device import num_physical_cores
 from engine.errors import EngineError
 from engine.fusion.types import AttentionMaps, FusedContext, TurnFuser
 from engine.generation.blocks import Lane
@@ -22,9 +23,9 @@ from engine.types import GenerationRequest, Image, ReplyChunk
 from tests.engine.tiny import tiny_language_model, tiny_llama
 
 MODEL = tiny_language_model()
-# OpenVINO computes heads of 8 in float32 only.
-HEAD_DIM = 32
-BFLOAT16_MODEL = tiny_language_model(dtype=torch.bfloat16, head_dim=HEAD_DIM)
+BFLOAT16_MODEL = tiny_language_model(dtype=torch.bfloat16, head_dim=32)
+# With one alone, OpenVINO dies of bfloat16 on a CPU with AMX.
+NUM_THREADS = 2
 NUM_BLOCKS = 128
 KINDS = ("plain", "torch", "openvino")
 PAGED_KINDS = KINDS[1:]
@@ -43,9 +44,11 @@ def a_runtime(kind: str, model: LanguageModel = MODEL) -> Runtime:
     from engine.runtime.openvino_export import export
     from engine.runtime.openvino_paged import OpenVINORuntime
 
+    if model.dtype is torch.bfloat16 and num_physical_cores() < NUM_THREADS:
+        pytest.skip("OpenVINO computes bfloat16 on two threads and more")
     exported = export(tiny_llama(head_dim=model.model.config.head_dim), max_positions=model.max_context_tokens)
     return OpenVINORuntime(
-        exported.paged(), num_blocks=NUM_BLOCKS, dtype=model.dtype, num_threads=1, width=model.hidden_size
+        exported.paged(), num_blocks=NUM_BLOCKS, dtype=model.dtype, num_threads=NUM_THREADS, width=model.hidden_size
     )
 
 
