@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -22,7 +23,7 @@ from engine.fusion.types import TurnFuser
 from engine.generation.blocks import BlockPool, Lane
 from engine.generation.processors import LogitsProcessor, MakeProcessors, no_processors
 from engine.generation.prompts import Prompt, PromptMaker
-from engine.generation.sampler import Sampler
+from engine.generation.sampler import Sampler, choose_all, no_numbers
 from engine.generation.scheduler import MAX_RUNNING, Scheduler, StepBudget, Work
 from engine.generation.sequence import Sequence
 from engine.generation.text import ReplyText
@@ -157,8 +158,8 @@ class GenerationLoop:
         self._look_again()
         works, began_at = self._scheduler.schedule(), time.monotonic()
         for batch in self._batches(works):
-            for work, logits in self._compute(batch):
-                self._advance(work, logits)
+            for computed, logits in self._compute(batch):
+                self._advance(computed, logits)
         self._scheduler.note_step(works, time.monotonic() - began_at)
         self._counts.num_steps += 1
         self._scheduler.queue.tell(time.monotonic())
@@ -296,20 +297,17 @@ class GenerationLoop:
                 yield alike[start : start + most]
         yield from ([work] for work in works if work.sequence.is_alone or not self._runtime.is_paged)
 
-    def _compute(self, batch: list[Work]) -> list[tuple[Work, Tensor | None]]:
-        """Each sequence's logits `(v,)`, or `None` where its prompt goes on. Of a call that fails, each half is tried
-        again by itself, down to the one sequence that is at fault."""
+    def _compute(self, batch: list[Work]) -> list[tuple[list[Work], Tensor]]:
+        """Run a call: its works, and a row of logits `(v,)` for each that has some. Of a call that fails, each half is
+        tried again by itself, down to the one sequence that is at fault."""
         if not batch:
             return []
         try:
-            spans = [self._spans(work) for work in batch]
-            rows = iter(self._runtime.run([span for of_one in spans for span in of_one]))
-            return [
-                (work, _mix([next(rows) for _ in of_one], self._running[work.sequence].prompt.shares))
-                if work.has_logits
-                else (work, None)
-                for work, of_one in zip(batch, spans, strict=True)
-            ]
+            spans = self._spans(batch)
+            logits = self._runtime.run([span for of_one in spans for span in of_one])
+            if any(len(of_one) > 1 for of_one in spans):
+                logits = self._mixed(batch, logits)
+            return [(batch, logits)]
         except Exception as error:  # noqa: BLE001 - the boundary: whoever it is about is told
             if is_out_of_memory(error):
                 self._pool.forget()
@@ -321,42 +319,74 @@ class GenerationLoop:
             half = len(batch) // 2
             return [*self._compute(batch[:half]), *self._compute(batch[half:])]
 
-    def _spans(self, work: Work) -> list[Span]:
-        """What each lane of a sequence has to compute."""
-        running = self._running[work.sequence]
-        return [self._span(work, running, number) for number in range(len(work.sequence.lanes))]
+    def _spans(self, batch: list[Work]) -> list[list[Span]]:
+        """What each lane of each sequence has to compute."""
+        tokens = [self._running[work.sequence].new_tokens[-1:] for work in batch]
+        newest = iter(self._language_model.embed([token for one in tokens for token in one]))
+        return [
+            [self._span(work, number, embedding) for number in range(len(work.sequence.lanes))]
+            for work, token in zip(batch, tokens, strict=True)
+            for embedding in [next(newest) if token else None]
+        ]
 
-    def _span(self, work: Work, running: _Running, number: int) -> Span:
+    def _span(self, work: Work, number: int, newest: Tensor | None) -> Span:
+        """Of lane `number`: the newest token, whose embedding is `newest: (d_lm,)`, or a part of the prompt."""
+        running = self._running[work.sequence]
         lane, prompt = work.sequence.lanes[number], running.prompt.encoded[number]
         start = lane.num_computed
-        if running.new_tokens:
-            token_id = running.new_tokens[-1]
-            embedding, positions = self._language_model.embed([token_id]), positions_after(prompt, start)
-            return Span(lane, start, embedding, True, prompt.steering, positions, token_id=token_id)
+        if newest is not None:
+            positions = positions_after(prompt, start)
+            return Span(lane, start, newest[None], True, prompt.steering, positions, token_id=running.new_tokens[-1])
         end = start + work.num_tokens
         positions = None if prompt.positions is None else prompt.positions[..., start:end]
         embeddings = running.embeddings[number][start:end]
         return Span(lane, start, embeddings, work.has_logits, prompt.steering, positions, prompt=prompt)
 
-    def _advance(self, work: Work, logits: Tensor | None) -> None:
-        """What was computed stands in the cache; choose the next token where there are logits."""
-        sequence = work.sequence
-        for lane in sequence.lanes:
-            lane.num_computed += work.num_tokens
-        if logits is None:
-            return
+    def _mixed(self, batch: list[Work], logits: Tensor) -> Tensor:
+        """A row for each sequence, of the rows for each lane `(s, v)`."""
+        rows = iter(logits)
+        wanted = [work.sequence for work in batch if work.has_logits]
+        return torch.stack([_mix([next(rows) for _ in one.lanes], self._running[one].prompt.shares) for one in wanted])
+
+    def _advance(self, computed: list[Work], logits: Tensor) -> None:
+        """What was computed stands in the cache; choose the next tokens where there are logits, `(s, v)`."""
+        for work in computed:
+            for lane in work.sequence.lanes:
+                lane.num_computed += work.num_tokens
+        sequences = [work.sequence for work in computed if work.has_logits]
+        for sequence, row in zip(sequences, logits, strict=True):
+            with self._told_to(sequence):
+                self._process(sequence, row)
+        if len(going_on := [number for number, one in enumerate(sequences) if one in self._running]) < len(sequences):
+            logits = logits[going_on]
+        sequences = [sequences[number] for number in going_on]
+        chosen = choose_all([self._running[one].sampler for one in sequences], logits)
+        for sequence, token_id in zip(sequences, chosen, strict=True):
+            with self._told_to(sequence):
+                if token_id is None:
+                    raise no_numbers()
+                self._add(sequence, token_id)
+
+    def _process(self, sequence: Sequence, row: Tensor) -> None:
         running = self._running[sequence]
+        for process in running.processors:
+            row.copy_(process(row, running.new_tokens))
+
+    def _add(self, sequence: Sequence, token_id: int) -> None:
+        # Only now: a prompt that gave no numbers would spoil every later one that begins alike.
+        for lane in sequence.lanes:
+            self._pool.remember(lane)
+            lane.keys.append(token_id)
+        running = self._running[sequence]
+        running.new_tokens.append(token_id)
+        self._show(sequence, running, token_id)
+
+    @contextmanager
+    def _told_to(self, sequence: Sequence) -> Iterator[None]:
+        """The boundary: one sequence's failure is told to its caller, and the others go on."""
         try:
-            for process in running.processors:
-                logits = process(logits, running.new_tokens)
-            token_id = running.sampler.choose(logits)
-            # Only now: a prompt that gave no numbers would spoil every later one that begins alike.
-            for lane in sequence.lanes:
-                self._pool.remember(lane)
-                lane.keys.append(token_id)
-            running.new_tokens.append(token_id)
-            self._show(sequence, running, token_id)
-        except Exception as error:  # noqa: BLE001 - the boundary: one sequence's failure is told to its caller
+            yield
+        except Exception as error:  # noqa: BLE001
             self._fail(sequence, error)
 
     def _show(self, sequence: Sequence, running: _Running, token_id: int) -> None:
