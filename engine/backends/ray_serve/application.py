@@ -203,6 +203,10 @@ class RayApplication:
 
     def _disconnect(self) -> None:
         with _quiet("ray"):
+            if self._handle is not None:
+                # It reports to Serve from time to time, and would go on after the end.
+                self._handle.shutdown()
+                self._handle = None
             # A Ray of our own takes everything along.
             if self._is_deployed and not (self._is_connected and self._address is None):
                 _serve().delete(self._name)
