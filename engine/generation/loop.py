@@ -286,15 +286,12 @@ class GenerationLoop:
     # --- what is computed
 
     def _batches(self, works: list[Work]) -> Iterator[list[Work]]:
-        """The calls of a step: those who are being answered in one, those who read in another, for kernels and recorded
-        graphs suit one or the other; in more where memory has proved to be short. Who has to be alone is, and so is
-        everybody where a call packs nothing: such a call could not be repeated in parts."""
+        """The calls of a step: everybody in one, in several where memory has proved to be short. Who has to be alone
+        is, and so is everybody where a call packs nothing: such a call could not be repeated in parts."""
         most = self._max_together  # which changes while the calls are made
         together = [work for work in works if self._runtime.is_paged and not work.sequence.is_alone]
-        for is_reading in (False, True):
-            alike = [work for work in together if work.sequence.is_prefilling is is_reading]
-            for start in range(0, len(alike), most):
-                yield alike[start : start + most]
+        for start in range(0, len(together), most):
+            yield together[start : start + most]
         yield from ([work] for work in works if work.sequence.is_alone or not self._runtime.is_paged)
 
     def _compute(self, batch: list[Work]) -> list[tuple[list[Work], Tensor]]:

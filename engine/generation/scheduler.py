@@ -1,8 +1,8 @@
 """What the next step computes: who is let in, who reads how much of the prompt, who gets a token. Touches no tensor.
 
-Reading a prompt takes as long as many tokens, so it is cut into chunks, and between two chunks everybody who is being
-answered gets a token. While there is somebody like that the chunks are so small that words keep coming; otherwise they
-are large.
+Reading a prompt takes as long as many tokens, so it is cut into chunks that ride along with the tokens of the others: a
+step that loads all weights for one token computes a few hundred more for little. While somebody is being answered the
+chunks are so small that words keep coming; otherwise they are large.
 """
 
 from collections.abc import Iterable
