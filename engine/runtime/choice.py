@@ -24,7 +24,7 @@ from engine.decoder.language_model import EncodedPrompt, LanguageModel, load_mod
 from engine.decoder.packing import can_pack, pack_linear_layers
 from engine.decoder.prompt import TokenPieces
 from engine.decoder.seen import NotSeparable, see
-from engine.device import free_bytes, num_physical_cores
+from engine.device import free_bytes, is_out_of_memory, num_physical_cores
 from engine.errors import ConfigurationError
 from engine.generation.blocks import Lane
 from engine.generation.scheduler import MAX_RUNNING
@@ -48,6 +48,8 @@ PROOF_LENGTHS = (320, 45)
 # Nats a position. Rounding to bfloat16 gives about 0.002, to int8 about 0.005; positions gone wrong give 0.3.
 MAX_DIVERGENCE = 0.05
 MAX_NAME_CHARACTERS = 60
+# How models that were built otherwise than this room expects say so, beside `Unsupported`.
+SURPRISES = (AttributeError, LookupError, TypeError, ValueError, RuntimeError)
 
 
 def choose_runtime(config: EngineConfig, language_model: LanguageModel, models: ModelStore) -> Runtime:
@@ -95,8 +97,10 @@ def _paged(config: EngineConfig, language_model: LanguageModel) -> Runtime:
         block_bytes = KVShape.of(language_model.model).block_bytes(language_model.dtype.itemsize)
         runtime = PagedRuntime(language_model, num_blocks=num_blocks_for(config, language_model, block_bytes))
         _prove(runtime, language_model)
-    except Unsupported as reason:
-        logger.info("%s runs one reply at a time: %s", language_model.name, reason)
+    except (Unsupported, *SURPRISES) as reason:
+        if is_out_of_memory(reason):
+            raise
+        logger.info("%s runs one reply at a time: %s", language_model.name, _first_line(reason))
         return plain_runtime(language_model, max_running=config.max_running or MAX_RUNNING)
     return runtime
 
@@ -108,7 +112,7 @@ def _openvino(config: EngineConfig, language_model: LanguageModel, models: Model
             raise Unsupported("it sees pictures by itself")
         runtime = _build_openvino(config, language_model, models)
         _prove(runtime, language_model)
-    except (ImportError, OSError, Unsupported, RuntimeError) as reason:  # RuntimeError is how OpenVINO says everything
+    except (ImportError, OSError, Unsupported, *SURPRISES) as reason:
         if config.runtime == "openvino":
             raise ConfigurationError(
                 f"{language_model.name} cannot be computed by OpenVINO ({_first_line(reason)}): set "
@@ -127,7 +131,7 @@ def _build_openvino(config: EngineConfig, language_model: LanguageModel, models:
     path = _exported(config, language_model, models, is_int8=is_int8)
     try:
         found = Export.load(path)
-    except (RuntimeError, ValueError, LookupError, TypeError) as error:
+    except SURPRISES as error:
         logger.warning("%s is damaged, and is prepared again: %s", path.name, _first_line(error))
         path.unlink(missing_ok=True)
         found = Export.load(_exported(config, language_model, models, is_int8=is_int8))
