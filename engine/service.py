@@ -96,7 +96,7 @@ class EngineService:
         return (self._thread.failure if self._thread is not None else None) or self._hang
 
     def load(self) -> EngineLoad:
-        """How busy the thread was after its last step."""
+        """How busy the thread was a moment ago."""
         return self._thread.load if self._thread is not None else EngineLoad()
 
     async def aclose(self, *, drain_s: float = 0.0) -> None:

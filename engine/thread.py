@@ -25,6 +25,8 @@ from engine.watch import StepWatch
 logger = logging.getLogger(__name__)
 
 THREAD_NAME = "commedia-engine"
+# How old the answer to how busy it is may be, while it is.
+LOAD_INTERVAL_S = 0.1
 WAS_CLOSED = "the engine was closed: start commedia again"
 
 
@@ -63,6 +65,7 @@ class EngineThread:
         # Each counted by one side alone; what is between them is on its way.
         self._num_posted = self._num_taken = 0
         self._load = EngineLoad()
+        self._told_load_at = 0.0
         self._calls: deque[Callable[[], None]] = deque()
         self._is_flush_due = False
         # Should it hang for ever, it must not keep the process from ending.
@@ -76,7 +79,7 @@ class EngineThread:
 
     @property
     def load(self) -> EngineLoad:
-        """How busy it was after its last step, with those that it has not taken up yet."""
+        """How busy it was a moment ago, with those that it has not taken up yet."""
         num_on_their_way = self._num_posted - self._num_taken
         return replace(self._load, num_waiting=self._load.num_waiting + num_on_their_way)
 
@@ -137,7 +140,8 @@ class EngineThread:
             except Empty:
                 with self.watch.step():
                     self._work(loop)
-                self._load = loop.load()
+                if not loop.has_work or time.monotonic() - self._told_load_at > LOAD_INTERVAL_S:
+                    self._load, self._told_load_at = loop.load(), time.monotonic()
                 continue
             if isinstance(message, Close):
                 loop.cancel_all()

@@ -314,7 +314,9 @@ class GenerationLoop:
                 return []
             logger.warning("a step of %d replies failed (%s); trying them apart", len(batch), type(error).__name__)
             half = len(batch) // 2
-            return [*self._compute(batch[:half]), *self._compute(batch[half:])]
+            # What the first half computed has to outlast the second.
+            first = [(works, logits.clone()) for works, logits in self._compute(batch[:half])]
+            return [*first, *self._compute(batch[half:])]
 
     def _spans(self, batch: list[Work]) -> list[list[Span]]:
         """What each lane of each sequence has to compute."""

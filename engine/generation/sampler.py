@@ -70,7 +70,7 @@ class Sampler:
 
     def note(self, token_id: int) -> None:
         """`token_id` is said."""
-        if token_id not in self._known and token_id not in self._exempt:
+        if self._settings.repetition_penalty != 1.0 and token_id not in self._known and token_id not in self._exempt:
             self._known.add(token_id)
             self._said = torch.cat([self._said, self._said.new_tensor([token_id])])
 

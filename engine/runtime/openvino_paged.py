@@ -5,6 +5,7 @@ positions, `s` sequences that want logits, `d_lm` width, `v` vocabulary.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -52,30 +53,31 @@ class OpenVINORuntime:
             },
         )
         self._request = self._compiled.create_infer_request()
+        self._ports = {port.get_any_name(): port for port in self._compiled.inputs[: len(INPUTS)]}
         self._caches = [self._new_cache(port) for port in self._compiled.inputs[len(INPUTS) :]]
 
     def run(self, spans: Sequence[Span]) -> Tensor:
         """See `Runtime`."""
         spans = self._padded(spans)
-        lengths = [span.num_tokens for span in spans]
-        ends = np.cumsum(lengths)
-        wanted = [index for index, span in enumerate(spans) if span.has_logits]
-        blocks = [span.lane.blocks[: -(-(span.start + span.num_tokens) // BLOCK_SIZE)] for span in spans]
+        ends = list(accumulate(span.num_tokens for span in spans))
+        contexts = [span.start + span.num_tokens for span in spans]
+        blocks = [span.lane.blocks[: -(-length // BLOCK_SIZE)] for span, length in zip(spans, contexts, strict=True)]
+        wanted = [(span, end - 1) for span, end in zip(spans, ends, strict=True) if span.has_logits]
         steering = np.zeros((len(wanted), self._width), dtype=np.float32)
-        for row, index in enumerate(wanted):
-            if (added := spans[index].steering) is not None:
-                steering[row] = added.float().numpy()
+        for row, (span, _) in enumerate(wanted):
+            if span.steering is not None:
+                steering[row] = span.steering.float().numpy()
         self._set("embeddings", torch.cat([span.embeddings for span in spans]).float().numpy())
         self._set("positions", packed_positions(spans)[0].numpy())
-        self._set("rows", (ends[wanted] - 1).astype(np.int64))
+        self._set("rows", np.array([end for _, end in wanted], dtype=np.int64))
         self._set("steering", steering)
         self._set("past_lens", _counts([span.start for span in spans]))
         self._set("subsequence_begins", _counts([0, *ends]))
-        self._set("block_indices", _counts([number for numbers in blocks for number in numbers]))
-        self._set("block_indices_begins", _counts([0, *np.cumsum([len(numbers) for numbers in blocks])]))
-        self._set("max_context_len", _counts(max(span.start + span.num_tokens for span in spans)))
+        self._set("block_indices", _counts(list(chain.from_iterable(blocks))))
+        self._set("block_indices_begins", _counts([0, *accumulate(map(len, blocks))]))
+        self._set("max_context_len", _counts(max(contexts)))
         self._request.infer()
-        return torch.from_numpy(self._request.get_output_tensor(0).data.copy()).float()
+        return torch.from_numpy(self._request.get_output_tensor(0).data)
 
     def copy_block(self, source: int, target: int) -> None:
         """See `Runtime`."""
@@ -94,7 +96,7 @@ class OpenVINORuntime:
         return [*spans, Span(self._padding, 0, torch.zeros(num_missing, self._width), has_logits=False)]
 
     def _set(self, name: str, values: Any) -> None:  # noqa: ANN401 - numpy's arrays
-        self._request.set_tensor(name, ov.Tensor(np.asarray(values, order="C")))
+        self._request.set_tensor(self._ports[name], ov.Tensor(np.asarray(values, order="C")))
 
     def _new_cache(self, port: Any) -> Any:  # noqa: ANN401 - OpenVINO's and numpy's own
         """Zeroed memory for one layer's keys or values, in the layout that the device has chosen.

@@ -15,7 +15,7 @@ from torch.nn import functional
 from engine.decoder.language_model import LanguageModel
 from engine.generation.blocks import Lane
 from engine.runtime.graphs import DecodeGraphs, DecodeInputs, is_decode_step, padded_inputs
-from engine.runtime.paging import attention_layers, paged_attention
+from engine.runtime.paging import attention_layers, paged_attention, require_fixed_positions
 from engine.runtime.types import Span
 
 BLOCK_SIZE = 32
@@ -65,6 +65,7 @@ class PagedRuntime:
         """Raises `Unsupported` where the model cannot be packed."""
         self._language_model = language_model
         self.num_blocks = num_blocks
+        require_fixed_positions(language_model.model, language_model.max_context_tokens)
         shape = KVShape.of(language_model.model)
         # One block more than anybody has: rows that only pad a step write there.
         size = (shape.num_layers, (num_blocks + 1) * BLOCK_SIZE, shape.num_heads, shape.head_dim)

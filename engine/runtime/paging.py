@@ -20,6 +20,8 @@ ATTENTION = "commedia_paged"
 # outside training.
 HARMLESS = frozenset({"dropout", "position_ids", "cache_position", "use_cache", "output_attentions", "is_causal"})
 
+LENGTH_DEPENDENT_ROTARY = frozenset({"dynamic", "longrope"})
+
 
 class Pager(Protocol):
     """Computes one layer's attention.
@@ -63,6 +65,20 @@ def attention_layers(model: Any) -> int:  # noqa: ANN401
     if numbers != list(range(num_layers)):
         raise Unsupported("not every layer attends over a cache of its own")
     return int(num_layers)
+
+
+def require_fixed_positions(model: Any, num_positions: int) -> None:  # noqa: ANN401
+    """Raises `Unsupported` where what a position is depends on how long its sequence is: packed, it would depend on how
+    long the others are."""
+    config = model.config.get_text_config(decoder=True)
+    parameters = getattr(config, "rope_parameters", None) or {}
+    for kind in (parameters, *(one for one in parameters.values() if isinstance(one, dict))):
+        fixed_until = kind.get("original_max_position_embeddings") or config.max_position_embeddings
+        if kind.get("rope_type") in LENGTH_DEPENDENT_ROTARY and num_positions > fixed_until:
+            raise Unsupported(
+                f"its rotary positions ({kind['rope_type']}) change with the length beyond {fixed_until}: "
+                f"engine.max_context_tokens = {fixed_until} would avoid that"
+            )
 
 
 def _attention_modules(model: Any) -> list[Any]:  # noqa: ANN401

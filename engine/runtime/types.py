@@ -55,7 +55,8 @@ class Runtime(Protocol):
     is_paged: bool
 
     def run(self, spans: Sequence[Span]) -> Tensor:
-        """The logits `(s, v)` in float32 of those spans that want them, in their order.
+        """The logits `(s, v)` in float32 of those spans that want them, in their order. They are the caller's until the
+        next call, to change as well.
 
         What a call wrote may be written again: a step that failed can be repeated in parts.
         """
