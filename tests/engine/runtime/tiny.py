@@ -19,6 +19,8 @@ from transformers import (
     MistralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -50,6 +52,14 @@ SIZES = {
     "pad_token_id": 0,
 }
 SHARED_HEADS = {**SIZES, "num_key_value_heads": 2, "head_dim": 16}
+LONG_ROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0] * 4,
+    "long_factor": [8.0] * 4,
+    "original_max_position_embeddings": 64,
+    "factor": 8.0,
+}
 DYNAMIC_ROPE = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
 
 MAKERS: dict[str, Callable[[], PreTrainedModel]] = {
@@ -62,6 +72,9 @@ MAKERS: dict[str, Callable[[], PreTrainedModel]] = {
     ),
     "gpt-neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES)),
     "opt": lambda: OPTForCausalLM(OPTConfig(**SIZES, ffn_dim=64, word_embed_proj_dim=32)),
+    "phi3, long rope": lambda: Phi3ForCausalLM(
+        Phi3Config(**SIZES, num_key_value_heads=2, original_max_position_embeddings=64, rope_parameters=LONG_ROPE)
+    ),
     "llama, dynamic rope": lambda: LlamaForCausalLM(LlamaConfig(**SHARED_HEADS, rope_parameters=DYNAMIC_ROPE)),
 }
 
@@ -144,7 +157,7 @@ def by_runtime(runtime: Runtime, model: LanguageModel, everybody: Sequence[Told]
         for number, span in zip(chosen, spans, strict=True):
             everybody[number].lane.num_computed += span.num_tokens
             if span.has_logits:
-                found[number].append(next(rows))
+                found[number].append(next(rows).clone())
         assert next(rows, None) is None
     return [torch.stack(rows) for rows in found]
 
