@@ -12,8 +12,8 @@ from engine.runtime.choice import choose_runtime
 
 # Whoever is being answered gets a word in about this time, whatever the others read meanwhile. A CPU is busy with a few
 # hundred tokens, a GPU only with thousands.
-MAX_MIXED_S = 0.15
-ON_CPU = StepBudget(mixed=256, reading=768, max_mixed_s=MAX_MIXED_S)
+MAX_MIXED_S = 0.25
+ON_CPU = StepBudget(mixed=512, reading=1024, max_mixed_s=MAX_MIXED_S)
 ON_GPU = StepBudget(mixed=1024, reading=4096, alone=1024, max_mixed_s=MAX_MIXED_S)
 
 

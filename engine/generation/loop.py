@@ -189,7 +189,7 @@ class GenerationLoop:
 
     def _let_in(self, now: float) -> None:
         """Begin replies while there are places and memory, and while it takes no time that others wait for."""
-        while (sequence := self._scheduler.next(now)) is not None:
+        while not self._scheduler.has_enough_to_read and (sequence := self._scheduler.next(now)) is not None:
             try:
                 if sequence not in self._prepared:
                     self._prepared[sequence] = self._prepare(sequence)

@@ -70,6 +70,12 @@ class Scheduler:
         """Who is to be let in, if anybody may."""
         return self.queue.next(self._running, now)
 
+    @property
+    def has_enough_to_read(self) -> bool:
+        """Whether those who run have as much to read as fits into a step: then nobody else could begin to."""
+        num_unread = sum(one.num_unread * len(one.lanes) for one in self._running if one.is_prefilling)
+        return num_unread >= self._budget.reading
+
     def admit(self, sequence: Sequence, now: float) -> None:
         """Move a waiting `sequence` to the running ones."""
         self.queue.pop(sequence, now)

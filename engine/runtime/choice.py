@@ -3,6 +3,7 @@
 Owns the choice, the proof, the size of the KV cache, and where exported decoders are kept.
 """
 
+import glob
 import hashlib
 import io
 import json
@@ -48,6 +49,8 @@ PROOF_LENGTHS = (320, 45)
 # Nats a position. Rounding to bfloat16 gives about 0.002, to int8 about 0.005; positions gone wrong give 0.3.
 MAX_DIVERGENCE = 0.05
 MAX_NAME_CHARACTERS = 60
+# Of one decoder, so many exports stay on disk.
+MAX_EXPORTS = 3
 # How models that were built otherwise than this room expects say so, beside `Unsupported`.
 SURPRISES = (AttributeError, LookupError, TypeError, ValueError, RuntimeError)
 
@@ -176,6 +179,7 @@ def _exported(config: EngineConfig, language_model: LanguageModel, models: Model
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         if path.exists():
+            path.touch()
             return path
         _require_memory(language_model)
         logger.info("preparing %s for this CPU, once", language_model.name)
@@ -186,15 +190,23 @@ def _exported(config: EngineConfig, language_model: LanguageModel, models: Model
         exported = export(model, max_positions=language_model.max_context_tokens)
         if is_int8:
             exported.quantise()
-        for earlier in folder.iterdir():
-            if re.fullmatch(rf"({re.escape(name)}|unfinished)-[0-9a-f]+\.(xml|bin)", earlier.name):
-                earlier.unlink()
+        _tidy(folder, name)
         unfinished = folder / f"unfinished-{digest}.xml"
         exported.save(unfinished)
         # The file that is looked for comes last, so that a half-written export is never taken for one.
         unfinished.with_suffix(".bin").rename(path.with_suffix(".bin"))
         unfinished.rename(path)
     return path
+
+
+def _tidy(folder: Path, name: str) -> None:
+    """Of the exports of one decoder, with other adapters, formats or versions, keep those that were used last."""
+    kept = sorted(folder.glob(f"{glob.escape(name)}-*.xml"), key=lambda path: path.stat().st_mtime)
+    for earlier in [*kept[: 1 - MAX_EXPORTS], *folder.glob("unfinished-*.xml")]:
+        earlier.unlink()
+    for weights in folder.glob("*.bin"):
+        if not weights.with_suffix(".xml").exists():
+            weights.unlink()
 
 
 def _require_memory(language_model: LanguageModel) -> None:
