@@ -315,7 +315,9 @@ class GenerationLoop:
             logger.warning("a step of %d replies failed (%s); trying them apart", len(batch), type(error).__name__)
             half = len(batch) // 2
             # What the first half computed has to outlast the second.
-            first = [(works, logits.clone()) for works, logits in self._compute(batch[:half])]
+            first = [
+                (work, None if logits is None else logits.clone()) for work, logits in self._compute(batch[:half])
+            ]
             return [*first, *self._compute(batch[half:])]
 
     def _spans(self, batch: list[Work]) -> list[list[Span]]:
