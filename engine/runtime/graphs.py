@@ -70,7 +70,7 @@ class DecodeGraphs:
     def _record(self, inputs: DecodeInputs) -> tuple[DecodeInputs, Tensor, torch.cuda.CUDAGraph]:
         logger.info("recording a decode step of %d rows and %d positions", *inputs.context.shape)
         static = DecodeInputs(*(getattr(inputs, name).to(self._device, copy=True) for name in inputs.__slots__))
-        stream = torch.cuda.Stream(self._device)
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):
             for _ in range(NUM_WARM_UPS):
