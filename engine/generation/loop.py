@@ -315,9 +315,7 @@ class GenerationLoop:
             logger.warning("a step of %d replies failed (%s); trying them apart", len(batch), type(error).__name__)
             half = len(batch) // 2
             # What the first half computed has to outlast the second.
-            first = [
-                (work, None if logits is None else logits.clone()) for work, logits in self._compute(batch[:half])
-            ]
+            first = [(computed, logits.clone()) for computed, logits in self._compute(batch[:half])]
             return [*first, *self._compute(batch[half:])]
 
     def _spans(self, batch: list[Work]) -> list[list[Span]]:
@@ -347,7 +345,8 @@ class GenerationLoop:
         """A row for each sequence, of the rows for each lane `(s, v)`."""
         rows = iter(logits)
         wanted = [work.sequence for work in batch if work.has_logits]
-        return torch.stack([_mix([next(rows) for _ in one.lanes], self._running[one].prompt.shares) for one in wanted])
+        mixed = [_mix([next(rows) for _ in one.lanes], self._running[one].prompt.shares) for one in wanted]
+        return torch.stack(mixed) if mixed else logits
 
     def _advance(self, computed: list[Work], logits: Tensor) -> None:
         """What was computed stands in the cache; choose the next tokens where there are logits, `(s, v)`."""

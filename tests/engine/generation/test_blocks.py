@@ -2,13 +2,21 @@
 
 from collections.abc import Hashable
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from engine.generation import blocks
 from engine.generation.blocks import MAX_COMPARED, BlockPool, Found, Lane
 
 SIZE = 4
+
+
+@pytest.fixture(autouse=True)
+def _every_position_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks as small as these would never be found in part."""
+    monkeypatch.setattr(blocks, "MIN_PARTIAL", 1)
 
 
 def a_pool(num_blocks: int = 8, *, remembers: bool = True) -> BlockPool:
@@ -108,6 +116,15 @@ def test_a_block_that_begins_alike_is_found_in_part() -> None:
     assert (found.num_positions, found.num_partial) == (6, 2)
     assert found.partial is not None
     assert found.partial not in lane.blocks
+
+
+def test_a_few_positions_are_not_worth_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "MIN_PARTIAL", 3)
+    pool = a_pool()
+    ended(pool, "aaaabbcc")
+    _, found = opened(pool, "aaaabbzz")
+    assert (found.num_positions, found.partial) == (4, None)
+    assert num_known(pool, "aaaabbcz") == 7
 
 
 def test_an_unfinished_end_is_found_in_part() -> None:

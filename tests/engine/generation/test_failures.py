@@ -98,6 +98,17 @@ def test_a_call_that_fails_after_it_has_written_is_repeated_in_parts(runtime: Ru
     assert [caller.text for caller in others] == texts_alone(runtime, *OTHERS)
 
 
+def test_a_call_that_fails_while_others_only_read_is_repeated_in_parts(paged: Runtime) -> None:
+    """Those have no logits yet."""
+    fault, bad = Fault(lambda: RuntimeError("kernel"), at=1), Caller(asked(BAD))
+    fault.caller = bad
+    loop = a_loop(OneRuntime(paged, before=fault), budget=StepBudget(mixed=16, reading=90))
+    texts = ("one", "two " * 40, "three " * 40)
+    others = serve_with(loop, bad, *texts)
+    assert isinstance(bad.answers[-1], EngineError)
+    assert [caller.text for caller in others] == texts_alone(paged, *texts)
+
+
 def out_of_memory() -> BaseException:
     try:
         torch.empty(1 << 50)
@@ -362,6 +373,15 @@ class TwoPrefixes(FakeFuser):
         return FusedContext((a_prefix(1), a_prefix(2)), NO_ATTENTION, (0.5, 0.5))
 
 
+def test_a_prompt_with_several_prefixes_is_read_in_parts(paged: Runtime) -> None:
+    """Also in a step in which nobody gets a token."""
+    budget = StepBudget(mixed=30, reading=50)
+    turns = (Turn(Role.USER, "x" * 100, (RED,)),)
+    (caller,) = serve(GenerationLoop(MODEL, paged, TwoPrefixes(), budget=budget), replace(asked("x"), turns=turns))
+    (whole,) = serve(GenerationLoop(MODEL, a_runtime("plain"), TwoPrefixes()), replace(asked("x"), turns=turns))
+    assert caller.text == whole.text
+
+
 def test_a_reply_with_several_prefixes_fits_or_says_that_it_never_will(runtime: Runtime) -> None:
     """Eight blocks are 256 positions, and 128 for each of two lanes. Nobody waits for room that never comes."""
     loop = GenerationLoop(MODEL, OneRuntime(runtime, num_blocks=8), TwoPrefixes())
@@ -377,21 +397,21 @@ def test_a_reply_with_several_prefixes_fits_or_says_that_it_never_will(runtime: 
 
 
 def test_looking_again_never_takes_a_place_away(paged: Runtime) -> None:
-    """Two share what a third reads, and there is room for all three only as long as it is shared."""
+    """Three share a persona with one who is being answered; while they wait for their reading, one of them after the
+    other is ready, and the rest look again. There is room for them only as long as they share."""
     persona = "You are somebody. " * 11
-    texts = ("a" * 60, "b" * 60, "c" * 60)
-    everybody = [request(text, system_prompt=persona, seed=None, temperature=0.0) for text in texts]
+    everybody = [request(letter * 60, system_prompt=persona, seed=None, temperature=0.0) for letter in ("a", "b", "c")]
     alone = [serve(a_loop(paged), one)[0] for one in everybody]
-    assert alone[0].last.stats is not None
-    num_blocks = -(-(alone[0].last.stats.num_prompt_tokens + 8) // paged.block_size)
-    # Enough for one, and for what two others do not share with it.
-    loop = a_loop(OneRuntime(paged, num_blocks=num_blocks + 8), budget=StepBudget(mixed=16, reading=64))
-    serve(loop, request("z", system_prompt=persona, seed=None, temperature=0.0))
+    answered = Caller(request("z", system_prompt=persona, seed=None, temperature=0.0, max_new_tokens=100))
+    loop = a_loop(OneRuntime(paged, num_blocks=11 + 3 * 4), budget=StepBudget(mixed=16, reading=2048))
+    loop.add(answered.sequence)
+    loop.step()
     callers = [Caller(one) for one in everybody]
     for caller in callers:
         loop.add(caller.sequence)
     loop.step()
-    assert loop.load().num_running == 3
+    assert loop.load().num_running == 4
+    assert loop.load().kv_used > 0.95
     run(loop)
     assert [caller.text for caller in callers] == [caller.text for caller in alone]
 

@@ -223,21 +223,31 @@ def test_everybody_gets_ready_and_nobody_who_writes_ever_stands_still(
     assert all(not one.is_prefilling for one in sequences)
 
 
-# --- what it knows of memory and of replies
+# --- what it learns of time, and what it knows of replies
 
 
-def test_short_memory_lets_fewer_run_until_replies_end_well() -> None:
-    running = [a_sequence() for _ in range(5)]
-    scheduler = scheduler_of(*running, max_running=8)
-    scheduler.shrink()
-    assert scheduler.max_running == 2
-    scheduler.remove(running[0])
-    assert scheduler.max_running == 2
-    for sequence in running[1:]:
-        scheduler.remove(sequence, 1.0)
-    assert scheduler.max_running == 6
-    scheduler.shrink()
-    assert scheduler.max_running == 1
+def test_mixed_steps_become_as_large_as_time_allows() -> None:
+    budget = StepBudget(mixed=100, reading=400, max_mixed_s=0.1)
+    writing, reading = answered(), a_sequence(100_000)
+    scheduler = scheduler_of(writing, reading, budget=budget)
+
+    def num_read(seconds_a_token: float) -> int:
+        for _ in range(60):
+            works = scheduler.schedule()
+            scheduler.note_step(works, seconds_a_token * sum(work.num_tokens for work in works))
+        return scheduler.schedule()[-1].num_tokens
+
+    assert num_read(0.0005) == pytest.approx(200, abs=8)
+    assert num_read(0.00001) == 399  # never beyond what a step of reading takes
+    assert num_read(0.001) == pytest.approx(100, abs=40)
+    assert num_read(1.0) < 64  # and never so little that nobody gets ready
+
+
+def test_small_steps_tell_nothing() -> None:
+    budget = StepBudget(mixed=100, reading=400, max_mixed_s=0.1)
+    scheduler = scheduler_of(answered(), a_sequence(100_000), budget=budget)
+    scheduler.note_step([Work(answered(), 1, has_logits=True)], 5.0)
+    assert scheduler.schedule()[-1].num_tokens == 99
 
 
 def test_the_last_chunk_carries_what_the_reply_cost() -> None:
