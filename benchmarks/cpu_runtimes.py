@@ -146,6 +146,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=ROOT / "var" / "cache")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-quality", action="store_true", help="leave the perplexity out, which takes minutes")
     parser.add_argument("--only", default="", help="candidates with this in their name, beside the first")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -164,12 +165,14 @@ def main() -> None:
                 console.print(f"{name}: not measured ({type(error).__name__}: {str(error).splitlines()[0][:120]})")
         times = measure(runtimes, 576, arguments.rounds)
         embeddings, passages = _model(folder, torch.float32).model.get_input_embeddings(), _passages(folder)
-        quality = {name: perplexity(runtime, embeddings, passages) for name, runtime in runtimes.items()}
+        asked = {} if arguments.no_quality else runtimes
+        quality = {name: perplexity(runtime, embeddings, passages) for name, runtime in asked.items()}
     first = next(iter(runtimes))
     table = Table("candidate", *(f"{shape}, ms" for shape in SHAPES), "perplexity", "of float32's")
     for name, of_one in times.items():
         cells = [f"{took:.1f} ({took / times[first][shape]:.2f} x)" for shape, took in of_one.items()]
-        table.add_row(name, *cells, f"{quality[name]:.3f}", f"{quality[name] / quality[first]:.4f}")
+        told = [f"{quality[name]:.3f}", f"{quality[name] / quality[first]:.4f}"] if quality else ["", ""]
+        table.add_row(name, *cells, *told)
     console.print(table)
     if arguments.json:
         arguments.json.write_text(
