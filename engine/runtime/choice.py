@@ -3,7 +3,6 @@
 Owns the choice, the proof, the size of the KV cache, and where exported decoders are kept.
 """
 
-import glob
 import hashlib
 import io
 import json
@@ -201,7 +200,9 @@ def _exported(config: EngineConfig, language_model: LanguageModel, models: Model
 
 def _tidy(folder: Path, name: str) -> None:
     """Of the exports of one decoder, with other adapters, formats or versions, keep those that were used last."""
-    kept = sorted(folder.glob(f"{glob.escape(name)}-*.xml"), key=lambda path: path.stat().st_mtime)
+    # Another model's name may begin alike: only the digest may follow.
+    of_this = [path for path in folder.glob("*.xml") if path.stem.rpartition("-")[0] == name]
+    kept = sorted(of_this, key=lambda path: path.stat().st_mtime)
     for earlier in [*kept[: 1 - MAX_EXPORTS], *folder.glob("unfinished-*.xml")]:
         earlier.unlink()
     for weights in folder.glob("*.bin"):

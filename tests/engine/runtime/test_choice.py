@@ -1,6 +1,7 @@
 """Which runtime is taken, on real folders with tiny models, and what happens to exports that are damaged or stale."""
 
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -201,9 +202,9 @@ def test_the_smallest_cache_is_proved() -> None:
 
 
 def test_an_export_is_made_once(exported: tuple[Path, Path], cache: Path, told: pytest.LogCaptureFixture) -> None:
-    before = [(path, path.stat().st_mtime_ns) for path in exports(cache)]
+    before = [path.with_suffix(".bin").stat().st_mtime_ns for path in exports(cache)]
     chosen(a_config(exported[0], cache))
-    assert [(path, path.stat().st_mtime_ns) for path in exports(cache)] == before
+    assert [path.with_suffix(".bin").stat().st_mtime_ns for path in exports(cache)] == before
     assert num_preparations(told) == 0
 
 
@@ -236,28 +237,40 @@ def test_a_damaged_export_is_replaced(
     assert num_preparations(told) == 0
 
 
-def test_other_weights_make_another_export_and_leave_those_of_other_models(
+def test_other_weights_make_another_export(
     exported: tuple[Path, Path], cache: Path, tmp_path: Path, told: pytest.LogCaptureFixture
 ) -> None:
     folder = Path(shutil.copytree(exported[0], tmp_path / "changed"))
-    chosen(a_config(folder, cache))
-    (of_changed,) = [path for path in exports(cache) if "changed" in path.name]
-    others = cache / "openvino" / f"{of_changed.stem.rpartition('-')[0]}-large-0123456789abcdef.xml"
-    others.write_text("another model's")
-    unfinished = cache / "openvino" / "unfinished-0123456789abcdef.bin"
-    unfinished.write_text("left behind")
     model = a_model("llama")
+    chosen(a_config(folder, cache))
     with torch.no_grad():
         model.lm_head.weight.mul_(-1)
     save(model, folder)
     told.clear()
     language_model, runtime = chosen(a_config(folder, cache))
     assert num_preparations(told) == 1
+    assert runtime.name == "openvino"
     assert is_served(language_model, runtime)
-    assert not of_changed.exists()
-    assert not of_changed.with_suffix(".bin").exists()
-    assert not unfinished.exists()
-    assert others.exists()
+
+
+def test_of_many_exports_those_used_last_stay(
+    exported: tuple[Path, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And those of other models, whose names may begin alike. Nothing half-written stays."""
+    monkeypatch.setattr(choice, "MAX_EXPORTS", 2)
+    (first,) = exports(cache)
+    name, folder = first.stem.rpartition("-")[0], first.parent
+    oldest, of_another = (folder / f"{one}-0123456789abcdef.xml" for one in (name, f"{name}-large"))
+    left_behind = [folder / "unfinished-0123456789abcdef.xml", folder / "unfinished-0123456789abcdef.bin"]
+    for path in (oldest, oldest.with_suffix(".bin"), of_another, of_another.with_suffix(".bin"), *left_behind):
+        path.write_text("")
+        os.utime(path, (0, 0))
+    chosen(a_config(exported[0], cache, max_context_tokens=256))
+    assert first.exists()
+    assert of_another.exists()
+    assert of_another.with_suffix(".bin").exists()
+    assert not any(path.exists() for path in (oldest, oldest.with_suffix(".bin"), *left_behind))
+    assert len(exports(cache)) == 3
 
 
 @pytest.mark.parametrize("change", [{"weights": "int8"}, {"max_context_tokens": 256}])
