@@ -272,10 +272,10 @@ class GenerationLoop:
         return True
 
     def _look_again(self) -> None:
-        """Somebody may have read the beginning of a prompt whose own reading has not begun since it was let in."""
+        """Somebody may have read more of a prompt's beginning than its own reader, since it was let in."""
         for sequence, running in self._running.items():
-            has_begun = running.new_tokens or sequence.lanes[0].num_computed > sequence.num_cached_tokens
-            if has_begun or sequence.is_alone or len(sequence.lanes) > 1 or running.num_known == self._num_read:
+            is_reading = sequence.is_prefilling and not sequence.is_alone and len(sequence.lanes) == 1
+            if not is_reading or running.num_known == self._num_read:
                 continue
             running.num_known = self._num_read
             (lane,) = sequence.lanes
