@@ -41,9 +41,9 @@ def read_error(data: bytes) -> dict[str, Any]:
     """What came in place of an answer."""
     try:
         content = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         # A proxy's page, in which only the words matter.
-        return {"message": re.sub(r"<[^>]*>", " ", data.decode("utf-8", "replace"))}
+        return {"message": re.sub(r"<[^<>]*>", " ", data.decode("utf-8", "replace"))}
     return content if isinstance(content, dict) else {"message": json.dumps(content)}
 
 
@@ -75,6 +75,8 @@ def read_piece(content: dict[str, Any]) -> Piece:
     if not isinstance(text, str):
         raise TypeError("text is expected")
     finish = choice.get("finish_reason")
+    # Half of a pair is no character: nobody could store or send it on.
+    text = text.encode("utf-8", "replace").decode("utf-8")
     return Piece(text, None if finish is None else str(finish), usage)
 
 
@@ -93,5 +95,12 @@ def read_model(entry: dict[str, Any]) -> ServedModel:
     """One entry of the list of models."""
     length = entry.get("max_model_len")
     return ServedModel(
-        str(entry["id"]), entry.get("root"), entry.get("parent"), length if isinstance(length, int) else None
+        str(entry["id"]),
+        _name(entry.get("root")),
+        _name(entry.get("parent")),
+        length if isinstance(length, int) and length > 0 else None,
     )
+
+
+def _name(told: object) -> str | None:
+    return told if isinstance(told, str) else None

@@ -1,7 +1,8 @@
 """HTTP to a server that speaks OpenAI's API: which models it has, and one streamed answer at a time.
 
 Owns addresses, keys, time limits, which failures are worth another try, and what each means in words. Knows neither
-personas nor queues. Secrets go out in headers and URLs, and nowhere else: errors and logs name scheme and host.
+personas nor queues. Secrets go out in headers and URLs, and nowhere else: errors and logs name scheme and host. A
+server may send what it likes, for as long as it likes: how much is read, and how long, is bounded here.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import httpx
 from httpx_sse import EventSource
@@ -29,8 +30,13 @@ CONNECT_TIMEOUT_S = 10.0
 LIST_TIMEOUT_S = 15.0
 END_TIMEOUT_S = 0.25
 MAX_ERROR_BYTES = 1 << 16
+# Of a list of models, of an answer that is not streamed, and of one event of a stream that is.
+MAX_ANSWER_BYTES = 1 << 24
 MAX_TOLD_CHARACTERS = 300
+MAX_TOLD_NAMES = 12
 MIN_SECRET_LENGTH = 4
+# What `json` and a wrong shape raise.
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 # What a proxy or a server under load answers while somebody else still holds it up.
 PASSING_STATUSES = frozenset({429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 MENDABLE_STATUSES = frozenset({400, 404, 413, 415, 422})
@@ -102,18 +108,21 @@ class ChatServer:
     async def models(self) -> tuple[ServedModel, ...]:
         """What the server has; nothing where it keeps no list. Raises `ServerError`."""
         try:
-            response = await self._client.get("models", timeout=LIST_TIMEOUT_S)
-        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+            async with asyncio.timeout(LIST_TIMEOUT_S), self._client.stream("GET", "models") as response:
+                data = await _beginning(response, MAX_ANSWER_BYTES)
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, TimeoutError) as error:
             raise self._unreachable(error) from None
         if response.status_code in (401, 403):
             raise self._wrong_key(response.status_code)
         if response.status_code in (404, 405, 501):
             return ()
+        if response.is_redirect:
+            raise self._elsewhere()
         if response.status_code != httpx.codes.OK:
             raise ServerError(f"{self.label} answers {response.status_code} when asked for its models: see its log")
         try:
-            return tuple(read_model(entry) for entry in response.json()["data"] or ())
-        except (ValueError, LookupError, TypeError, AttributeError):
+            return tuple(read_model(entry) for entry in json.loads(data)["data"] or ())
+        except MALFORMED:
             raise ServerError(
                 f"{self.label} does not speak OpenAI's API at the path of engine.url: most servers have it at /v1, as "
                 "in http://127.0.0.1:11434/v1"
@@ -150,9 +159,11 @@ class ChatServer:
         try:
             async with self._client.stream("POST", path, json=body) as response:
                 if response.status_code != httpx.codes.OK:
-                    raise self._failure(response, await _beginning(response))
+                    raise self._failure(response, await _beginning(response, MAX_ERROR_BYTES))
                 async for piece in self._pieces(response):
                     yield piece
+        except _TooMuch:
+            raise self._no_answer() from None
         except httpx.ConnectError as error:
             raise _Passing(self._unreachable(error)) from None
         except httpx.TimeoutException as error:
@@ -164,11 +175,14 @@ class ChatServer:
 
     async def _pieces(self, response: httpx.Response) -> AsyncIterator[Piece]:
         if "text/event-stream" not in response.headers.get("content-type", ""):
-            yield self._whole(await response.aread())
+            yield self._whole(await _beginning(response, MAX_ANSWER_BYTES))
             return
         is_whole = False
-        events = EventSource(response).aiter_sse()
+        bounded = _Bounded(response)
+        # All that it asks for are headers and text.
+        events = EventSource(cast(httpx.Response, bounded)).aiter_sse()
         async for event in events:
+            bounded.num_pending = 0
             if event.data.strip() == "[DONE]":
                 await _run_out(events)
                 return
@@ -190,18 +204,16 @@ class ChatServer:
             if content.get("error") or content.get("object") == "error":
                 raise self._told_failure(content)
             return read_piece(content)
-        except (ValueError, LookupError, TypeError, AttributeError):
-            raise ServerError(
-                f"{self.label} sent something that is no answer of OpenAI's API: check that engine.url names its chat "
-                "API, and that nothing in between changes answers"
-            ) from None
+        except MALFORMED:
+            raise self._no_answer() from None
 
     def _told_failure(self, content: dict[str, Any]) -> Exception:
         """An error that came in place of a piece, after the server had said that all is well."""
         reason, field, code = reason_of(content)
         if code in {str(status) for status in MENDABLE_STATUSES}:
             return Refused(self._refusal(reason), status=int(code), reason=reason, field=field)
-        return _Passing(ServerError(f"{self.label} failed in the middle of a reply: {self._safe(reason)}"))
+        told = self._safe(reason) or "it does not say why"
+        return _Passing(ServerError(f"{self.label} failed in the middle of a reply: {told}"))
 
     def _failure(self, response: httpx.Response, data: bytes) -> Exception:
         """What an answer other than 200 means."""
@@ -225,7 +237,7 @@ class ChatServer:
             error = ServerError(f"{self.label} failed with status {status}{told}: see its log, then try again")
             return _Passing(error, wait_s=_retry_after_s(response.headers))
         if response.is_redirect:
-            return ServerError(f"{self.label} sends us elsewhere: set engine.url to where it really is")
+            return self._elsewhere()
         return ServerError(f"{self.label} answers with status {status}{told}: see its log")
 
     def _wait_s(self, failure: _Passing, num_tries: int) -> float:
@@ -243,8 +255,17 @@ class ChatServer:
             else f"{self.label} wants a key ({status}): set engine.api_key"
         )
 
+    def _elsewhere(self) -> ServerError:
+        return ServerError(f"{self.label} sends us elsewhere: set engine.url to where it really is")
+
+    def _no_answer(self) -> ServerError:
+        return ServerError(
+            f"{self.label} sent something that is no answer of OpenAI's API: check that engine.url names its chat "
+            "API, and that nothing in between changes answers"
+        )
+
     def _unreachable(self, error: Exception) -> ServerError:
-        if isinstance(error, httpx.TimeoutException):
+        if isinstance(error, httpx.TimeoutException | TimeoutError):
             why = "no answer in time"
         else:
             why = self._safe(str(error)) or type(error).__name__
@@ -263,8 +284,27 @@ class ChatServer:
         """What a server said, short, on one line and without our secrets."""
         for secret in self._secrets:
             text = text.replace(secret, "…")
-        line = " ".join(text.split())
-        return line if len(line) <= MAX_TOLD_CHARACTERS else f"{line[:MAX_TOLD_CHARACTERS]}…"
+        return _on_one_line(text)
+
+
+class _TooMuch(Exception):
+    """An event that does not end."""
+
+
+class _Bounded:
+    """A response's text. Raises `_TooMuch` where more than `MAX_ANSWER_BYTES` come between two events."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.headers = response.headers
+        self.num_pending = 0
+        self._response = response
+
+    async def aiter_text(self) -> AsyncIterator[str]:
+        async for text in self._response.aiter_text():
+            self.num_pending += len(text)
+            if self.num_pending > MAX_ANSWER_BYTES:
+                raise _TooMuch
+            yield text
 
 
 class _WithQuery(httpx.AsyncBaseTransport):
@@ -308,8 +348,8 @@ def unknown_model(wanted: str, names: list[str], *, label: str) -> Configuration
 
 
 def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:12])
-    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    shown = ", ".join(_on_one_line(name) for name in names[:MAX_TOLD_NAMES])
+    more = f" and {len(names) - MAX_TOLD_NAMES} more" if len(names) > MAX_TOLD_NAMES else ""
     return f"{shown}{more}" if names else "no list of models to choose from"
 
 
@@ -320,9 +360,10 @@ def _parse(url: str | None) -> httpx.URL:
         )
     try:
         address = httpx.URL(url)
+        host = address.host
     except (httpx.InvalidURL, UnicodeError, TypeError):
         raise ConfigurationError('engine.url is no address: it should look like "http://127.0.0.1:11434/v1"') from None
-    if address.scheme not in ("http", "https") or not address.host:
+    if address.scheme not in ("http", "https") or not host:
         raise ConfigurationError('engine.url must begin with http:// or https://, as "http://127.0.0.1:11434/v1"')
     return address
 
@@ -334,7 +375,9 @@ def _label(address: httpx.URL) -> str:
 
 
 def _secrets(address: httpx.URL, api_key: str | None) -> tuple[str, ...]:
-    found = {api_key or "", address.password, *address.params.values()}
+    # Some want their key in the place of the user's name.
+    user = "" if address.password else address.username
+    found = {api_key or "", user, address.password, *address.params.values()}
     return tuple(sorted((text for text in found if len(text) >= MIN_SECRET_LENGTH), key=len, reverse=True))
 
 
@@ -359,14 +402,21 @@ async def _run_out(events: AsyncIterator[object]) -> None:
                 pass
 
 
-async def _beginning(response: httpx.Response) -> bytes:
-    """As much of an error as is worth reading."""
-    data = b""
+def _on_one_line(text: str) -> str:
+    """Somebody else's words, short enough to be told; nothing in them steers a terminal."""
+    printable = "".join(character if character.isprintable() else " " for character in text[: MAX_TOLD_CHARACTERS + 1])
+    line = " ".join(printable.split())
+    return line if len(text) <= MAX_TOLD_CHARACTERS else f"{line[:MAX_TOLD_CHARACTERS]}…"
+
+
+async def _beginning(response: httpx.Response, max_bytes: int) -> bytes:
+    """As much of an answer as is worth reading."""
+    data = bytearray()
     async for part in response.aiter_bytes():
         data += part
-        if len(data) >= MAX_ERROR_BYTES:
+        if len(data) >= max_bytes:
             break
-    return data
+    return bytes(data[:max_bytes])
 
 
 def _retry_after_s(headers: httpx.Headers) -> float | None:
@@ -375,7 +425,8 @@ def _retry_after_s(headers: httpx.Headers) -> float | None:
     if told is None:
         return None
     try:
-        return max(float(told), 0.0)
+        seconds = float(told)
+        return max(seconds, 0.0) if math.isfinite(seconds) else None
     except ValueError:
         pass
     try:

@@ -31,6 +31,8 @@ CHAT_PATH = "chat/completions"
 DEFAULT_MAX_RUNNING = 8
 CLOSE_TIMEOUT_S = 5.0
 USAGE_TIMEOUT_S = 2.0
+# Far more than any text has on average, so that it bounds only a server that heeds no limit.
+MAX_CHARACTERS_PER_TOKEN = 64
 
 
 @dataclass(eq=False, slots=True)
@@ -42,6 +44,7 @@ class Reply:
     began_at: float
     usage: Usage | None = None
     num_pieces: int = 0
+    num_characters: int = 0
     reason: FinishReason | None = None
     is_cut: bool = False
 
@@ -64,10 +67,15 @@ class Reply:
 
     def _show(self, text: str) -> str:
         # A piece is a token at least, so that this bounds a server that heeds no limit.
-        if self.num_pieces == self.sequence.request.sampling.max_new_tokens:
+        max_tokens = self.sequence.request.sampling.max_new_tokens
+        if self.num_pieces == max_tokens:
             self.reason, self.is_cut = FinishReason.LENGTH, True
             return ""
+        if len(text) > (room := max_tokens * MAX_CHARACTERS_PER_TOKEN - self.num_characters):
+            text = text[:room]
+            self.reason, self.is_cut = FinishReason.LENGTH, True
         self.num_pieces += 1
+        self.num_characters += len(text)
         if self.sequence.first_token_at is None:
             self.sequence.first_token_at = time.monotonic()
         shown = self.text.add(text)
@@ -229,7 +237,7 @@ class OpenAIEngine(Sightless):
                 if reply.reason is not None:
                     break
             # All that was asked for has come; what it cost may follow, and is not worth an error.
-            with contextlib.suppress(TimeoutError, ServerError):
+            with contextlib.suppress(TimeoutError, EngineError):
                 async with asyncio.timeout(USAGE_TIMEOUT_S):
                     async for piece in pieces:
                         reply.take(piece)

@@ -73,6 +73,7 @@ class FakeOpenAIServer:
     say: Callable[[dict[str, Any]], Iterator[Step] | Sequence[Step]] = count
     delay_s: float = 0.0
     faults: list[Fault] = field(default_factory=list)
+    list_fault: Fault | None = None
     known_fields: set[str] | None = None
     max_context_bytes: int | None = None
     max_pictures: int = 0
@@ -121,6 +122,8 @@ class FakeOpenAIServer:
     async def _list(self, request: web.Request) -> web.Response:
         if (refusal := self._refuse_key(request)) is not None:
             return refusal
+        if self.list_fault is not None:
+            return _faulty(self.list_fault)
         return web.json_response({"object": "list", "data": list(self.models)})
 
     async def _reply(self, request: web.Request) -> web.StreamResponse:
@@ -133,10 +136,7 @@ class FakeOpenAIServer:
         if refusal is not None:
             return refusal
         if self.faults:
-            fault = self.faults.pop(0)
-            if isinstance(fault.body, str):
-                return web.Response(status=fault.status, text=fault.body, headers=fault.headers)
-            return web.json_response(fault.body, status=fault.status, headers=fault.headers)
+            return _faulty(self.faults.pop(0))
         return await self._stream(request, body)
 
     async def _stream(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
@@ -224,6 +224,12 @@ class FakeOpenAIServer:
         if self.is_strict and roles != [("user", "assistant")[index % 2] for index in range(len(roles))]:
             return _error(400, "Conversation roles must alternate user/assistant/user/assistant/...")
         return None
+
+
+def _faulty(fault: Fault) -> web.Response:
+    if isinstance(fault.body, str | bytes):
+        return web.Response(status=fault.status, body=fault.body, headers=fault.headers)
+    return web.json_response(fault.body, status=fault.status, headers=fault.headers)
 
 
 def _chunk(body: dict[str, Any], text: str, reason: str | None = None) -> dict[str, Any]:

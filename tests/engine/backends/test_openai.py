@@ -1,6 +1,7 @@
 """The way to a server and back, over real HTTP, and all that can go wrong on it."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from engine.backends import chat_server
 from engine.backends.chat_server import Patience
 from engine.backends.openai import OpenAIEngine, check
 from engine.config import EngineConfig
@@ -105,7 +107,9 @@ async def test_a_server_that_is_not_there_is_named() -> None:
         await OpenAIEngine(config(server)).start()
 
 
-@pytest.mark.parametrize("url", [None, "", "127.0.0.1:1/v1", "ftp://example.org", "http://", "http://[::1"])
+@pytest.mark.parametrize(
+    "url", [None, "", "127.0.0.1:1/v1", "ftp://example.org", "http://", "http://[::1", "http://xn--a/v1"]
+)
 def test_an_address_that_is_none_is_refused(url: str | None) -> None:
     with pytest.raises(ConfigurationError, match=r"http://127\.0\.0\.1:11434/v1"):
         asyncio.run(OpenAIEngine(EngineConfig(cache_dir=Path("unused"), url=url)).start())
@@ -150,6 +154,51 @@ async def test_check_says_what_answers() -> None:
             await check(config(server, model="nope"))
 
 
+async def test_a_key_in_the_place_of_a_user_is_a_secret_too() -> None:
+    async with FakeOpenAIServer() as server, running(server, url=server.url.replace("//", f"//{KEY}@")) as engine:
+        server.faults = [Fault(400, {"error": {"message": f"what is {KEY}?"}})]
+        assert KEY not in str((await until_error(engine))[1])
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (200, b"[" * 100_000, "does not speak OpenAI's API"),
+        (200, b" " * 2000, "does not speak OpenAI's API"),
+        (301, b"", "sends us elsewhere"),
+        (200, json.dumps({"data": [{"id": "\x1b[31m\n" + "m" * 900}, {"id": "n"}]}).encode(), "set engine.model"),
+    ],
+)
+async def test_a_list_that_is_none_is_told(
+    status: int, body: bytes, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_server, "MAX_ANSWER_BYTES", 1000 if body.isspace() else chat_server.MAX_ANSWER_BYTES)
+    async with FakeOpenAIServer(list_fault=Fault(status, body)) as server:
+        with pytest.raises(EngineError, match=words) as raised:
+            await OpenAIEngine(config(server)).start()
+        assert str(raised.value).isprintable()
+        assert len(str(raised.value)) < 500
+
+
+async def test_a_list_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_server, "LIST_TIMEOUT_S", 0.2)
+
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while not reader.at_eof():
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.wait([asyncio.create_task(reader.read(1 << 16))], timeout=0.02)
+        writer.close()
+
+    server = await asyncio.start_server(trickle, "127.0.0.1", 0)
+    async with server, asyncio.timeout(5):
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        with pytest.raises(ServerError, match="no answer in time"):
+            await OpenAIEngine(EngineConfig(cache_dir=Path("unused"), url=url)).start()
+
+
 # --- a reply
 
 
@@ -178,6 +227,26 @@ async def test_a_server_that_heeds_no_limit_is_cut() -> None:
         assert last.finish_reason is FinishReason.LENGTH
         await until(lambda: server.num_open == 0)
         assert server.num_closed_early == 1
+
+
+async def test_a_server_that_says_all_at_once_is_cut() -> None:
+    async with FakeOpenAIServer(say=lambda _: ["x" * 1_000_000]) as server, running(server) as engine:
+        *pieces, last = await chunks_of(engine, request(max_new_tokens=10))
+        assert 0 < len("".join(piece.text for piece in pieces)) <= 1000
+        assert last.finish_reason is FinishReason.LENGTH
+
+
+async def test_half_a_character_is_none() -> None:
+    half = Raw('data: {"choices": [{"delta": {"content": "a\\ud800b"}}]}\n\n')
+    async with FakeOpenAIServer(say=lambda _: [half]) as server, running(server) as engine:
+        assert await text_of(engine) == "a?b"
+
+
+async def test_what_comes_after_the_end_is_no_error() -> None:
+    ended = Raw('data: {"choices": [{"delta": {"content": "Done."}, "finish_reason": "stop"}]}\n\n')
+    late = Raw('data: {"error": {"message": "too late", "code": 400}}\n\n')
+    async with FakeOpenAIServer(say=lambda _: [ended, late]) as server, running(server) as engine:
+        assert await text_of(engine) == "Done."
 
 
 async def test_all_characters_arrive() -> None:
@@ -243,6 +312,15 @@ async def test_patience_is_kept_when_asked_for() -> None:
         assert len(server.requests) == 3
 
 
+@pytest.mark.parametrize("told", ["nan", "inf"])
+async def test_patience_without_an_end_is_not_kept(told: str) -> None:
+    async with (
+        FakeOpenAIServer(faults=[Fault(429, headers={"Retry-After": told})]) as server,
+        running(server) as engine,
+    ):
+        assert await text_of(engine)
+
+
 async def test_no_credit_is_not_worth_another_try() -> None:
     fault = Fault(429, {"error": {"message": "You exceeded your quota.", "code": "insufficient_quota"}})
     async with FakeOpenAIServer(faults=[fault]) as server, running(server) as engine:
@@ -299,13 +377,39 @@ async def test_a_stream_that_only_ends_has_vanished() -> None:
         assert "vanished" in str(error)
 
 
-@pytest.mark.parametrize("sent", ["data: {nonsense\n\n", "data: [1]\n\n", 'data: {"choices": [{"delta": 1}]}\n\n'])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "data: {nonsense\n\n",
+        "data: [1]\n\n",
+        'data: {"choices": [{"delta": 1}]}\n\n',
+        'data: {"usage": {"prompt_tokens": Infinity}}\n\n',
+        f"data: {'[' * 100_000}\n\n",
+    ],
+)
 async def test_what_is_no_answer_is_told(sent: str) -> None:
     async with FakeOpenAIServer(say=lambda _: ["Once ", Raw(sent)]) as server, running(server) as engine:
         text, error = await until_error(engine)
         assert text == "Once "
         assert isinstance(error, ServerError)
         assert "engine.url" in str(error)
+
+
+@pytest.mark.parametrize("line", ["data: word\n", "word "])
+async def test_an_event_without_an_end_is_not_waited_for(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_server, "MAX_ANSWER_BYTES", 10_000)
+    async with FakeOpenAIServer(say=lambda _: ["Once ", Raw(line * 5000), 30.0]) as server, running(server) as engine:
+        text, error = await until_error(engine)
+        assert text == "Once "
+        assert "no answer of OpenAI's API" in str(error)
+        await until(lambda: server.num_open == 0)
+
+
+async def test_a_page_of_nothing_but_brackets_is_read_at_once() -> None:
+    async with FakeOpenAIServer(faults=[Fault(400, b"<" * 65_536)]) as server, running(server) as engine:
+        began = time.monotonic()
+        assert isinstance((await until_error(engine))[1], RequestError)
+        assert time.monotonic() - began < 1
 
 
 async def test_a_page_in_place_of_an_answer_is_told() -> None:
