@@ -114,7 +114,7 @@ def _torchao(folder: Path) -> LanguageModel:
 
 
 def _compiled(folder: Path) -> LanguageModel:
-    model = _packed(folder)
+    model = _model(folder, torch.float32)  # inductor cannot take the packed layers
     for layer in model.model.get_decoder().layers:
         layer.mlp = torch.compile(layer.mlp, dynamic=True)
     return model
