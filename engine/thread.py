@@ -155,7 +155,14 @@ class EngineThread:
         if isinstance(message, Job):
             self._jobs.add(message)
             return
-        loop.add(message)
+        try:
+            loop.add(message)
+        except Exception as error:
+            # The boundary: nobody else has it in hand, so its caller would wait for ever.
+            logger.error("a request could not be taken", exc_info=error)
+            message.emit(
+                EngineError(f"the engine cannot take this request ({type(error).__name__}); the log says more")
+            )
         self._load = loop.load()
         self._num_taken += 1
 

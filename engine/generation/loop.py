@@ -273,15 +273,16 @@ class GenerationLoop:
 
     def _look_again(self) -> None:
         """Somebody may have read more of a prompt's beginning than its own reader, since it was let in."""
-        for sequence, running in self._running.items():
+        for sequence, running in list(self._running.items()):
             is_reading = sequence.is_prefilling and not sequence.is_alone and len(sequence.lanes) == 1
             if not is_reading or running.num_known == self._num_read:
                 continue
             running.num_known = self._num_read
             (lane,) = sequence.lanes
             if self._pool.num_known(lane) >= lane.num_computed + self._runtime.block_size:
-                self._close(sequence)
-                self._open(sequence, running)
+                with self._told_to(sequence):
+                    self._close(sequence)
+                    self._open(sequence, running)
 
     # --- what is computed
 
@@ -360,7 +361,12 @@ class GenerationLoop:
         if len(going_on := [number for number, one in enumerate(sequences) if one in self._running]) < len(sequences):
             logits = logits[going_on]
         sequences = [sequences[number] for number in going_on]
-        chosen = choose_all([self._running[one].sampler for one in sequences], logits)
+        try:
+            chosen = choose_all([self._running[one].sampler for one in sequences], logits)
+        except Exception as error:  # noqa: BLE001 - the boundary: penalised twice, a second try would choose otherwise
+            for sequence in sequences:
+                self._fail(sequence, error)
+            return
         for sequence, token_id in zip(sequences, chosen, strict=True):
             with self._told_to(sequence):
                 if token_id is None:

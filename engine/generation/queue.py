@@ -92,10 +92,11 @@ class FairQueue:
         """Let `sequence` wait."""
         if sequence in self._numbers:
             raise ValueError("this sequence waits already")
+        cost = cost_of(sequence)  # first, for of what has no cost nothing is to stay behind
         self._numbers[sequence] = self._num_come
         self._num_come += 1
         line = self._lines.setdefault(_user(sequence), _Line(self._virtual_time))
-        line.costs[sequence] = cost_of(sequence)
+        line.costs[sequence] = cost
 
     def remove(self, sequence: Sequence) -> None:
         """Take a waiting `sequence` out; whoever stands behind it in its person's line moves up."""

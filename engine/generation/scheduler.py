@@ -120,7 +120,9 @@ class Scheduler:
             return
         fitting = num_tokens * self._budget.max_mixed_s / max(duration_s, 1e-6)
         learnt = self._num_mixed + NEWEST_WEIGHT * (fitting - self._num_mixed)
-        self._num_mixed = round(min(max(learnt, MIN_MIXED), self._budget.reading))
+        # However slow the steps are: beside a token for everybody there is room to read.
+        least = MIN_MIXED + len(self._running)
+        self._num_mixed = round(min(max(learnt, least), self._budget.reading))
 
     def clear(self) -> list[Sequence]:
         """Take everybody out."""

@@ -160,6 +160,21 @@ async def test_one_failure_is_one_callers() -> None:
         assert (await good).endswith("end")
 
 
+async def test_a_request_that_cannot_be_taken_is_told_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    class Choosy(CountingLoop):
+        def add(self, sequence: Sequence) -> None:
+            if sequence.request.system_prompt == "odd":
+                raise OverflowError("what a request")
+            super().add(sequence)
+
+    async with running(lambda *_: Choosy()) as service:
+        with pytest.raises(EngineError, match=r"cannot take this request.*OverflowError"):
+            await asyncio.wait_for(collect(service, request(system_prompt="odd")), 5)
+        assert await collect(service, request(max_new_tokens=2)) == "1 end"
+        assert service.load().num_waiting == 0
+    assert "what a request" in caplog.text
+
+
 async def test_a_dying_thread_fails_everybody_then_and_later() -> None:
     async with running() as service:
         waiting = [asyncio.create_task(collect(service, request(max_new_tokens=10**9))) for _ in range(3)]

@@ -11,6 +11,7 @@ from engine.errors import DeviceError, EngineBusy, EngineError, PromptTooLong, R
 from engine.fusion.types import FusedContext
 from engine.generation.loop import GenerationLoop
 from engine.generation.processors import LogitsProcessor
+from engine.generation.sampler import Sampler
 from engine.generation.scheduler import StepBudget
 from engine.persona import Persona
 from engine.runtime.types import Runtime, Span
@@ -234,6 +235,41 @@ def test_a_processor_changes_its_own_reply_only(runtime: Runtime) -> None:
     bent, other = serve(a_loop(runtime, make_processors=make_processors), asked(BAD), asked("one"))
     assert bent.text == "x" * 8
     assert other.text == texts_alone(runtime, "one")[0]
+
+
+def test_a_choice_that_fails_ends_no_more_than_its_call(
+    paged: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where memory runs out while a vocabulary is sorted."""
+    loop = a_loop(paged)
+    with monkeypatch.context() as patch:
+        patch.setattr(Sampler, "penalise", lambda self, logits: logits[self._no_such_thing])
+        failed = serve(loop, *map(asked, OTHERS))
+    assert all("AttributeError" in str(caller.error) for caller in failed)
+    assert [caller.text for caller in serve(loop, *map(asked, OTHERS))] == texts_alone(paged, *OTHERS)
+    assert loop.load().kv_used == 0
+
+
+def test_looking_again_that_fails_ends_one_reply(paged: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, later, other = (Caller(asked(text)) for text in ("one " * 30, "one " * 30 + "more", "three"))
+    loop = a_loop(paged, budget=StepBudget(mixed=64, reading=256))
+    for caller in (first, later, other):
+        loop.add(caller.sequence)
+    loop.step()
+    assert later.sequence.lanes[0].num_computed < first.sequence.lanes[0].num_computed
+    opened = GenerationLoop._open
+
+    def fail(self: GenerationLoop, sequence: object, running: object) -> bool:
+        if sequence is later.sequence:
+            raise RuntimeError("a block could not be copied")
+        return opened(self, sequence, running)
+
+    monkeypatch.setattr(GenerationLoop, "_open", fail)
+    run(loop)
+    assert "RuntimeError" in str(later.error)
+    assert first.last.finish_reason is not None
+    assert other.last.finish_reason is not None
+    assert loop.load().kv_used == 0
 
 
 def test_a_fuser_that_fails_ends_one_reply(runtime: Runtime, caplog: pytest.LogCaptureFixture) -> None:

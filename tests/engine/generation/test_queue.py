@@ -56,6 +56,15 @@ def test_people_take_turns_however_much_one_of_them_asks() -> None:
     assert served(queue_of(*flood, one, other)) == [flood[0], one, other, *flood[1:]]
 
 
+def test_of_what_has_no_cost_nothing_stays_behind() -> None:
+    queue, other = queue_of(), asked("ben")
+    with pytest.raises(OverflowError):
+        queue.add(asked("ana", tokens=10**400))
+    assert len(queue) == 0
+    queue.add(other)
+    assert served(queue) == [other]
+
+
 def test_of_those_who_came_together_the_shorter_goes_first() -> None:
     long, short, middle = asked("ana", tokens=300), asked("ben", tokens=10), asked("cleo", tokens=100)
     assert served(queue_of(long, short, middle)) == [short, middle, long]

@@ -243,6 +243,15 @@ def test_mixed_steps_become_as_large_as_time_allows() -> None:
     assert num_read(1.0) < 64  # and never so little that nobody gets ready
 
 
+def test_however_many_are_answered_somebody_reads() -> None:
+    budget = StepBudget(mixed=100, reading=400, max_mixed_s=0.1)
+    everybody = [answered() for _ in range(50)]
+    scheduler = scheduler_of(*everybody, a_sequence(100_000), budget=budget, max_running=64)
+    for _ in range(20):
+        scheduler.note_step([Work(everybody[0], 100, has_logits=True)], 60.0)
+    assert scheduler.schedule()[-1].num_tokens >= 32
+
+
 def test_small_steps_tell_nothing() -> None:
     budget = StepBudget(mixed=100, reading=400, max_mixed_s=0.1)
     scheduler = scheduler_of(answered(), a_sequence(100_000), budget=budget)
