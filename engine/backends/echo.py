@@ -7,23 +7,12 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
-from typing import NoReturn
 
-from engine.errors import EngineError, NotAvailable, RequestError
-from engine.types import (
-    Embedding,
-    EngineLoad,
-    Explanation,
-    FinishReason,
-    GenerationRequest,
-    Image,
-    ReplyChunk,
-    ReplyStats,
-    Sight,
-    Translation,
-)
+from engine.backends.sightless import Sightless
+from engine.errors import EngineClosing, EngineError, RequestError
+from engine.types import EngineLoad, FinishReason, GenerationRequest, ReplyChunk, ReplyStats
 
 NO_MODEL = (
     "Only a rehearsal engine runs here: it repeats what it hears and sees nothing. Whoever runs me can set "
@@ -32,8 +21,10 @@ NO_MODEL = (
 _WORDS = re.compile(r"\s*\S+")
 
 
-class EchoEngine:
-    """A `ReplyEngine` that says what it heard: its persona, and how many pictures and earlier turns it got."""
+class EchoEngine(Sightless):
+    """An `Engine` that says what it heard: its persona, and how many pictures and earlier turns it got."""
+
+    refusal = NO_MODEL
 
     def __init__(self, *, seconds_per_word: float = 0.0) -> None:
         self._seconds_per_word = seconds_per_word
@@ -53,7 +44,7 @@ class EchoEngine:
         if not request.turns:
             raise RequestError("there is no turn to answer; send at least one")
         if self._is_draining:
-            raise EngineError("the engine is closing and takes nothing new; ask again once it has started anew")
+            raise EngineClosing("the engine is closing and takes nothing new: ask again once it has started anew")
         self._num_running += 1
         self._nobody_runs.clear()
         try:
@@ -99,44 +90,12 @@ class EchoEngine:
         """How many it talks to. It makes nobody wait, and counts words for tokens."""
         return replace(self._load, num_running=self._num_running)
 
-    async def describe(self, image: Image, *, question: str | None = None, language: str | None = None) -> Sight:  # noqa: ARG002
-        """There is no model."""
-        _refuse()
-
-    async def space(self) -> str:
-        """There is no model."""
-        _refuse()
-
-    async def embed_images(self, images: Sequence[Image]) -> tuple[Embedding, ...]:  # noqa: ARG002
-        """There is no model."""
-        _refuse()
-
-    async def embed_text(self, text: str) -> Embedding:  # noqa: ARG002
-        """There is no model."""
-        _refuse()
-
-    async def match(self, text: str, images: Sequence[Image]) -> tuple[float, ...]:  # noqa: ARG002
-        """There is no model."""
-        _refuse()
-
-    async def translate(self, text: str, *, language: str, images: tuple[Image, ...] = ()) -> Translation:  # noqa: ARG002
-        """There is no model."""
-        _refuse()
-
-    async def explain(self, request: GenerationRequest, reply: str) -> Explanation:  # noqa: ARG002
-        """There is no model."""
-        _refuse()
-
     async def aclose(self, *, drain_s: float = 0.0) -> None:
         """Take nothing new, and end what still runs after `drain_s` seconds."""
         self._is_draining = True
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._nobody_runs.wait(), drain_s)
         self._is_closed = True
-
-
-def _refuse() -> NoReturn:
-    raise NotAvailable(NO_MODEL)
 
 
 def echo_of(request: GenerationRequest) -> str:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from engine.backends.echo import EchoEngine
-from engine.errors import EngineError, NotAvailable, RequestError
+from engine.errors import EngineClosing, EngineError, NotAvailable, RequestError
 from engine.types import FinishReason, GenerationRequest, Image, Role, SamplingSettings, Turn
 from tests.fakes.personas import a_persona
 
@@ -82,7 +82,7 @@ async def test_it_drains_before_it_closes() -> None:
     assert (first.text + "".join(chunk.text for chunk in rest)).endswith("friend")
     async with asyncio.timeout(1):
         await closing
-    with pytest.raises(EngineError, match="closing"):
+    with pytest.raises(EngineClosing, match="closing"):
         await anext(engine.generate(request()))
     await engine.start()
     assert await anext(engine.generate(request()))
