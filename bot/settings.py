@@ -35,6 +35,14 @@ def _listed(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _from_to(value: object) -> object:
+    """One number stands for both."""
+    numbers = _listed(value)
+    if isinstance(numbers, int | float):
+        return [numbers, numbers]
+    return numbers * 2 if isinstance(numbers, list) and len(numbers) == 1 else numbers
+
+
 def _in_order(bounds: tuple[int, int]) -> tuple[int, int]:
     if bounds[0] > bounds[1]:
         raise ValueError("name the fewest first, then the most, such as [1, 4]")
@@ -91,11 +99,11 @@ class EngineSettings(_Section):
     """Format of the language model's weights on a CPU: `int8` takes less memory, `full` is exact; `auto` decides."""
     max_running: int | None = Field(default=None, ge=1, le=1024)
     """How many replies are written side by side. Left out: as many as suit the engine."""
-    kv_cache_mb: int | None = Field(default=None, ge=16)
+    kv_cache_mb: int | None = Field(default=None, ge=16, le=1 << 24)
     """Memory for running and remembered conversations, in MB. Left out: a share of what is free."""
-    max_waiting: int = Field(default=64, ge=1)
+    max_waiting: int = Field(default=64, ge=1, le=1_000_000)
     """How many replies may wait for the model before more are refused."""
-    max_waiting_per_user: int = Field(default=4, ge=1)
+    max_waiting_per_user: int = Field(default=4, ge=1, le=1_000_000)
     """How many replies one person may be waiting for, in all rooms together, before more are refused."""
     max_wait_s: float = Field(default=300.0, ge=1)
     """How long a reply may wait to begin, in seconds, before it is refused."""
@@ -105,7 +113,7 @@ class EngineSettings(_Section):
     """A device or server that says nothing for so many seconds is taken to hang. Raise it where it is only slow."""
     drain_s: float = Field(default=20.0, ge=0, le=3600)
     """How long replies may go on when Commedia is stopped, in seconds, before they are broken off."""
-    url: str | None = None
+    url: str | None = Field(default=None, repr=False)
     """The server's address for the backends `openai` and `vllm`, such as `http://127.0.0.1:8000/v1`."""
     api_key: SecretStr | None = None
     """The server's key, if it wants one. Better kept in the environment or `.env`, as `COMMEDIA_ENGINE__API_KEY`."""
@@ -113,8 +121,8 @@ class EngineSettings(_Section):
     """The server's name for the model. Left out: the one it serves."""
     adapters: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     """Names of low-rank adapters (LoRA) that the server knows."""
-    num_replicas: Annotated[tuple[_Count, _Count], BeforeValidator(_listed), AfterValidator(_in_order)] = (1, 1)
-    """For the backend `ray`: how many engines run, the fewest and the most."""
+    num_replicas: Annotated[tuple[_Count, _Count], BeforeValidator(_from_to), AfterValidator(_in_order)] = (1, 1)
+    """For the backend `ray`: how many engines run, the fewest and the most; one number is both."""
 
 
 class SamplingDefaults(_Section):

@@ -42,7 +42,7 @@ class EngineConfig:
     max_wait_s: float = 300.0
     max_reply_s: float = 300.0
     max_step_s: float = 120.0
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)
     api_key: str | None = field(default=None, repr=False)
     model: str | None = None
     adapters: tuple[str, ...] = ()

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from bot.app import engine_config
 from bot.errors import SettingsError
 from bot.settings import Settings, read_settings, reference
 
@@ -47,6 +48,9 @@ def test_an_empty_variable_sets_nothing() -> None:
         ("web = 3", {"COMMEDIA_WEB__PORT": "1"}, ["web"]),
         ("[web", {}, ["commedia.toml", "not valid TOML"]),
         ("[engine]\nnum_replicas = [4, 1]", {}, ["engine.num_replicas", "fewest"]),
+        ("[engine]\nnum_replicas = 1.5", {}, ["engine.num_replicas", "integer"]),
+        ("[engine]\nnum_replicas = [1, 2, 3]", {}, ["engine.num_replicas"]),
+        ("", {"COMMEDIA_ENGINE__KV_CACHE_MB": "9" * 30}, ["engine.kv_cache_mb", "less than"]),
         ("", {"COMMEDIA_ENGINE__NUM_REPLICAS": "some"}, ["COMMEDIA_ENGINE__NUM_REPLICAS"]),
         ("[engine]\nbackend = 'llama'", {}, ["engine.backend", "openai"]),
         ("[engine]\nmax_running = 0", {}, ["engine.max_running"]),
@@ -76,6 +80,17 @@ def test_a_servers_key_is_a_secret() -> None:
     settings = read_settings(environment={"COMMEDIA_ENGINE__API_KEY": "s3cret"})
     assert settings.secrets() == ("s3cret",)
     assert "s3cret" not in repr(settings)
+
+
+def test_what_stands_in_an_address_is_not_shown() -> None:
+    settings = read_settings(environment={"COMMEDIA_ENGINE__URL": "http://ann:s3cret@127.0.0.1/v1"})
+    assert "s3cret" not in f"{settings!r} {engine_config(settings)!r}"
+
+
+@pytest.mark.parametrize("written", ["3", "[3]", '"3"', "[3, 3]"])
+def test_one_number_of_replicas_is_both(written: str) -> None:
+    Path("commedia.toml").write_text(f"[engine]\nnum_replicas = {written}\n")
+    assert read_settings(environment={}).engine.num_replicas == (3, 3)
 
 
 def test_lists_have_commas_in_the_environment() -> None:
