@@ -5,6 +5,7 @@ The only place that names implementations. Knows what is put together, not how a
 
 import asyncio
 import contextlib
+import importlib.util
 import logging
 import secrets
 import signal
@@ -149,6 +150,14 @@ def required_models(settings: Settings) -> list[str]:
     needs_encoders = settings.engine.fusion != "none" and (is_default or settings.engine.fusion_weights is not None)
     encoders = [model.name for model in CATALOGUE if model.part != "decoder"] if needs_encoders else []
     return [settings.engine.decoder, *encoders] if is_default else encoders
+
+
+def require_installed(settings: Settings) -> None:
+    """Raises `SettingsError` where the engine needs a package that is not there: before weights are brought for it."""
+    if settings.engine.backend == "ray" and importlib.util.find_spec("ray") is None:
+        raise SettingsError(
+            'engine.backend = "ray" needs Ray: pip install "commedia[ray]", or set engine.backend = "local".'
+        )
 
 
 def engine_config(settings: Settings) -> EngineConfig:

@@ -194,7 +194,9 @@ async def measure(
 def show(report: BenchReport) -> Table:
     """The figures as a table: medians, and beside times the 95th percentile."""
     headings = ("replies", "first, s", "95 %", "queue, s", "95 %", "tokens/s", "prompt", "cached")
-    table = Table(title=f"{report.options.num_chats} chats at once", title_justify="left", box=None, pad_edge=False)
+    number = report.options.num_chats
+    title = "1 chat alone" if number == 1 else f"{number} chats at once"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)

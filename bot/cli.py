@@ -432,9 +432,10 @@ def _show_progress(bars: Progress, bar: TaskID, progress: "ModelProgress") -> No
 
 def _bring_weights(settings: Settings) -> None:
     """Fetch what is missing, in a process of its own: torch must stay in one thread, and its memory goes back."""
-    from bot.app import required_models
+    from bot.app import require_installed, required_models
     from engine.models.store import ModelStore
 
+    require_installed(settings)
     wanted = required_models(settings)
     is_ready = {status.model.name: status.is_ready for status in ModelStore(settings.cache_dir).list()}
     missing = [name for name in wanted if not is_ready[name]]

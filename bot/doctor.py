@@ -122,7 +122,7 @@ async def check_server(settings: Settings) -> Finding:
     try:
         found = await check(engine_config(settings))
     except EngineError as error:
-        remedy = "Check engine.url, engine.api_key and engine.model, and whether the server runs; docs/scaling.md."
+        remedy = "Check engine.url, engine.api_key and engine.model, and whether the server runs; docs/remote.md."
         return Finding(Level.PROBLEM, "engine", f"{backend}: {error}.", remedy)
     return Finding(Level.OK, "engine", f"{backend}: {found}.")
 

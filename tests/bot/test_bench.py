@@ -166,6 +166,18 @@ def test_chats_that_fail_are_counted_and_the_status_says_so(
 
 
 @pytest.mark.usefixtures("_rehearsal")
+def test_an_engine_that_is_not_installed_is_told_before_its_weights_are_brought(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COMMEDIA_ENGINE__BACKEND", "ray")
+    monkeypatch.setattr("bot.app.importlib.util.find_spec", lambda _: None)
+    assert bench(monkeypatch, "--chats", "1") == 1
+    told = capsys.readouterr().err
+    assert "commedia[ray]" in told
+    assert "Bringing weights" not in told
+
+
+@pytest.mark.usefixtures("_rehearsal")
 def test_a_file_that_cannot_be_written_is_a_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
