@@ -175,7 +175,8 @@ def _judge(counts: Counts, *, minutes: float, num_chats: int) -> Verdict:
         memory_end_mb=end,
         growth_mb=end - middle,
         is_leaking=end - middle > max(MAX_GROWTH_MB, MAX_GROWTH_SHARE * middle),
-        is_starving=longest > MAX_WAIT_RATIO * typical,
+        # Where nobody was served, nobody waited long.
+        is_starving=not counts.waits or longest > MAX_WAIT_RATIO * typical,
     )
 
 

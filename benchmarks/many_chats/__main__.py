@@ -39,6 +39,7 @@ from benchmarks.many_chats.engines import (
 )
 from benchmarks.many_chats.figures import Bar, Record, Row, Table, bars, rows
 from benchmarks.many_chats.workload import Condition, Scene, Workload
+from benchmarks.peers.http_stream import MAX_CHATS
 from engine.models.store import ModelStore
 
 NUM_NEW_TOKENS = 64
@@ -202,6 +203,8 @@ def main() -> None:
         chosen(known, arguments.engines.split(",")) if arguments.engines else [one for one in known if not one.is_extra]
     )
     chats = [int(number) for number in arguments.chats.split(",")]
+    if max(chats) > MAX_CHATS:
+        parser.error(f"--chats: at most {MAX_CHATS}, since the servers beside us have as many places")
     conditions = [CONDITIONS[name] for name in arguments.conditions.split(",")]
     seed = arguments.seed if arguments.seed is not None else time.time_ns()
     contest = Contest(Workload(model, seed=seed), num_new=arguments.tokens)

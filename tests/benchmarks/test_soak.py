@@ -22,6 +22,7 @@ def test_equal_waits_and_equal_memory_are_well() -> None:
 def test_who_waits_three_times_as_long_starves() -> None:
     assert not _judge(counts(waits=(1.0, 1.0, 2.9)), minutes=1, num_chats=2).is_starving
     assert _judge(counts(waits=(1.0, 1.0, 3.1)), minutes=1, num_chats=2).is_starving
+    assert _judge(counts(waits=()), minutes=1, num_chats=2).is_starving
 
 
 def test_memory_that_grows_late_is_a_leak_and_memory_that_fills_early_is_not() -> None:
