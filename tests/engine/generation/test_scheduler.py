@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.generation.blocks import Lane
@@ -193,6 +193,7 @@ def test_whoever_is_alone_reads_the_same_chunks_in_any_company(company: list[int
     assert chunks == [150, 150, 100]
 
 
+@settings(deadline=None)
 @given(
     lengths=st.lists(st.tuples(st.integers(1, 600), st.integers(1, 2), st.booleans()), min_size=1, max_size=6),
     mixed=st.integers(1, 64),
