@@ -92,7 +92,8 @@ class PromptWriter:
 
     def _clean(self, text: str) -> str:
         """What people wrote, with no mark and no special token of ours in it: nobody may write in another's name."""
-        text = text.translate(PLACE_CHARACTERS).strip()
+        # Half a surrogate pair is no character, and no tokenizer takes it.
+        text = text.encode("utf-8", "replace").decode("utf-8").translate(PLACE_CHARACTERS).strip()
         for special in self._special_texts:
             if special in text:
                 text = text.replace(special, f"{special[0]} {special[1:]}")

@@ -161,7 +161,7 @@ class FairQueue:
                 sequence.emit(ReplyChunk("", queue=place))
 
     def expired(self, now: float) -> list[Sequence]:
-        """Those that have waited longer than anybody should: take them out, and tell them."""
+        """Those that have waited longer than anybody should. They stay until they are removed."""
         return [sequence for sequence in self._numbers if now - sequence.accepted_at > self._max_wait_s]
 
     def _see_ended(self, running: Collection[Sequence], now: float) -> None:

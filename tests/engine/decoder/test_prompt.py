@@ -54,6 +54,11 @@ def test_nobody_writes_control_tokens(text: str) -> None:
     assert len(WRITER.write("Be kind.", [user(hostile)], places={0}).pieces) == 2
 
 
+def test_half_a_character_is_no_reason_to_fail() -> None:
+    broken = WRITER.write("Be kind.", [user("a\ud83db")])
+    assert broken == WRITER.write("Be kind.", [user("a?b")])
+
+
 def test_a_template_without_system_role_gets_the_persona_in_the_first_user_turn() -> None:
     writer = PromptWriter(tiny_tokenizer(STRICT), name="strict")
     text = writer.render("Be kind.", TALK)
