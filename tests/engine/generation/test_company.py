@@ -108,7 +108,7 @@ EVENTS = st.lists(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     events=EVENTS, num_blocks=st.sampled_from([16, 24, 128]), max_running=st.integers(1, 5), budget=st.integers(8, 90)
 )
