@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from bot.access import is_meant_for
-from bot.adapters.base import ReplyChannel
+from bot.adapters.base import ConversationBrowser, MessageHandler, ReplyChannel
 from bot.errors import BotError, CommandError, DeliveryError, MediaError, PersonaError, StoreError
 from bot.media.pictures import PictureLimits, PictureReader
 from bot.personas.prompt import build_request, fill_macros, speaker_label
@@ -166,7 +166,7 @@ class _Accepted:
     notices: tuple[str, ...] = ()
 
 
-class ChatService:
+class ChatService(MessageHandler, ConversationBrowser):
     """Answers messages, and shows conversations: a `MessageHandler` and a `ConversationBrowser`.
 
     A message is remembered as soon as it has arrived, in the order of arrival in its room; then it waits for its turn

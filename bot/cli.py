@@ -81,20 +81,25 @@ ConfigOption = Annotated[
 
 
 def main() -> None:
-    """Run the command line; turn every expected error into a message and an exit status."""
-    # Read by OpenMP when torch is loaded: threads that spin while they wait slow a shared machine down tenfold.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    """The process: run the command line, and end even where an engine was left behind."""
     try:
-        try:
-            app()
-        except (BotError, EngineError) as error:
-            errors.print(f"[bold red]commedia:[/] {escape(str(error))}")
-            sys.exit(1)
-        except KeyboardInterrupt:
-            sys.exit(130)
+        run_command_line()
     except SystemExit as end:
         _end_at_once_if_stuck(end.code)
         raise
+
+
+def run_command_line() -> None:
+    """Run the command that `sys.argv` names; turn every expected error into a message and an exit status."""
+    # Read by OpenMP when torch is loaded: threads that spin while they wait slow a shared machine down tenfold.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app()
+    except (BotError, EngineError) as error:
+        errors.print(f"[bold red]commedia:[/] {escape(str(error))}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _end_at_once_if_stuck(status: str | int | None) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from bot.adapters.base import ReplyChannel
 from bot.errors import BotError, StoreError
 from bot.languages import LANGUAGE_NAMES, language_named
 from bot.personas.prompt import fill_macros
@@ -33,7 +34,11 @@ NOT_DONE = "My memory has a problem, so that did not work. Please tell whoever r
 
 @dataclass(frozen=True, slots=True)
 class CommandCall:
-    """Somebody used a command. `files` came with it; `reply_to` is the message that it was used on."""
+    """Somebody used a command. `files` came with it; `reply_to` is the message that it was used on.
+
+    `message_id` is the message whose button was pressed. `is_moderator`: the author may delete other people's messages
+    here. `channel` is where to write; it is missing where there is none, as in the terminal.
+    """
 
     room: Room
     kind: ChatKind
@@ -41,6 +46,9 @@ class CommandCall:
     arguments: Mapping[str, str] = field(default_factory=dict)
     files: tuple[IncomingFile, ...] = ()
     reply_to: RepliedMessage | None = None
+    message_id: str | None = None
+    is_moderator: bool = False
+    channel: ReplyChannel | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +70,11 @@ class ReplyPicture:
 
 @dataclass(frozen=True, slots=True)
 class CommandReply:
-    """What a command answers. `choices` fill the argument `choice_argument` of the command path `choice_path`."""
+    """What a command answers. `choices` fill the argument `choice_argument` of the command path `choice_path`.
+
+    `is_silent`: what the command did can be seen already, so nothing needs to be said where a button was pressed; a
+    typed command is answered with `text` to its user alone.
+    """
 
     text: str
     is_private: bool = False
@@ -70,16 +82,22 @@ class CommandReply:
     choice_path: tuple[str, ...] = ()
     choice_argument: str = ""
     pictures: tuple[ReplyPicture, ...] = ()
+    is_silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """A command's argument. `suggest` completes what was typed so far."""
+    """A command's argument. `suggest` completes what was typed so far.
+
+    `is_prose`: it takes a longer text, for which a platform may open a field; `prefill` is what that begins with.
+    """
 
     name: str
     description: str
     is_required: bool = True
     suggest: Callable[[CommandCall, str], Awaitable[tuple[Choice, ...]]] | None = None
+    is_prose: bool = False
+    prefill: Callable[[CommandCall], Awaitable[str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +105,7 @@ class Command:
     """One command. `path` is `("reset",)` or `("persona", "use")`: at most a group and a name.
 
     `takes_picture`: a picture may come with it. `is_about_message`: it may be used on a message. `only_looks`: it
-    leaves every conversation as it is.
+    leaves every conversation as it is. `for_moderators`: in a group, only they may use it.
     """
 
     path: tuple[str, ...]
@@ -97,6 +115,7 @@ class Command:
     takes_picture: bool = False
     is_about_message: bool = False
     only_looks: bool = False
+    for_moderators: bool = False
 
 
 class CommandTable:

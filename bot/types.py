@@ -70,7 +70,12 @@ class RepliedMessage:
 
 @dataclass(frozen=True, slots=True)
 class IncomingMessage:
-    """A message as the adapter saw it. `text` has no mention of the bot left in it."""
+    """A message as the adapter saw it. `text` has no mention of the bot left in it.
+
+    `room_names` are what people call the room and the channels around it, without marks such as `#`. `sent_at` is when
+    it was written, where the platform tells. `is_summons`: a command asks for an answer to `reply_to`, so that no
+    trigger is needed; such a message exists on no platform, and `message_id` is the command's.
+    """
 
     room: Room
     kind: ChatKind
@@ -80,6 +85,48 @@ class IncomingMessage:
     files: tuple[IncomingFile, ...] = ()
     reply_to: RepliedMessage | None = None
     mentions_bot: bool = False
+    room_names: tuple[str, ...] = ()
+    sent_at: datetime | None = None
+    is_summons: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingReaction:
+    """Somebody put an emoji under a message, or took it away. `emoji` is the Unicode one, or a custom one's name."""
+
+    room: Room
+    kind: ChatKind
+    message_id: str
+    author: Author
+    emoji: str
+    is_added: bool = True
+    is_moderator: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """The persona that a reply is shown as, where several may speak: its id, name and picture on a platform.
+
+    `avatar_for` gives the picture that suits a text, such as a smiling one; `None` is the usual one.
+    """
+
+    persona_id: str
+    name: str
+    avatar: Path | None = None
+    avatar_for: Callable[[str], Path | None] = field(default=lambda _: None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A button under a reply. Pressing it runs the command `path`, with `value` as its argument `argument` if named.
+
+    The command hears which message the button is under.
+    """
+
+    label: str
+    path: tuple[str, ...]
+    argument: str = ""
+    value: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +171,44 @@ class StoredTurn:
     created_at: datetime
     author: Author | None = None
     attachments: tuple[Attachment, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenTurn:
+    """A turn in a room where several personas speak: `persona_id` says in whose conversation it is kept."""
+
+    persona_id: str
+    turn: StoredTurn
+
+
+@dataclass(frozen=True, slots=True)
+class Alternatives:
+    """The versions of a reply, and which of them counts, from 0."""
+
+    texts: tuple[str, ...]
+    chosen: int
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitedReply:
+    """A reply that is owed: the turn that asks for it, who is to answer, and where.
+
+    It is kept from the moment the question is, and gone as soon as the reply is kept. `message_ids` show it so far.
+    """
+
+    key: ConversationKey
+    turn: StoredTurn
+    persona_id: str
+    kind: ChatKind
+    message_id: str
+    message_ids: tuple[str, ...] = ()
+
+
+class Rating(StrEnum):
+    """What somebody thinks of a reply."""
+
+    GOOD = "good"
+    BAD = "bad"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,30 @@
 """Fixtures that several rooms' tests share: the cache of real weights, and a tiny random backbone."""
 
 import os
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from engine.errors import WeightsError
 from engine.models.store import ModelStore
+from engine.thread import THREAD_NAME
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _no_engine_is_left_behind() -> Iterator[None]:
+    """An engine's thread that outlives its test slows the others, and none of them would say whose it was."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 10
+    for thread in set(threading.enumerate()) - before:
+        if thread.name == THREAD_NAME:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            assert not thread.is_alive(), "an engine was not closed"
 
 
 @pytest.fixture(scope="session")

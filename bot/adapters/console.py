@@ -25,15 +25,17 @@ from rich.status import Status
 from rich.table import Table
 
 from bot.adapters.base import (
+    Adapter,
     AdapterState,
     AdapterStatus,
     ConversationBrowser,
     MessageHandler,
     PlatformLimits,
+    ReplyChannel,
 )
 from bot.commands import Command, CommandCall, CommandReply, CommandTable, ReplyPicture
 from bot.errors import BotError, DeliveryError, MediaError
-from bot.types import Author, ChatKind, IncomingFile, IncomingMessage, Room, StoredTurn
+from bot.types import Author, ChatKind, Control, IncomingFile, IncomingMessage, Room, StoredTurn
 from engine.errors import EngineError
 from engine.types import Explanation, Role
 
@@ -75,7 +77,7 @@ Explain = Callable[[Room], Awaitable[Reasons]]
 """Explain the last reply in a room. Raises `BotError` or `EngineError`."""
 
 
-class ConsoleChannel:
+class ConsoleChannel(ReplyChannel):
     """`ReplyChannel` that prints a growing text once: each edit adds only what is new."""
 
     limits = LIMITS
@@ -90,7 +92,13 @@ class ConsoleChannel:
         if self._on_typing and not self._shown:
             self._on_typing()
 
-    async def send(self, text: str, *, reply_to: str | None = None) -> str:  # noqa: ARG002 - one person, no quotes
+    async def send(
+        self,
+        text: str,
+        *,
+        reply_to: str | None = None,  # noqa: ARG002 - one person, no quotes
+        controls: tuple[Control, ...] = (),  # noqa: ARG002 - a terminal has no buttons
+    ) -> str:
         """Print `text`, on a line of its own."""
         if self._shown:
             self._print("\n")
@@ -99,7 +107,7 @@ class ConsoleChannel:
         self._print(text)
         return message_id
 
-    async def edit(self, message_id: str, text: str) -> None:
+    async def edit(self, message_id: str, text: str, *, controls: tuple[Control, ...] = ()) -> None:  # noqa: ARG002
         """Print what `text` has more than what was printed of that message."""
         if message_id not in self._shown:
             raise DeliveryError("there is no such message in this terminal")
@@ -231,7 +239,7 @@ def _path_in(word: str) -> Path | None:
         return None
 
 
-class ConsoleAdapter:
+class ConsoleAdapter(Adapter):
     """The terminal as an adapter: one room, one person, until Ctrl-D."""
 
     name = "console"

@@ -135,7 +135,7 @@ def _rehearsal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def bench(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr("sys.argv", ["commedia", "bench", *arguments])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        cli.run_command_line()
     return int(ended.value.code or 0)
 
 

@@ -23,7 +23,7 @@ def commedia(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Run the command line in this process and give its exit status."""
     monkeypatch.setattr("sys.argv", ["commedia", *arguments])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        cli.run_command_line()
     return int(ended.value.code or 0)
 
 

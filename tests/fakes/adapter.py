@@ -7,12 +7,14 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
 
-from bot.adapters.base import AdapterState, AdapterStatus, MessageHandler, PlatformLimits
+from bot.adapters.base import Adapter, AdapterState, AdapterStatus, MessageHandler, PlatformLimits, ReplyChannel
 from bot.commands import CommandCall, CommandReply, CommandTable
 from bot.errors import BotError, DeliveryError, MediaError
-from bot.types import Author, ChatKind, IncomingFile, IncomingMessage, RepliedMessage, Room
+from bot.types import Author, ChatKind, Control, IncomingFile, IncomingMessage, RepliedMessage, Room, Speaker
 
 BOT = Author("fake", "bot", "Bot", is_bot=True)
 ANN = Author("fake", "ann", "Ann")
@@ -27,6 +29,8 @@ class SentMessage:
     texts: list[str]
     reply_to: str | None
     times: list[float]
+    controls: tuple[Control, ...] = ()
+    speaker: Speaker | None = None
 
     @property
     def text(self) -> str:
@@ -35,12 +39,18 @@ class SentMessage:
 
 
 @dataclass
-class FakeChannel:
-    """A `ReplyChannel`. `failures` are raised by the next calls of `send` and `edit`, `None` lets one pass."""
+class FakeChannel(ReplyChannel):
+    """A `ReplyChannel`. `failures` are raised by the next calls of `send` and `edit`, `None` lets one pass.
+
+    Whoever speaks in it, all of it is in the same lists.
+    """
 
     limits: PlatformLimits = LIMITS
     sent: list[SentMessage] = field(default_factory=list)
     failures: list[BotError | None] = field(default_factory=list)
+    reactions: list[tuple[str, str]] = field(default_factory=list)
+    stickers: list[Path] = field(default_factory=list)
+    speaker: Speaker | None = None
     num_typing: int = 0
     delay_s: float = 0.0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -54,21 +64,48 @@ class FakeChannel:
     async def show_typing(self) -> None:
         self.num_typing += 1
 
-    async def send(self, text: str, *, reply_to: str | None = None) -> str:
+    async def send(self, text: str, *, reply_to: str | None = None, controls: tuple[Control, ...] = ()) -> str:
         await self._work(text)
-        message = SentMessage(self.new_id(), [text], reply_to, [asyncio.get_running_loop().time()])
+        message = SentMessage(
+            self.new_id(), [text], reply_to, [asyncio.get_running_loop().time()], controls, self.speaker
+        )
         self.sent.append(message)
         self.changed.set()
         return message.id
 
-    async def edit(self, message_id: str, text: str) -> None:
+    async def edit(self, message_id: str, text: str, *, controls: tuple[Control, ...] = ()) -> None:
         await self._work(text)
+        message = self._message(message_id)
+        message.texts.append(text)
+        message.times.append(asyncio.get_running_loop().time())
+        message.controls = controls
+        self.changed.set()
+
+    async def show_controls(self, message_id: str, controls: tuple[Control, ...]) -> None:
+        self._message(message_id).controls = controls
+        self.changed.set()
+
+    async def delete(self, message_id: str) -> None:
+        self.sent[:] = [message for message in self.sent if message.id != message_id]
+        self.changed.set()
+
+    async def react(self, message_id: str, emoji: str) -> None:
+        self.reactions.append((message_id, emoji))
+        self.changed.set()
+
+    async def send_sticker(self, sticker: Path) -> str | None:
+        self.stickers.append(sticker)
+        self.changed.set()
+        return self.new_id()
+
+    def speaking_as(self, speaker: Speaker) -> Self:
+        return replace(self, speaker=speaker)
+
+    def _message(self, message_id: str) -> SentMessage:
         message = next((message for message in self.sent if message.id == message_id), None)
         if message is None:
             raise DeliveryError(f"there is no message {message_id} here")
-        message.texts.append(text)
-        message.times.append(asyncio.get_running_loop().time())
-        self.changed.set()
+        return message
 
     async def _work(self, text: str) -> None:
         assert text.strip(), "a platform refuses empty messages"
@@ -96,7 +133,7 @@ def a_file(data: bytes, *, name: str = "picture.png", mime: str | None = "image/
     return IncomingFile(name, mime, len(data), read)
 
 
-class FakeAdapter:
+class FakeAdapter(Adapter):
     """An `Adapter`. Start `run` as a task, then let people `say` something."""
 
     name = "fake"

@@ -19,7 +19,7 @@ import yarl
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
-from bot.adapters.base import AdapterState, AdapterStatus, MessageHandler, retry_delays
+from bot.adapters.base import Adapter, AdapterState, AdapterStatus, MessageHandler, retry_delays
 from bot.adapters.discord.channel import DiscordChannel
 from bot.adapters.discord.client import DiscordClient
 from bot.adapters.discord.commands import SlashCommands
@@ -54,7 +54,7 @@ class Backoff:
         return retry_delays(first_s=self.first_s, max_s=self.max_s)
 
 
-class DiscordAdapter:
+class DiscordAdapter(Adapter):
     """Discord, as `bot.adapters.base.Adapter`.
 
     `api_url` (such as `https://discord.com/api/v10`) and `gateway_url` name another server: a proxy, or the fake of the

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 import discord
 
-from bot.adapters.base import PlatformLimits
+from bot.adapters.base import PlatformLimits, ReplyChannel
 from bot.adapters.discord.connection import Connection
 from bot.adapters.discord.errors import REQUEST_ERRORS, delivery_error
 from bot.errors import DeliveryError
+from bot.types import Control
 
 LIMITS = PlatformLimits(
     max_text_length=2000, edit_interval_s=1.2, typing_interval_s=8.0, max_file_bytes=10 * 1024 * 1024
@@ -32,7 +33,7 @@ ALLOWED_MENTIONS = discord.AllowedMentions(everyone=False, users=False, roles=Fa
 Result = TypeVar("Result")
 
 
-class DiscordChannel:
+class DiscordChannel(ReplyChannel):
     """One place to write to, as `bot.adapters.base.ReplyChannel`. Made for one message, it remembers being shut out."""
 
     limits = LIMITS
@@ -50,7 +51,7 @@ class DiscordChannel:
 
         await self._request(type_, TYPING_TIMEOUT_S)
 
-    async def send(self, text: str, *, reply_to: str | None = None) -> str:
+    async def send(self, text: str, *, reply_to: str | None = None, controls: tuple[Control, ...] = ()) -> str:  # noqa: ARG002
         """Send `text` and return the message's id. A message to reply to that is gone is no obstacle."""
 
         async def post(target: discord.PartialMessageable) -> str:
@@ -65,7 +66,7 @@ class DiscordChannel:
 
         return await self._request(post, REQUEST_TIMEOUT_S)
 
-    async def edit(self, message_id: str, text: str) -> None:
+    async def edit(self, message_id: str, text: str, *, controls: tuple[Control, ...] = ()) -> None:  # noqa: ARG002
         """Replace the text of a message that was sent here."""
 
         async def patch(target: discord.PartialMessageable) -> None:

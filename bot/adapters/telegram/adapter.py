@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from telegram.error import Conflict, InvalidToken, RetryAfter, TelegramError
 
-from bot.adapters.base import AdapterState, AdapterStatus, MessageHandler, retry_delays
+from bot.adapters.base import Adapter, AdapterState, AdapterStatus, MessageHandler, retry_delays
 from bot.adapters.telegram.client import MALFORMED_ANSWER, TelegramClient, retry_after_s
 from bot.adapters.telegram.commands import publish_menu
 from bot.adapters.telegram.dispatch import UpdateDispatcher
@@ -48,7 +48,7 @@ class Timing:
     max_retry_s: float = 60.0
 
 
-class TelegramAdapter:
+class TelegramAdapter(Adapter):
     """Serves one bot.
 
     `api_url` and `file_url` name another Bot API server, such as `http://127.0.0.1:8081`, without the `/bot` and

@@ -7,10 +7,10 @@ from telegram import InlineKeyboardMarkup, LinkPreviewOptions, Message, ReplyPar
 from telegram.constants import ChatAction
 from telegram.error import BadRequest, ChatMigrated
 
-from bot.adapters.base import PlatformLimits
+from bot.adapters.base import PlatformLimits, ReplyChannel
 from bot.adapters.telegram.client import MAX_DOWNLOAD_BYTES, TelegramClient, delivery_errors, utf16_length
 from bot.errors import DeliveryError
-from bot.types import ChatKind
+from bot.types import ChatKind, Control
 
 GENERAL_TOPIC = 1
 MAX_CAPTION_LENGTH = 1024
@@ -32,7 +32,7 @@ def limits_of(kind: ChatKind) -> PlatformLimits:
     )
 
 
-class TelegramChannel:
+class TelegramChannel(ReplyChannel):
     """One chat, or one topic of it. `on_sent` hears of everything that was sent."""
 
     def __init__(
@@ -57,7 +57,12 @@ class TelegramChannel:
         )
 
     async def send(
-        self, text: str, *, reply_to: str | None = None, keyboard: InlineKeyboardMarkup | None = None
+        self,
+        text: str,
+        *,
+        reply_to: str | None = None,
+        controls: tuple[Control, ...] = (),  # noqa: ARG002
+        keyboard: InlineKeyboardMarkup | None = None,
     ) -> str:
         """Send `text` as it is, without markup and link previews, and return the new message's id."""
         reply = ReplyParameters(_number(reply_to), allow_sending_without_reply=True) if reply_to else None
@@ -111,7 +116,7 @@ class TelegramChannel:
 
         return str((await self._call(sent)).message_id)
 
-    async def edit(self, message_id: str, text: str) -> None:
+    async def edit(self, message_id: str, text: str, *, controls: tuple[Control, ...] = ()) -> None:  # noqa: ARG002
         """Replace a sent message's text; that it is there already is no error."""
         number = _number(message_id)
 

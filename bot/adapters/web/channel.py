@@ -7,9 +7,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bot.adapters.base import PlatformLimits
+from bot.adapters.base import PlatformLimits, ReplyChannel
 from bot.adapters.web.transcript import Bubble, Speaker, Transcript
 from bot.errors import DeliveryError
+from bot.types import Control
 
 MAX_FILE_BYTES = 20 * 2**20
 LIMITS = PlatformLimits(
@@ -35,7 +36,7 @@ class Exchange:
         return bool(self.reply_ids)
 
 
-class PageChannel:
+class PageChannel(ReplyChannel):
     """`ReplyChannel` of one exchange. `on_activity` hears when the waiting ends and the reading begins."""
 
     limits = LIMITS
@@ -47,14 +48,20 @@ class PageChannel:
     async def show_typing(self) -> None:
         """The page shows dots from the moment a message is sent: there is nothing to add."""
 
-    async def send(self, text: str, *, reply_to: str | None = None) -> str:  # noqa: ARG002 - one person, no quotes
+    async def send(
+        self,
+        text: str,
+        *,
+        reply_to: str | None = None,  # noqa: ARG002 - one person, no quotes
+        controls: tuple[Control, ...] = (),  # noqa: ARG002 - the page has buttons of its own
+    ) -> str:
         """Add a bubble."""
         bubble = self._exchange.transcript.add(Bubble(Speaker.PERSONA, text))
         self._exchange.reply_ids.append(bubble.id)
         self._on_activity()
         return bubble.id
 
-    async def edit(self, message_id: str, text: str) -> None:
+    async def edit(self, message_id: str, text: str, *, controls: tuple[Control, ...] = ()) -> None:  # noqa: ARG002
         """Replace a bubble's text."""
         if message_id not in self._exchange.reply_ids:
             raise DeliveryError("there is no such message on the page")

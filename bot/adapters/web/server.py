@@ -20,7 +20,7 @@ from fastapi.staticfiles import StaticFiles
 from nicegui import ui
 from starlette.middleware.sessions import SessionMiddleware
 
-from bot.adapters.base import AdapterState, AdapterStatus, ConversationBrowser, MessageHandler
+from bot.adapters.base import Adapter, AdapterState, AdapterStatus, ConversationBrowser, MessageHandler
 from bot.adapters.web.channel import MAX_FILE_BYTES
 from bot.adapters.web.guard import Guard
 from bot.adapters.web.page import FAVICON, add_page
@@ -64,7 +64,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-class WebAdapter:
+class WebAdapter(Adapter):
     """The local page as an adapter. One a process: the page library keeps its routes for the whole process.
 
     `max_files` is how many pictures go into one message: as many as the bot looks at.

@@ -103,7 +103,7 @@ HARNESSES: dict[str, OpenHarness] = {
 
 
 @dataclass
-class Recorder:
+class Recorder(MessageHandler):
     """A handler that records what arrives, and does with it what a test says."""
 
     react: Callable[[IncomingMessage, ReplyChannel], Awaitable[None]] | None = None
