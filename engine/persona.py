@@ -93,12 +93,33 @@ class LoreEntry(_Part):
 
 
 class Triggers(_Part):
-    """When the character answers in a room with several people. In a direct chat it always answers."""
+    """When the character answers in a room with several people. In a direct chat it always answers.
+
+    `patterns` are regular expressions. `chance` is how often it answers what is said to nobody, from 0 to 1. `channels`
+    are names or ids; where any are given, it answers nowhere else. In `quiet_hours`, such as `23:00-07:30`, only
+    a mention or a reply wakes it.
+    """
 
     mention: bool = True
     reply: bool = True
     name: bool = True
     words: tuple[Line, ...] = ()
+    patterns: tuple[Line, ...] = ()
+    chance: float = Field(default=0.0, ge=0, le=1, strict=True)
+    channels: tuple[Line, ...] = ()
+    quiet_hours: tuple[Line, ...] = ()
+
+
+class Expression(_Part):
+    """How the character shows one emotion: a picture of its face, a sticker (a file), an emoji put under a message.
+
+    `cues` are words or emoji that tell the emotion in what it says.
+    """
+
+    avatar: Line | None = None
+    sticker: Line | None = None
+    reaction: Line | None = None
+    cues: tuple[Line, ...] = ()
 
 
 class Face(_Part):
@@ -138,6 +159,8 @@ class Persona(_Part):
     sampling: Sampling = Sampling()
     lore: tuple[LoreEntry, ...] = ()
     triggers: Triggers = Triggers()
+    talkativeness: float = Field(default=0.5, ge=0, le=1, strict=True)
+    expressions: dict[Line, Expression] = {}
     platforms: dict[Literal["discord", "telegram", "web", "console"], Face] = {}
     tags: tuple[Line, ...] = ()
     creator: Line | None = None
