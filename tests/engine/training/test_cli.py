@@ -14,7 +14,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Run `python -m engine.training` in this process; its exit status."""
     monkeypatch.setattr("sys.argv", ["train", *arguments])
     with pytest.raises(SystemExit) as ended:
-        cli.run_command_line()
+        cli.main()
     return int(ended.value.code or 0)
 
 
