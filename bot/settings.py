@@ -62,7 +62,19 @@ class ChatSettings(_Section):
     max_history_turns: int = Field(default=24, ge=2, le=1000)
     """How many earlier turns the model may see; the engine drops older ones that do not fit."""
     max_waiting_messages: int = Field(default=8, ge=1, le=1000)
-    """How many messages of one conversation may wait for their reply before more are refused."""
+    """How many messages of one room may wait for their reply before more are refused."""
+    merge_waiting: bool = True
+    """Answer messages that one person sends while waiting in one reply."""
+    max_exchange: int = Field(default=2, ge=0, le=10)
+    """How many replies personas in one room give to each other in a row; 0 lets them speak to people alone."""
+    controls: Literal["always", "direct", "never"] = "always"
+    """Where replies have buttons below them: everywhere, in direct chats alone, or nowhere. The commands stay."""
+    ratings: bool = False
+    """Offer 👍 and 👎, kept for training. Each person is asked first, and may take it back with `/ratings off`."""
+    resume_s: float = Field(default=900.0, ge=0, le=86_400)
+    """After a restart, messages of so many seconds before are still answered."""
+    timezone: str | None = None
+    """Zone of personas' quiet hours, such as `Europe/Berlin`. Left out: the machine's."""
 
 
 class PictureSettings(_Section):
@@ -72,6 +84,10 @@ class PictureSettings(_Section):
     """Largest picture that is decoded, width times height."""
     max_per_message: int = Field(default=4, ge=1, le=10)
     """How many pictures of one message are looked at."""
+    links: bool = False
+    """Fetch pictures behind links in messages. The hosts learn this machine's address, and that somebody reads."""
+    link_hosts: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    """The only hosts whose links are fetched, with their subdomains, such as `imgur.com`. Empty: any public one."""
 
 
 class EngineSettings(_Section):
@@ -147,6 +163,14 @@ class DiscordSettings(_Section):
     """Another HTTP API than Discord's own, for tests and proxies, such as `http://127.0.0.1:8080/api/v10`."""
     gateway_url: str | None = None
     """Another gateway than Discord's own, such as `ws://127.0.0.1:8080/gateway`."""
+    message_content: bool = True
+    """Ask for the Message Content intent. Without it the bot hears direct messages, mentions and its menu entries."""
+    faces: Literal["several", "always", "never"] = "several"
+    """Speak under personas' own names and pictures: where several are in a room, everywhere, or nowhere."""
+    avatars_url: str | None = None
+    """Public address of the personas' pictures; with it, faces change with what is said."""
+    catch_up_s: float = Field(default=900.0, ge=0, le=86_400)
+    """After a lost connection or a restart, messages of so many seconds before are looked up; 0 does not."""
 
 
 class TelegramSettings(_Section):
@@ -156,6 +180,14 @@ class TelegramSettings(_Section):
     """Another Bot API server than Telegram's own, such as `http://127.0.0.1:8081`."""
     file_url: str | None = None
     """Where that server's files are. Left out: the same as `api_url`."""
+    webhook_url: str | None = None
+    """Public `https` address at which Telegram delivers messages. Left out: the bot asks for them (polling)."""
+    webhook_host: str = "127.0.0.1"
+    """Address to listen on for the webhook; a reverse proxy in front of it speaks `https`."""
+    webhook_port: int = Field(default=8443, ge=0, le=65535)
+    """Port to listen on for the webhook; 0 takes a free one."""
+    webhook_secret: SecretStr | None = None
+    """What Telegram must say to be let in. Left out: a new one at every start."""
 
 
 class WebSettings(_Section):
@@ -205,7 +237,7 @@ class Settings(_Section):
 
     def secrets(self) -> tuple[str, ...]:
         """Every secret value, for redaction."""
-        tokens = (self.discord.token, self.telegram.token, self.engine.api_key)
+        tokens = (self.discord.token, self.telegram.token, self.telegram.webhook_secret, self.engine.api_key)
         return tuple(token.get_secret_value() for token in tokens if token is not None)
 
 
