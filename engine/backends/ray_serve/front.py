@@ -188,7 +188,9 @@ class _Reply:
         """What comes, up to the last chunk. Until a replica has taken the request, its place among those who wait."""
         while not self.is_taken:
             try:
-                item = await asyncio.wait_for(self._inbox.get(), PLACE_INTERVAL_S)
+                # Not `wait_for`: in Python 3.11 that loses a cancellation which comes together with an item.
+                async with asyncio.timeout(PLACE_INTERVAL_S):
+                    item = await self._inbox.get()
             except TimeoutError:
                 if self._age_s() > max_wait_s:
                     raise _nobody_came(max_wait_s) from None

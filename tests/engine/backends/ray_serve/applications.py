@@ -10,7 +10,7 @@ from engine.backends.ray_serve.deployment import Share, config_of_replica
 from engine.backends.ray_serve.replica import BuildEngine, EngineReplica, Item
 from engine.backends.ray_serve.routing import home_of
 from engine.config import EngineConfig
-from engine.types import EngineLoad, GenerationRequest
+from engine.types import Engine, EngineLoad, GenerationRequest
 
 T = TypeVar("T")
 
@@ -20,17 +20,18 @@ class NearbyApplication:
 
     def __init__(self, config: EngineConfig, build: BuildEngine) -> None:
         self.config = config_of_replica(config, Share(num_cpus=1, num_gpus=0))
-        self.build = build
+        self.engines: list[Engine] = []
         self.replicas: dict[str, EngineReplica] = {}
         self.answers: list[NearbyAnswers] = []
         self.has_room = asyncio.Event()
         self.has_room.set()
         self.num_closed = 0
+        self._build = build
 
     async def open(self) -> None:
         for number in range(self.config.num_replicas[0]):
             replica = EngineReplica.__new__(EngineReplica)
-            await replica.__init__(self.config, self.build)  # type: ignore[misc, func-returns-value]
+            await replica.__init__(self.config, self._build_engine)  # type: ignore[misc, func-returns-value]
             self.replicas[f"r{number}"] = replica
 
     def stream(self, request: GenerationRequest, *, session: str) -> Answers:
@@ -46,7 +47,14 @@ class NearbyApplication:
         return dict([await replica.load() for replica in self.replicas.values()])
 
     async def close(self) -> None:
+        """Ray ends the replicas' processes; here each engine has a thread in this one."""
         self.num_closed += 1
+        for engine in self.engines:
+            await engine.aclose()
+
+    def _build_engine(self, config: EngineConfig) -> Engine:
+        self.engines.append(self._build(config))
+        return self.engines[-1]
 
 
 class NearbyAnswers:

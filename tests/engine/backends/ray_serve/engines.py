@@ -3,7 +3,6 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import cast
 
 from engine.backends.echo import EchoEngine
@@ -57,7 +56,6 @@ class ObedientEngine(EchoEngine):
         return EngineLoad(num_running=self.num_running, num_replies=self.num_replies, device="cpu")
 
 
-@dataclass
 class UnstartableEngine(EchoEngine):
     """Has no weights."""
 

@@ -154,6 +154,21 @@ async def test_cancelling_the_task_stops_the_replica() -> None:
         await subject.until_running(0)
 
 
+@pytest.mark.parametrize("num_passes", range(6))
+async def test_cancelling_at_the_moment_when_a_replica_takes_it_stops_the_replica(num_passes: int) -> None:
+    async with running() as subject:
+        subject.application.has_room.clear()
+        task = subject.say("count")
+        await asyncio.sleep(0.001)
+        subject.application.has_room.set()
+        for _ in range(num_passes):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task], timeout=5)
+        assert task.cancelled()
+        await subject.until_running(0)
+
+
 async def test_a_conversation_comes_back_to_its_replica() -> None:
     async with running(num_replicas=(3, 3)) as subject:
         for number in range(12):
