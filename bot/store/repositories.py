@@ -1,41 +1,64 @@
-"""What is remembered: turns by conversation, the persona that a room chose, and what pictures look like.
+"""What is remembered: turns by conversation, what a room has chosen, and what pictures look like.
 
-Owns every query. Knows neither platforms nor prompts, nor where an attachment's bytes are.
+Owns who may reach what: everything here is asked for by conversation or room. Knows neither platforms nor prompts, nor
+where an attachment's bytes are.
 """
 
+import logging
 import sys
 from array import array
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, ScalarSelect, delete, exists, func, literal, select
+from pydantic import ValidationError
+from sqlalchemy import Select, delete, exists, func, literal, select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bot.rooms import RoomSettings
+from bot.store import alternatives, awaiting
 from bot.store.database import Database
+from bot.store.moving import move_chat
+from bot.store.queries import (
+    as_attachment,
+    as_author,
+    conversation_id,
+    ensure_conversation,
+    ensure_room,
+    read_turns,
+    room_id,
+    turn_ids_in,
+    well_formed,
+)
 from bot.store.tables import (
     attachments,
     conversations,
     messages,
     picture_embeddings,
     reply_origins,
+    room_settings,
     rooms,
     turn_attachments,
     turns,
 )
 from bot.types import (
+    Alternatives,
     Attachment,
     Author,
+    AwaitedReply,
+    ChatKind,
     ConversationKey,
     NewTurn,
     PictureShown,
     ReplyOrigin,
     Room,
+    SpokenTurn,
     StoredTurn,
 )
 from engine.types import Role
+
+logger = logging.getLogger(__name__)
 
 
 class Conversations:
@@ -44,12 +67,34 @@ class Conversations:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def append(self, key: ConversationKey, turn: NewTurn) -> StoredTurn | None:
+    async def append(
+        self,
+        key: ConversationKey,
+        turn: NewTurn,
+        *,
+        awaited: Sequence[str] = (),
+        kind: ChatKind | None = None,
+        settles: Sequence[int] = (),
+    ) -> StoredTurn | None:
         """Remember `turn`, committed before this returns; `None` where one of its messages was seen in that room.
 
-        A message stays seen after a reset. A cancelled caller does not stop it.
+        A message stays seen after a reset. A cancelled caller does not stop it. The personas `awaited` owe a reply to
+        the turn from now on, in a chat of that `kind`. A reply settles what its persona owed to the turn that it
+        answers, and to the turns `settles`, in whosever conversation of the room they are.
         """
-        return await self._database.write(lambda connection: _append(connection, key, turn))
+
+        async def work(connection: AsyncConnection) -> StoredTurn | None:
+            stored = await _append(connection, key, turn)
+            if stored is None:
+                return None
+            await awaiting.await_replies(connection, stored.id, awaited, kind)
+            if turn.role is Role.ASSISTANT:
+                asked = turn.origin.asked_turn_id if turn.origin is not None else None
+                answered = [*settles, *([] if asked is None else [asked])]
+                await awaiting.settle_replies(connection, key.room, answered, key.persona_id)
+            return stored
+
+        return await self._database.write(work)
 
     async def recent(self, key: ConversationKey, *, max_turns: int) -> list[StoredTurn]:
         """The newest turns since the last reset, oldest first."""
@@ -62,11 +107,100 @@ class Conversations:
             await self._database.empty_log()
         return num_turns
 
+    async def turn(self, key: ConversationKey, turn_id: int) -> StoredTurn | None:
+        """That turn of the conversation, if it is there."""
+
+        async def work(connection: AsyncConnection) -> list[StoredTurn]:
+            query = select(turns).where(turns.c.conversation_id == conversation_id(key)).where(turns.c.id == turn_id)
+            return await read_turns(connection, (await connection.execute(query)).all())
+
+        return next(iter(await self._database.read(work)), None)
+
+    async def room_turns(self, room: Room, persona_ids: Sequence[str], *, max_turns: int) -> list[SpokenTurn]:
+        """The newest turns of those personas' conversations in `room`, oldest first."""
+        return await self._database.read(lambda connection: _room_turns(connection, room, persona_ids, max_turns))
+
+    async def last_reply(self, room: Room, persona_ids: Sequence[str]) -> tuple[ConversationKey, StoredTurn] | None:
+        """The newest reply that one of those personas gave in `room`."""
+        query = _turns_of(room, persona_ids).where(turns.c.role == Role.ASSISTANT.value).limit(1)
+        found = await self._database.read(lambda connection: _spoken(connection, query))
+        return (ConversationKey(room, found[0].persona_id), found[0].turn) if found else None
+
+    async def remove(self, key: ConversationKey, turn_ids: Sequence[int]) -> int:
+        """Delete those turns of the conversation, and say how many there were. Their messages stay seen."""
+        query = delete(turns).where(turns.c.conversation_id == conversation_id(key)).where(turns.c.id.in_(turn_ids))
+        num_removed = (await self._database.write(lambda connection: connection.execute(query))).rowcount
+        if num_removed:
+            await self._database.empty_log()
+        return num_removed
+
+    # --- replies that are owed
+
+    async def settle(self, key: ConversationKey, turn_id: int, persona_id: str) -> None:
+        """That persona owes no reply any more to that turn of the conversation's room."""
+        await self._database.write(
+            lambda connection: awaiting.settle_replies(connection, key.room, [turn_id], persona_id)
+        )
+
+    async def note_shown(self, key: ConversationKey, turn_id: int, persona_id: str, message_ids: Sequence[str]) -> None:
+        """Those messages show the reply so far that the persona owes to that turn. Nothing where it owes none."""
+        await self._database.write(
+            lambda connection: awaiting.note_shown(connection, key.room, turn_id, persona_id, message_ids)
+        )
+
+    async def awaited(self, platform: str, *, since: datetime) -> list[AwaitedReply]:
+        """The replies that are owed on that platform, oldest first; those to turns before `since` are given up."""
+        return await self._database.write(lambda connection: awaiting.awaited_since(connection, platform, since))
+
+    # --- changing what was said
+
+    async def rewrite(self, key: ConversationKey, turn_id: int, text: str) -> bool:
+        """Replace a turn's text, and say whether the turn is there.
+
+        Of a reply it is the chosen alternative's text too; ratings of the old words are gone.
+        """
+        is_there = await self._database.write(lambda connection: alternatives.rewrite(connection, key, turn_id, text))
+        if is_there:
+            await self._database.empty_log()
+        return is_there
+
+    async def alternatives(self, key: ConversationKey, turn_id: int) -> Alternatives:
+        """The versions of a reply, at least its own text; none at all where there is no such reply."""
+        return await self._database.read(lambda connection: alternatives.alternatives_of(connection, key, turn_id))
+
+    async def add_alternative(self, key: ConversationKey, turn_id: int, text: str) -> Alternatives:
+        """Keep another version of a reply, which is chosen; of too many, the oldest that is not chosen goes.
+
+        Nothing is kept, and none given back, where there is no such reply.
+        """
+        return await self._database.write(lambda connection: alternatives.add(connection, key, turn_id, text))
+
+    async def choose_alternative(self, key: ConversationKey, turn_id: int, index: int) -> Alternatives:
+        """Let another version of a reply be its text. An index that there is not leaves the choice as it is."""
+        return await self._database.write(lambda connection: alternatives.choose(connection, key, turn_id, index))
+
+    # --- messages
+
+    async def message_ids(self, key: ConversationKey, turn_id: int) -> tuple[str, ...]:
+        """The messages that show that turn, in the order in which they were shown."""
+        query = (
+            select(messages.c.message_id)
+            .select_from(messages.join(turns, messages.c.turn_id == turns.c.id))
+            .where(turns.c.conversation_id == conversation_id(key))
+            .where(turns.c.id == turn_id)
+            .order_by(messages.c.position)
+        )
+        return tuple(await self._database.read(lambda connection: connection.scalars(query)))
+
+    async def replace_messages(self, key: ConversationKey, turn_id: int, message_ids: Sequence[str]) -> None:
+        """Those messages show the turn from now on. Others stay seen, but lead to no turn."""
+        await self._database.write(lambda connection: _replace_messages(connection, key, turn_id, message_ids))
+
     async def speaker(self, room: Room, message_id: str) -> str | None:
         """The id of the persona that sent that message in `room`, also where its turn is forgotten."""
         query = (
             select(messages.c.persona_id)
-            .where(messages.c.room_id == _room_id(room))
+            .where(messages.c.room_id == room_id(room))
             .where(messages.c.message_id == message_id)
         )
         return await self._database.read(lambda connection: connection.scalar(query))
@@ -76,18 +210,30 @@ class Conversations:
         query = (
             select(conversations.c.persona_id, turns.c.id)
             .select_from(messages.join(turns, messages.c.turn_id == turns.c.id).join(conversations))
-            .where(messages.c.room_id == _room_id(room))
+            .where(messages.c.room_id == room_id(room))
             .where(messages.c.message_id == message_id)
         )
         row = (await self._database.read(lambda connection: connection.execute(query))).first()
         return None if row is None else (ConversationKey(room, row.persona_id), row.id)
+
+    async def replies_to(self, room: Room, turn_id: int) -> list[tuple[ConversationKey, int]]:
+        """The replies in `room` that were made from that turn of it, oldest first."""
+        query = (
+            select(conversations.c.persona_id, turns.c.id)
+            .select_from(reply_origins.join(turns, reply_origins.c.turn_id == turns.c.id).join(conversations))
+            .where(conversations.c.room_id == room_id(room))
+            .where(reply_origins.c.asked_turn_id.in_(turn_ids_in(room, [turn_id])))
+            .order_by(turns.c.id)
+        )
+        rows = await self._database.read(lambda connection: connection.execute(query))
+        return [(ConversationKey(room, row.persona_id), row.id) for row in rows]
 
     async def origin_of(self, key: ConversationKey, turn_id: int) -> ReplyOrigin | None:
         """What that reply was made from, where that was noted."""
         query = (
             select(reply_origins)
             .select_from(reply_origins.join(turns, reply_origins.c.turn_id == turns.c.id))
-            .where(turns.c.conversation_id == _conversation_id(key))
+            .where(turns.c.conversation_id == conversation_id(key))
             .where(turns.c.id == turn_id)
         )
         row = (await self._database.read(lambda connection: connection.execute(query))).first()
@@ -102,7 +248,7 @@ class Conversations:
         query = (
             select(turn_attachments.c.digest)
             .select_from(turn_attachments.join(turns).join(conversations))
-            .where(conversations.c.room_id == _room_id(room))
+            .where(conversations.c.room_id == room_id(room))
             .where(turn_attachments.c.digest == digest)
             .limit(1)
         )
@@ -115,12 +261,12 @@ class Conversations:
             .select_from(
                 attachments.join(turn_attachments).join(messages, messages.c.turn_id == turn_attachments.c.turn_id)
             )
-            .where(messages.c.room_id == _room_id(room))
+            .where(messages.c.room_id == room_id(room))
             .where(messages.c.message_id == message_id)
             .order_by(turn_attachments.c.position)
         )
         rows = await self._database.read(lambda connection: connection.execute(query))
-        return tuple(_attachment(row) for row in rows)
+        return tuple(as_attachment(row) for row in rows)
 
 
 class PictureEmbeddings:
@@ -148,48 +294,65 @@ class PictureEmbeddings:
 
 
 class Rooms:
-    """What a room has chosen. Raises `StoreError`."""
+    """What a room has chosen and set. A thread takes over what it has not from the chat around it.
+
+    Raises `StoreError`.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def persona_id(self, room: Room) -> str | None:
         """The persona that was chosen in `room`, if any was."""
-        query = select(rooms.c.persona_id).where(rooms.c.id == _room_id(room))
-        return await self._database.read(lambda connection: connection.scalar(query))
+        own = select(rooms.c.persona_id).where(rooms.c.id == room_id(room)).scalar_subquery()
+        around = select(rooms.c.persona_id).where(rooms.c.id == room_id(_around(room))).scalar_subquery()
+        return await self._database.read(lambda connection: connection.scalar(select(func.coalesce(own, around))))
 
     async def choose(self, room: Room, persona_id: str) -> None:
         """Let that persona answer in `room`."""
         await self._database.write(lambda connection: _choose(connection, room, persona_id))
 
+    async def settings(self, room: Room) -> RoomSettings:
+        """The settings that hold in `room`: a thread's, laid over those of the chat around it."""
+        own = await self.own_settings(room)
+        return own if room.thread_id is None else own.within(await self.own_settings(_around(room)))
+
+    async def own_settings(self, room: Room) -> RoomSettings:
+        """What was set in `room` itself."""
+        query = select(room_settings.c.settings).where(room_settings.c.room_id == room_id(room))
+        return _read_settings(await self._database.read(lambda connection: connection.scalar(query)), room)
+
+    async def change(self, room: Room, settings: RoomSettings) -> None:
+        """Let `settings` be what was set in `room` itself."""
+        await self._database.write(lambda connection: _change(connection, room, settings))
+
+    async def move(self, platform: str, old_chat_id: str, new_chat_id: str) -> None:
+        """Everything of a chat, topics included, belongs to the new id; with what that has already, it is merged.
+
+        Messages' ids are forgotten: they were the old chat's.
+        """
+        await self._database.write(lambda connection: move_chat(connection, platform, old_chat_id, new_chat_id))
+
 
 async def _append(connection: AsyncConnection, key: ConversationKey, turn: NewTurn) -> StoredTurn | None:
-    room_id = await _ensure_room(connection, key.room)
+    in_room = await ensure_room(connection, key.room)
     message_ids = tuple(dict.fromkeys(turn.message_ids))
-    if await _was_seen(connection, room_id, message_ids):
+    if await _was_seen(connection, in_room, message_ids):
         return None
-    stored = await _insert_turn(connection, await _ensure_conversation(connection, room_id, key.persona_id), turn)
-    if message_ids:
-        speaker = key.persona_id if turn.role is Role.ASSISTANT else None
-        await connection.execute(
-            insert(messages),
-            [
-                {"room_id": room_id, "message_id": message_id, "turn_id": stored.id, "persona_id": speaker}
-                for message_id in message_ids
-            ],
-        )
+    stored = await _insert_turn(connection, await ensure_conversation(connection, in_room, key.persona_id), turn)
+    await _link_messages(connection, in_room, key, stored, message_ids)
     if turn.attachments:
         await _link_attachments(connection, stored.id, turn.attachments)
     if turn.origin is not None:
-        await _note_origin(connection, stored.id, turn.origin)
+        await _note_origin(connection, key.room, stored.id, turn.origin)
     return stored
 
 
 async def _insert_turn(connection: AsyncConnection, conversation_id: int, turn: NewTurn) -> StoredTurn:
     author = turn.author
     if author is not None:
-        author = Author(author.platform, author.user_id, _well_formed(author.display_name), author.is_bot)
-    text = _well_formed(turn.text)
+        author = Author(author.platform, author.user_id, well_formed(author.display_name), author.is_bot)
+    text = well_formed(turn.text)
     created_at = datetime.now(UTC)
     values: dict[str, object] = {
         "conversation_id": conversation_id,
@@ -206,6 +369,43 @@ async def _insert_turn(connection: AsyncConnection, conversation_id: int, turn: 
         }
     turn_id = (await connection.execute(insert(turns).values(values).returning(turns.c.id))).scalar_one()
     return StoredTurn(turn_id, turn.role, text, created_at, author, turn.attachments)
+
+
+async def _link_messages(
+    connection: AsyncConnection, in_room: int, key: ConversationKey, turn: StoredTurn, message_ids: Sequence[str]
+) -> None:
+    """Those messages show the turn, but for any that shows another one."""
+    if not message_ids:
+        return
+    statement = insert(messages)
+    new = {name: statement.excluded[name] for name in ("turn_id", "persona_id", "position")}
+    await connection.execute(
+        statement.on_conflict_do_update(set_=new, where=messages.c.turn_id.is_(None)),
+        [
+            {
+                "room_id": in_room,
+                "message_id": message_id,
+                "turn_id": turn.id,
+                "persona_id": key.persona_id if turn.role is Role.ASSISTANT else None,
+                "position": position,
+                "seen_at": datetime.now(UTC),
+            }
+            for position, message_id in enumerate(message_ids)
+        ],
+    )
+
+
+async def _replace_messages(
+    connection: AsyncConnection, key: ConversationKey, turn_id: int, message_ids: Sequence[str]
+) -> None:
+    query = select(turns).where(turns.c.conversation_id == conversation_id(key)).where(turns.c.id == turn_id)
+    row = (await connection.execute(query)).first()
+    if row is None:
+        return
+    await connection.execute(update(messages).where(messages.c.turn_id == turn_id).values(turn_id=None))
+    (turn,) = await read_turns(connection, [row])
+    in_room = await ensure_room(connection, key.room)
+    await _link_messages(connection, in_room, key, turn, tuple(dict.fromkeys(message_ids)))
 
 
 async def _link_attachments(connection: AsyncConnection, turn_id: int, shown: Sequence[Attachment]) -> None:
@@ -231,9 +431,10 @@ async def _link_attachments(connection: AsyncConnection, turn_id: int, shown: Se
     )
 
 
-async def _note_origin(connection: AsyncConnection, turn_id: int, origin: ReplyOrigin) -> None:
+async def _note_origin(connection: AsyncConnection, room: Room, turn_id: int, origin: ReplyOrigin) -> None:
     # A reset may have come in between: then the question is gone.
-    asked = select(turns.c.id).where(turns.c.id == origin.asked_turn_id).scalar_subquery()
+    asked_turn_ids = [] if origin.asked_turn_id is None else [origin.asked_turn_id]
+    asked = turn_ids_in(room, asked_turn_ids).scalar_subquery()
     values = {"turn_id": turn_id, "asked_turn_id": asked, "persona_digest": origin.persona_digest}
     await connection.execute(insert(reply_origins).values(values))
 
@@ -242,7 +443,7 @@ async def _pictures_of(connection: AsyncConnection, key: ConversationKey, max_pi
     last_shown = (
         select(turn_attachments.c.digest, func.max(turns.c.id).label("turn_id"))
         .select_from(turn_attachments.join(turns))
-        .where(turns.c.conversation_id == _conversation_id(key))
+        .where(turns.c.conversation_id == conversation_id(key))
         .group_by(turn_attachments.c.digest)
         .subquery()
     )
@@ -257,7 +458,7 @@ async def _pictures_of(connection: AsyncConnection, key: ConversationKey, max_pi
         .limit(max(max_pictures, 0))
     )
     rows = await connection.execute(query)
-    return [PictureShown(_attachment(row), row.created_at, _author(row)) for row in rows]
+    return [PictureShown(as_attachment(row), row.created_at, as_author(row)) for row in rows]
 
 
 async def _put_embeddings(connection: AsyncConnection, vectors: Mapping[str, Sequence[float]], space: str) -> None:
@@ -287,105 +488,76 @@ def _unpacked(data: bytes) -> tuple[float, ...]:
 async def _recent(connection: AsyncConnection, key: ConversationKey, max_turns: int) -> list[StoredTurn]:
     query = (
         select(turns)
-        .where(turns.c.conversation_id == _conversation_id(key))
+        .where(turns.c.conversation_id == conversation_id(key))
         .order_by(turns.c.id.desc())
         # A negative limit means "no limit" to SQLite.
         .limit(max(max_turns, 0))
     )
-    rows = (await connection.execute(query)).all()[::-1]
-    if not rows:
-        return []
-    shown = await _attachments_since(connection, key, rows[0].id)
-    return [_turn(row, tuple(shown[row.id])) for row in rows]
+    return await read_turns(connection, (await connection.execute(query)).all()[::-1])
 
 
-async def _attachments_since(
-    connection: AsyncConnection, key: ConversationKey, turn_id: int
-) -> defaultdict[int, list[Attachment]]:
-    query = (
-        select(turn_attachments.c.turn_id, attachments)
-        .select_from(turn_attachments.join(attachments).join(turns))
-        .where(turns.c.conversation_id == _conversation_id(key))
-        .where(turns.c.id >= turn_id)
-        .order_by(turn_attachments.c.turn_id, turn_attachments.c.position)
+def _turns_of(room: Room, persona_ids: Sequence[str]) -> Select[tuple[Any, ...]]:
+    """The turns of those personas' conversations in `room`, newest first."""
+    return (
+        select(turns, conversations.c.persona_id)
+        .select_from(turns.join(conversations))
+        .where(conversations.c.room_id == room_id(room))
+        .where(conversations.c.persona_id.in_(persona_ids))
+        .order_by(turns.c.id.desc())
     )
-    by_turn: defaultdict[int, list[Attachment]] = defaultdict(list)
-    for row in await connection.execute(query):
-        by_turn[row.turn_id].append(_attachment(row))
-    return by_turn
+
+
+async def _room_turns(
+    connection: AsyncConnection, room: Room, persona_ids: Sequence[str], max_turns: int
+) -> list[SpokenTurn]:
+    newest_first = await _spoken(connection, _turns_of(room, persona_ids).limit(max(max_turns, 0)))
+    return newest_first[::-1]
+
+
+async def _spoken(connection: AsyncConnection, query: Select[tuple[Any, ...]]) -> list[SpokenTurn]:
+    rows = (await connection.execute(query)).all()
+    found = await read_turns(connection, rows)
+    return [SpokenTurn(row.persona_id, turn) for row, turn in zip(rows, found, strict=True)]
 
 
 async def _reset(connection: AsyncConnection, key: ConversationKey) -> int:
-    of_conversation = turns.c.conversation_id == _conversation_id(key)
+    of_conversation = turns.c.conversation_id == conversation_id(key)
     num_turns = await connection.scalar(select(func.count()).select_from(turns).where(of_conversation))
     await connection.execute(delete(turns).where(of_conversation))
     return num_turns or 0
 
 
 async def _choose(connection: AsyncConnection, room: Room, persona_id: str) -> None:
-    room_id = await _ensure_room(connection, room)
-    await connection.execute(rooms.update().where(rooms.c.id == room_id).values(persona_id=persona_id))
+    in_room = await ensure_room(connection, room)
+    await connection.execute(rooms.update().where(rooms.c.id == in_room).values(persona_id=persona_id))
 
 
-async def _was_seen(connection: AsyncConnection, room_id: int, message_ids: Sequence[str]) -> bool:
-    seen = exists().where(messages.c.room_id == room_id).where(messages.c.message_id.in_(message_ids))
+async def _was_seen(connection: AsyncConnection, in_room: int, message_ids: Sequence[str]) -> bool:
+    seen = exists().where(messages.c.room_id == in_room).where(messages.c.message_id.in_(message_ids))
     return bool(message_ids) and bool(await connection.scalar(select(seen)))
 
 
-async def _ensure_room(connection: AsyncConnection, room: Room) -> int:
-    values = {"platform": room.platform, "chat_id": room.chat_id, "thread_id": room.thread_id}
-    await connection.execute(insert(rooms).values(values).on_conflict_do_nothing())
-    room_id: int = (await connection.execute(select(_room_id(room)))).scalar_one()
-    return room_id
+async def _change(connection: AsyncConnection, room: Room, settings: RoomSettings) -> None:
+    values = {
+        "room_id": await ensure_room(connection, room),
+        "settings": well_formed(settings.model_dump_json(exclude_unset=True)),
+    }
+    statement = insert(room_settings).values(values)
+    new = {"settings": statement.excluded.settings}
+    await connection.execute(statement.on_conflict_do_update(index_elements=["room_id"], set_=new))
 
 
-async def _ensure_conversation(connection: AsyncConnection, room_id: int, persona_id: str) -> int:
-    values = {"room_id": room_id, "persona_id": persona_id}
-    await connection.execute(insert(conversations).values(values).on_conflict_do_nothing())
-    query = (
-        select(conversations.c.id)
-        .where(conversations.c.room_id == room_id)
-        .where(conversations.c.persona_id == persona_id)
-    )
-    conversation_id: int = (await connection.execute(query)).scalar_one()
-    return conversation_id
+def _read_settings(text: str | None, room: Room) -> RoomSettings:
+    if text is None:
+        return RoomSettings()
+    try:
+        return RoomSettings.model_validate_json(text)
+    except ValidationError:
+        # A room must not fall silent because another version of Commedia wrote what this one cannot read.
+        logger.warning("the settings of %s cannot be read and are left out: set them again there", room)
+        return RoomSettings()
 
 
-def _room_id(room: Room) -> ScalarSelect[int]:
-    return (
-        select(rooms.c.id)
-        .where(rooms.c.platform == room.platform)
-        .where(rooms.c.chat_id == room.chat_id)
-        .where(rooms.c.thread_id.is_not_distinct_from(room.thread_id))
-        .correlate(None)
-        .scalar_subquery()
-    )
-
-
-def _conversation_id(key: ConversationKey) -> ScalarSelect[int]:
-    return (
-        select(conversations.c.id)
-        .where(conversations.c.room_id == _room_id(key.room))
-        .where(conversations.c.persona_id == key.persona_id)
-        .correlate(None)
-        .scalar_subquery()
-    )
-
-
-def _turn(row: Row[Any], shown: tuple[Attachment, ...]) -> StoredTurn:
-    return StoredTurn(row.id, Role(row.role), row.text, row.created_at, _author(row), shown)
-
-
-def _author(row: Row[Any]) -> Author | None:
-    if row.author_user_id is None:
-        return None
-    return Author(row.author_platform, row.author_user_id, row.author_display_name, row.author_is_bot)
-
-
-def _attachment(row: Row[Any]) -> Attachment:
-    return Attachment(row.digest, row.mime, row.num_bytes, row.width, row.height)
-
-
-def _well_formed(text: str) -> str:
-    """`text` with lone halves of surrogate pairs replaced: platforms let them through, UTF-8 cannot hold them."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def _around(room: Room) -> Room:
+    """The chat that `room` is a thread of, or `room` itself."""
+    return Room(room.platform, room.chat_id)

@@ -1,5 +1,6 @@
-"""The tables: rooms, conversations, turns, the messages that turns came in, what replies were made from, attachments,
-and what pictures look like to the engine.
+"""The tables: rooms and their settings, conversations, turns, the messages that turns came in, what replies were made
+from, their alternatives and ratings, replies that are owed, attachments, what pictures look like to the engine, what
+has arrived, and what went wrong.
 
 Owns names, types and constraints. A change here needs a migration in `migrations/versions`, and rows for it in
 `tests/migrations`. Knows no query.
@@ -102,7 +103,11 @@ messages = Table(
     Column("message_id", Text, primary_key=True),
     Column("turn_id", ForeignKey("turns.id", ondelete="SET NULL"), index=True),
     Column("persona_id", Text),
+    # Its place among the messages of its turn.
+    Column("position", Integer, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
 )
+Index("ix_messages_seen_at", messages.c.seen_at, sqlite_where=messages.c.turn_id.is_(None))
 
 attachments = Table(
     "attachments",
@@ -138,4 +143,90 @@ picture_embeddings = Table(
     Column("digest", ForeignKey("attachments.digest", ondelete="CASCADE"), primary_key=True),
     Column("space", Text, nullable=False),
     Column("vector", LargeBinary, nullable=False),
+)
+
+# Kept with the question, gone with the reply. `message_ids`, a JSON list, show the reply so far.
+awaited_replies = Table(
+    "awaited_replies",
+    metadata,
+    Column("turn_id", ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True),
+    Column("persona_id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("message_ids", Text, nullable=False),
+)
+
+# The versions of a reply, in the order of their ids. A reply with a single one that nobody rated has no row; the text
+# of the chosen one is also the turn's.
+alternatives = Table(
+    "alternatives",
+    metadata,
+    # Autoincrement, so that a rating never falls to a later version.
+    Column("id", Integer, primary_key=True),
+    Column("turn_id", ForeignKey("turns.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("text", Text, nullable=False),
+    Column("is_chosen", Boolean, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("uq_alternatives_chosen", alternatives.c.turn_id, unique=True, sqlite_where=alternatives.c.is_chosen)
+
+rating_consents = Table(
+    "rating_consents",
+    metadata,
+    Column("platform", Text, primary_key=True),
+    Column("user_id", Text, primary_key=True),
+    Column("is_given", Boolean, nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
+)
+
+ratings = Table(
+    "ratings",
+    metadata,
+    Column("alternative_id", ForeignKey("alternatives.id", ondelete="CASCADE"), primary_key=True),
+    Column("platform", Text, primary_key=True),
+    Column("user_id", Text, primary_key=True),
+    Column("rating", Text, nullable=False),
+    Column("rated_at", UtcDateTime, nullable=False),
+    CheckConstraint("rating IN ('good', 'bad')", name="rating"),
+    Index(None, "platform", "user_id"),
+)
+
+# A `bot.rooms.RoomSettings` as JSON, with only what was set.
+room_settings = Table(
+    "room_settings",
+    metadata,
+    Column("room_id", ForeignKey("rooms.id", ondelete="CASCADE"), primary_key=True),
+    Column("settings", Text, nullable=False),
+)
+
+# Events that have arrived. The ids only grow, so that the oldest are found by counting back.
+seen_events = Table(
+    "seen_events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("platform", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+    UniqueConstraint("platform", "event"),
+    sqlite_autoincrement=True,
+)
+
+# The newest message that was seen in each chat.
+seen_marks = Table(
+    "seen_marks",
+    metadata,
+    Column("platform", Text, primary_key=True),
+    Column("chat_id", Text, primary_key=True),
+    Column("message_id", Text, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+)
+
+# What went wrong with a platform, beside single replies. `detail` is the last one's.
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("platform", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("count", Integer, nullable=False),
+    Column("last_at", UtcDateTime, nullable=False),
+    Column("detail", Text, nullable=False),
 )

@@ -47,6 +47,23 @@ ROWS["0002"] = (
         INSERT INTO picture_embeddings VALUES ('{DIGEST}', 'space-1', x'0000803f00000040');
     """
 )
+ROWS["0003"] = (
+    ROWS["0002"].replace(
+        "(1, 'm1', 1, NULL), (1, 'm2', 2, 'pierrot'), (2, 'm1', 3, NULL)",
+        "(1, 'm1', 1, NULL, 0, '2026-11-22 10:00:00.000000'), (1, 'm2', 2, 'pierrot', 0, '2026-11-22 10:00:01.500000'),"
+        " (2, 'm1', 3, NULL, 0, '2026-11-22 10:00:02.000000')",
+    )
+    + """
+        INSERT INTO awaited_replies VALUES (3, 'colombina', 'group', '["m9"]');
+        INSERT INTO alternatives VALUES (1, 2, 'A cat.', 0), (2, 2, 'A dog.', 1);
+        INSERT INTO rating_consents VALUES ('discord', '42', 1, '2026-11-22 10:00:03.000000');
+        INSERT INTO ratings VALUES (1, 'discord', '42', 'bad', '2026-11-22 10:00:03.000000');
+        INSERT INTO room_settings VALUES (1, '{"cast": ["colombina"]}');
+        INSERT INTO seen_events VALUES (1, 'telegram', 'update/7', '2026-11-22 10:00:00.000000');
+        INSERT INTO seen_marks VALUES ('discord', '100', '1234', '2026-11-22 10:00:00.000000');
+        INSERT INTO incidents VALUES ('discord', 'poison', 3, '2026-11-22 10:00:00.000000', 'KeyError');
+    """
+)
 REVISIONS = [script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()]
 
 

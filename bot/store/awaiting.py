@@ -1,0 +1,102 @@
+"""The replies that are owed: noted with the question, settled with the reply.
+
+Owns the rows of `awaited_replies`. Every step runs in its caller's transaction. Knows not who answers, nor how.
+"""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from bot.store.queries import read_turns, turn_ids_in
+from bot.store.tables import awaited_replies, conversations, messages, rooms, turns
+from bot.types import AwaitedReply, ChatKind, ConversationKey, Room
+
+
+async def await_replies(
+    connection: AsyncConnection, turn_id: int, persona_ids: Sequence[str], kind: ChatKind | None
+) -> None:
+    """Each of those personas owes a reply to that turn."""
+    if not persona_ids:
+        return
+    if kind is None:
+        raise ValueError("replies that are awaited need the kind of their chat")
+    rows = [
+        {"turn_id": turn_id, "persona_id": persona_id, "kind": kind.value, "message_ids": "[]"}
+        for persona_id in dict.fromkeys(persona_ids)
+    ]
+    await connection.execute(insert(awaited_replies), rows)
+
+
+async def settle_replies(connection: AsyncConnection, room: Room, turn_ids: Sequence[int], persona_id: str) -> None:
+    """That persona owes no reply any more to those turns of `room`."""
+    if turn_ids:
+        await connection.execute(
+            delete(awaited_replies)
+            .where(awaited_replies.c.turn_id.in_(turn_ids_in(room, turn_ids)))
+            .where(awaited_replies.c.persona_id == persona_id)
+        )
+
+
+async def note_shown(
+    connection: AsyncConnection, room: Room, turn_id: int, persona_id: str, message_ids: Sequence[str]
+) -> None:
+    """Those messages show that persona's reply so far."""
+    await connection.execute(
+        update(awaited_replies)
+        .where(awaited_replies.c.turn_id.in_(turn_ids_in(room, [turn_id])))
+        .where(awaited_replies.c.persona_id == persona_id)
+        .values(message_ids=json.dumps(message_ids))
+    )
+
+
+async def awaited_since(connection: AsyncConnection, platform: str, since: datetime) -> list[AwaitedReply]:
+    """What is owed to that platform, the oldest first. Who asked before `since` waits no more: that is forgotten."""
+    await connection.execute(
+        delete(awaited_replies).where(
+            awaited_replies.c.turn_id.in_(
+                select(turns.c.id)
+                .select_from(turns.join(conversations).join(rooms))
+                .where(rooms.c.platform == platform)
+                .where(turns.c.created_at < since)
+            )
+        )
+    )
+    first_message = (
+        select(messages.c.message_id)
+        .where(messages.c.turn_id == turns.c.id)
+        .order_by(messages.c.position)
+        .limit(1)
+        .scalar_subquery()
+    )
+    query = (
+        select(
+            turns,
+            rooms.c.chat_id,
+            rooms.c.thread_id,
+            conversations.c.persona_id.label("kept_by"),
+            awaited_replies.c.persona_id.label("owed_by"),
+            awaited_replies.c.kind,
+            awaited_replies.c.message_ids,
+            first_message.label("message_id"),
+        )
+        .select_from(awaited_replies.join(turns).join(conversations).join(rooms))
+        .where(rooms.c.platform == platform)
+        .order_by(turns.c.id, awaited_replies.c.persona_id)
+    )
+    rows = (await connection.execute(query)).all()
+    found = await read_turns(connection, rows)
+    return [
+        AwaitedReply(
+            key=ConversationKey(Room(platform, row.chat_id, row.thread_id), row.kept_by),
+            turn=turn,
+            persona_id=row.owed_by,
+            kind=ChatKind(row.kind),
+            message_id=row.message_id or "",
+            message_ids=tuple(json.loads(row.message_ids)),
+        )
+        for row, turn in zip(rows, found, strict=True)
+    ]
