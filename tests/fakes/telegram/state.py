@@ -196,3 +196,28 @@ def entities_of(text: str) -> list[Json]:
 def utf16_length(text: str) -> int:
     """How long Telegram says `text` is."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+_SPLITTABLE = {"bold", "italic", "underline", "strikethrough", "spoiler"}
+_CODE = {"code", "pre"}
+
+
+def entity_problem(text: str, entities: list[Json]) -> str:
+    """Why the server would refuse `entities` of `text`, if it would: bounds, empty ones, and what may hold what."""
+    length = utf16_length(text)
+    spans = [(each["offset"], each["offset"] + each["length"], each["type"]) for each in entities]
+    for start, end, kind in spans:
+        if not 0 <= start < end <= length:
+            return f"{kind} at {start}..{end} is outside of the text"
+    for at, (start, end, kind) in enumerate(spans):
+        for other_start, other_end, other in spans[at + 1 :]:
+            if other_start >= end or start >= other_end:
+                continue
+            if _CODE & {kind, other} and "blockquote" not in {kind, other}:
+                return f"{kind} and {other} share characters"
+            if kind == other == "blockquote":
+                return "a quote in a quote"
+            is_nested = (start <= other_start and other_end <= end) or (other_start <= start and end <= other_end)
+            if not is_nested and not {kind, other} <= _SPLITTABLE:
+                return f"{kind} and {other} overlap"
+    return ""
