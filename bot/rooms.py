@@ -22,6 +22,7 @@ class TriggerChanges(BaseModel):
     words: tuple[str, ...] | None = None
     patterns: tuple[str, ...] | None = None
     chance: float | None = Field(default=None, ge=0, le=1)
+    channels: tuple[str, ...] | None = None
     quiet_hours: tuple[str, ...] | None = None
 
 

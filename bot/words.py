@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from functools import lru_cache
 
 # Scripts without spaces between words, or, as Korean, with endings joined to them: a word is found wherever it stands.
@@ -19,6 +20,11 @@ def fold(text: str) -> str:
 def has_any(folded: str, words: tuple[str, ...]) -> bool:
     """Whether one of `words` occurs in a folded text as a whole word, or as several with any space between them."""
     return any(_pattern(word).search(folded) for word in words)
+
+
+def find_word(folded: str, word: str) -> Iterator[tuple[int, int]]:
+    """Where `word` occurs in a folded text, as `has_any` finds it: each place's beginning and end."""
+    return (match.span() for match in _pattern(word).finditer(folded))
 
 
 @lru_cache(maxsize=4096)

@@ -5,11 +5,87 @@ files nor prompts nor torch: `bot.personas.library` reads files, `bot.personas.p
 """
 
 import hashlib
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, time, timedelta
 from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo
 
+import regex
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+
+_HOURS = re.compile(r"(\d{1,2}):(\d\d)\s*[-\u2013]\s*(\d{1,2}):(\d\d)(?:\s+(\S+))?")
+# Repeats multiply when they are nested, and so does the memory that the compiled pattern takes.
+_MAX_REPEATS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class QuietHours:
+    """A part of every day, over midnight where it begins later than it ends. Without a `zone`, on whatever clock."""
+
+    begin: time
+    end: time
+    zone: ZoneInfo | None = None
+
+    def holds(self, now: datetime) -> bool:
+        """Whether it is quiet at `now`, a time with a zone; that zone is the clock where there is no other."""
+        there = now if self.zone is None else now.astimezone(self.zone)
+        clock = there.time().replace(tzinfo=None)
+        if self.begin < self.end:
+            return self.begin <= clock < self.end
+        return clock >= self.begin or clock < self.end
+
+
+def parse_quiet_hours(text: str) -> QuietHours:
+    """The hours that `23:00-07:30` or `23:00-07:30 Europe/Berlin` means. Raises `ValueError` with what is right."""
+    match = _HOURS.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("must be hours such as `23:00-07:30`, or `23:00-07:30 Europe/Berlin`")
+    begin, end = _clock(match[1], match[2]), _clock(match[3], match[4])
+    if begin == end:
+        raise ValueError("begins when it ends; for the whole day write two, `00:00-12:00` and `12:00-24:00`")
+    return QuietHours(begin, end, _zone(match[5]) if match[5] else None)
+
+
+def _clock(hours: str, minutes: str) -> time:
+    if int(hours) * 60 + int(minutes) > 24 * 60 or int(minutes) > 59:
+        raise ValueError(f"has no time of day in `{hours}:{minutes}`; the hours run from `00:00` to `24:00`")
+    return (datetime.min + timedelta(hours=int(hours) % 24, minutes=int(minutes))).time()
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (LookupError, ValueError, OSError):  # OSError: a folder of zones, such as `Europe`
+        raise ValueError(
+            f"names the zone `{name}`, which is not known here; write one such as `Europe/Berlin`, or none"
+        ) from None
+
+
+def compile_pattern(text: str) -> regex.Pattern[str]:
+    """The regular expression `text`, for any case. Raises `ValueError` with what is wrong.
+
+    Only searched with a timeout it is safe: its author may not have meant it to take for ever, but it can.
+    """
+    numbers = [[int(number) for number in re.findall(r"\d+", braces)] for braces in re.findall(r"\{[^{}]*\}", text)]
+    if math.prod(max(found, default=1) or 1 for found in numbers) > _MAX_REPEATS:
+        raise ValueError(f"repeats too much; the numbers in `{{ }}` may multiply to {_MAX_REPEATS}")
+    try:
+        return regex.compile(text, regex.IGNORECASE | regex.VERSION0, cache_pattern=False)
+    except (regex.error, ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(f"is no regular expression: {error}; to find it as it stands, use `words`") from None
+
+
+def _checked_pattern(text: str) -> str:
+    compile_pattern(text)
+    return text
+
+
+def _checked_hours(text: str) -> str:
+    parse_quiet_hours(text)
+    return text
 
 
 def _on_one_line(text: str) -> str:
@@ -20,6 +96,9 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 Line = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500), AfterValidator(_on_one_line)
 ]
+# Not made one line: a pattern means its spaces.
+Pattern = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_checked_pattern)]
+Hours = Annotated[Line, AfterValidator(_checked_hours)]
 # Discord's limit for the name of a webhook; Telegram's for a bot is 64, which its adapter cuts to.
 Name = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80), AfterValidator(_on_one_line)
@@ -104,10 +183,10 @@ class Triggers(_Part):
     reply: bool = True
     name: bool = True
     words: tuple[Line, ...] = ()
-    patterns: tuple[Line, ...] = ()
+    patterns: tuple[Pattern, ...] = ()
     chance: float = Field(default=0.0, ge=0, le=1, strict=True)
     channels: tuple[Line, ...] = ()
-    quiet_hours: tuple[Line, ...] = ()
+    quiet_hours: tuple[Hours, ...] = ()
 
 
 class Expression(_Part):
