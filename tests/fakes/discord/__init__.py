@@ -14,6 +14,28 @@
 
 from tests.fakes.discord.faults import Fault
 from tests.fakes.discord.server import FakeDiscord
-from tests.fakes.discord.world import Attachment, Channel, Guild, Interaction, Message, User
+from tests.fakes.discord.world import (
+    Attachment,
+    Channel,
+    ChannelType,
+    Guild,
+    Interaction,
+    Message,
+    Reaction,
+    User,
+    Webhook,
+)
 
-__all__ = ["Attachment", "Channel", "FakeDiscord", "Fault", "Guild", "Interaction", "Message", "User"]
+__all__ = [
+    "Attachment",
+    "Channel",
+    "ChannelType",
+    "FakeDiscord",
+    "Fault",
+    "Guild",
+    "Interaction",
+    "Message",
+    "Reaction",
+    "User",
+    "Webhook",
+]

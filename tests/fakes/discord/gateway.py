@@ -18,6 +18,11 @@ MESSAGE_CONTENT_INTENT = 1 << 15
 DISPATCH, HEARTBEAT, IDENTIFY, RESUME, RECONNECT, INVALID_SESSION, HELLO, HEARTBEAT_ACK = 0, 1, 2, 6, 7, 9, 10, 11
 
 
+def shard_of(guild_id: object, num_shards: int) -> int:
+    """Which shard hears of a server; direct chats, and what belongs to no server, are the first one's."""
+    return (int(str(guild_id)) >> 22) % num_shards if guild_id is not None and str(guild_id).isdigit() else 0
+
+
 class Connection:
     """One WebSocket. Frames leave in the order in which they were put."""
 
@@ -65,6 +70,9 @@ class Connection:
 
 @dataclass(eq=False)
 class Session:
+    shard_id: int = 0
+    num_shards: int = 1
+    intents: int = 0
     id: str = field(default_factory=snowflake)
     sequence: int = 0
     sent: list[dict[str, Any]] = field(default_factory=list)
@@ -81,9 +89,10 @@ class Session:
 class Gateway:
     """All connections and sessions, and what can go wrong with them."""
 
-    def __init__(self, token: str, *, ready: Callable[[], list[tuple[str, dict[str, Any]]]]) -> None:
+    def __init__(self, token: str, *, bot_id: str, ready: Callable[[], list[tuple[str, dict[str, Any]]]]) -> None:
         """`ready` gives the events that a new session begins with; the first is READY, without its session's fields."""
         self._token = token
+        self._bot_id = bot_id
         self._ready = ready
         self._sessions: list[Session] = []
         self._connections: set[Connection] = set()
@@ -92,6 +101,9 @@ class Gateway:
         self.heartbeat_interval_s = 41.25
         self.grants_message_content = True
         self.num_refusals = 0
+        self.num_recommended_shards = 1
+        self.num_starts_left = 1000
+        self.starts_reset_after_s = 3600.0
         self.identifies: list[dict[str, Any]] = []
         self.resumes: list[dict[str, Any]] = []
         self.num_heartbeats = 0
@@ -102,12 +114,38 @@ class Gateway:
     @property
     def is_connected(self) -> bool:
         """Whether a session is attached that has been sent READY or RESUMED."""
-        return any(session.connection is not None for session in self._sessions)
+        return self.num_connected > 0
+
+    @property
+    def num_connected(self) -> int:
+        """How many sessions are attached."""
+        return sum(session.connection is not None for session in self._sessions)
+
+    def about(self) -> dict[str, Any]:
+        """What `GET /gateway/bot` tells."""
+        limit = {
+            "total": 1000,
+            "remaining": self.num_starts_left,
+            "reset_after": int(self.starts_reset_after_s * 1000),
+            "max_concurrency": 1,
+        }
+        return {"url": self.url, "shards": self.num_recommended_shards, "session_start_limit": limit}
 
     def dispatch(self, event: str, data: dict[str, Any]) -> None:
-        """Send any event, also a malformed one, to every session."""
+        """Send any event, also a malformed one, to the sessions whose shard it belongs to."""
+        guild_id = data.get("id") if event.startswith("GUILD_") and "guild_id" not in data else data.get("guild_id")
         for session in self._sessions:
-            session.dispatch(event, data)
+            if session.shard_id == shard_of(guild_id, session.num_shards):
+                session.dispatch(event, self._as_allowed(session, event, data))
+
+    def _as_allowed(self, session: Session, event: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Without the intent, strangers' words in servers stay hidden unless they mention the bot."""
+        is_message = event in ("MESSAGE_CREATE", "MESSAGE_UPDATE") and "author" in data
+        if not is_message or session.intents & MESSAGE_CONTENT_INTENT or "guild_id" not in data:
+            return data
+        known = {data["author"]["id"], *(user["id"] for user in data["mentions"])}
+        hidden = {"content": "", "attachments": [], "embeds": [], "components": []}
+        return data if self._bot_id in known else data | hidden
 
     def refuse_next(self, times: int = 1) -> None:
         """Answer the next connections with 503, as an overloaded proxy does."""
@@ -137,10 +175,16 @@ class Gateway:
             connection.drop()
         self._detach_all()
 
-    def send_text(self, text: str) -> None:
-        """Send a frame that may be no JSON."""
-        for connection in self._connections:
-            connection.put_text(text)
+    def forget_sessions(self) -> None:
+        """Cut every connection, and let nobody resume: what is said until the next IDENTIFY is never sent."""
+        self.drop()
+        self._sessions.clear()
+
+    def send_text(self, text: str, *, shard_id: int | None = None) -> None:
+        """Send a frame that may be no JSON, to one shard or all."""
+        for session in self._sessions:
+            if session.connection is not None and shard_id in (None, session.shard_id):
+                session.connection.put_text(text)
 
     def send_bytes(self, data: bytes) -> None:
         """Send a frame that may be no zlib stream."""
@@ -191,13 +235,22 @@ class Gateway:
         if data["intents"] & MESSAGE_CONTENT_INTENT and not self.grants_message_content:
             connection.put_close(4014)
             return
-        session = Session(connection=connection)
-        self._sessions = [other for other in self._sessions if other.connection is not None]
+        shard_id, num_shards = data.get("shard") or (0, 1)
+        if num_shards == 1 < self.num_recommended_shards:
+            connection.put_close(4011)
+            return
+        self.num_starts_left -= 1
+        session = Session(shard_id, num_shards, data["intents"], connection=connection)
+        is_stale = [other.connection is None and other.shard_id == shard_id for other in self._sessions]
+        self._sessions = [other for other, stale in zip(self._sessions, is_stale, strict=True) if not stale]
         self._sessions.append(session)
-        (event, data), *rest = self._ready()
-        session.dispatch(event, data | {"v": 10, "session_id": session.id, "resume_gateway_url": self.url})
-        for event, data in rest:
-            session.dispatch(event, data)
+        (event, about), *rest = self._ready()
+        own = [guild for guild in about["guilds"] if shard_of(guild["id"], num_shards) == shard_id]
+        told = {"v": 10, "session_id": session.id, "resume_gateway_url": self.url, "shard": [shard_id, num_shards]}
+        session.dispatch(event, about | {"guilds": own} | told)
+        for event, guild in rest:
+            if shard_of(guild["id"], num_shards) == shard_id:
+                session.dispatch(event, guild)
 
     def _resume(self, connection: Connection, data: dict[str, Any]) -> None:
         self.resumes.append(data)

@@ -17,8 +17,11 @@ from tests.fakes.discord.world import (
     Edit,
     Interaction,
     Message,
+    Reaction,
     Request,
     Typing,
+    User,
+    Webhook,
     snowflake,
 )
 
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 API_PREFIX = "/api/v10"
 CDN_PREFIX = "/cdn"
 MAX_CONTENT_LENGTH = 2000
+MAX_WEBHOOKS = 15
+FORBIDDEN_NAMES = ("clyde", "discord")
 ENTRY_UNDER_A_MESSAGE = 3
 INTERACTION_DEADLINE_S = 3.0
 COMMAND_NAME = re.compile(r"[-_\w]{1,32}")
@@ -68,16 +73,26 @@ class Rest:
             ("POST", "/users/@me/channels", self.open_dm),
             ("GET", "/applications/@me", self.application),
             ("GET", "/oauth2/applications/@me", self.application),
+            ("GET", "/gateway/bot", self.gateway_bot),
             ("PUT", "/applications/{application}/commands", self.put_commands),
             ("GET", "/channels/{channel}", self.get_channel),
             ("POST", "/channels/{channel}/typing", self.type),
             ("POST", "/channels/{channel}/messages", self.send),
             ("GET", "/channels/{channel}/messages/{message}", self.get_message),
+            ("GET", "/channels/{channel}/messages", self.history),
             ("PATCH", "/channels/{channel}/messages/{message}", self.edit),
+            ("DELETE", "/channels/{channel}/messages/{message}", self.delete),
+            ("PUT", "/channels/{channel}/messages/{message}/reactions/{emoji}/@me", self.react),
+            ("GET", "/channels/{channel}/webhooks", self.list_webhooks),
+            ("POST", "/channels/{channel}/webhooks", self.create_webhook),
+            ("PATCH", "/webhooks/{webhook}", self.edit_webhook),
+            ("DELETE", "/webhooks/{webhook}", self.delete_webhook),
             ("POST", "/interactions/{interaction}/{token}/callback", self.interaction_callback),
             ("POST", webhook, self.follow_up),
             ("PATCH", f"{webhook}/messages/@original", self.edit_original),
             ("DELETE", f"{webhook}/messages/@original", self.delete_original),
+            ("PATCH", f"{webhook}/messages/{{message}}", self.edit_through),
+            ("DELETE", f"{webhook}/messages/{{message}}", self.delete_through),
         ]
 
     @web.middleware
@@ -98,7 +113,8 @@ class Rest:
 
     async def _served(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         is_api = request.path.startswith(API_PREFIX)
-        needs_token = is_api and not request.path.startswith((f"{API_PREFIX}/interactions", f"{API_PREFIX}/webhooks"))
+        carries_own_token = request.path.startswith(f"{API_PREFIX}/interactions") or "token" in request.match_info
+        needs_token = is_api and not carries_own_token
         try:
             if needs_token and request.headers.get("Authorization") != f"Bot {self._fake.token}":
                 raise ApiError(401, 0, "401: Unauthorized")
@@ -151,6 +167,61 @@ class Rest:
     async def get_message(self, request: web.Request) -> web.Response:
         return answer(self._message(request).wire())
 
+    async def history(self, request: web.Request) -> web.Response:
+        channel = self._channel(request)
+        self._require(channel, "view_channel", 50001, "Missing Access")
+        self._require(channel, "read_message_history", 50013, "Missing Permissions")
+        said = [message for message in self._fake.messages.values() if message.channel is channel]
+        after, limit = int(request.query.get("after", 0)), int(request.query.get("limit", 50))
+        found = sorted((message for message in said if int(message.id) > after), key=lambda message: int(message.id))
+        chosen = found[:limit] if after else found[-limit:]
+        return answer([message.wire() for message in reversed(chosen)])
+
+    async def gateway_bot(self, _request: web.Request) -> web.Response:
+        return answer(self._fake.gateway.about())
+
+    async def delete(self, request: web.Request) -> web.Response:
+        message = self._message(request)
+        if message.author is not self._fake.bot:
+            self._require(message.channel, "manage_messages", 50013, "Missing Permissions")
+        self._fake.delete(message)
+        return web.Response(status=204)
+
+    async def react(self, request: web.Request) -> web.Response:
+        message = self._message(request)
+        self._require(message.channel, "add_reactions", 50013, "Missing Permissions")
+        message.reactions.append(Reaction(request.match_info["emoji"], self._fake.bot))
+        return web.Response(status=204)
+
+    async def list_webhooks(self, request: web.Request) -> web.Response:
+        channel = self._hooked_channel(request)
+        return answer([webhook.wire() for webhook in self._fake.webhooks.values() if webhook.channel is channel])
+
+    async def create_webhook(self, request: web.Request) -> web.Response:
+        channel, body = self._hooked_channel(request), await request.json()
+        check_name(body["name"])
+        if sum(webhook.channel is channel for webhook in self._fake.webhooks.values()) >= MAX_WEBHOOKS:
+            raise ApiError(400, 30007, "Maximum number of webhooks reached (15)")
+        webhook = Webhook(channel, body["name"], self._fake.application_id, [body.get("avatar")])
+        self._fake.webhooks[webhook.id] = webhook
+        return answer(webhook.wire())
+
+    async def edit_webhook(self, request: web.Request) -> web.Response:
+        webhook, body = self._webhook(request.match_info["webhook"]), await request.json()
+        self._require(webhook.channel, "manage_webhooks", 50013, "Missing Permissions")
+        if "name" in body:
+            check_name(body["name"])
+            webhook.name = body["name"]
+        if "avatar" in body:
+            webhook.avatars.append(body["avatar"])
+        return answer(webhook.wire())
+
+    async def delete_webhook(self, request: web.Request) -> web.Response:
+        webhook = self._webhook(request.match_info["webhook"])
+        self._require(webhook.channel, "manage_webhooks", 50013, "Missing Permissions")
+        del self._fake.webhooks[webhook.id]
+        return web.Response(status=204)
+
     async def edit(self, request: web.Request) -> web.Response:
         message = self._message(request)
         if message.author is not self._fake.bot:
@@ -179,12 +250,17 @@ class Rest:
             interaction.is_deferred = True
         elif body["type"] == 8:
             interaction.choices = data["choices"]
+        elif body["type"] == 9:
+            check_modal(data)
+            interaction.modal = data
         resource = {"type": body["type"]}
         if interaction.original is not None:
             resource["message"] = interaction.original.wire()
         return answer({"interaction": {"id": interaction.id, "type": 2}, "resource": resource})
 
     async def follow_up(self, request: web.Request) -> web.Response:
+        if not self._is_interaction(request):
+            return await self._execute(request)
         interaction = self._interaction(request)
         payload, attachments = await self._payload(request, interaction.channel)
         check_content(payload, attachments)
@@ -213,6 +289,82 @@ class Rest:
         interaction.original = None
         return web.Response(status=204)
 
+    async def edit_through(self, request: web.Request) -> web.Response:
+        message = self._message_through(request)
+        payload, _ = await self._payload(request, message.channel)
+        check_content(payload, message.attachments)
+        revise(message, payload)
+        self._fake.gateway.dispatch("MESSAGE_UPDATE", message.event())
+        return answer(message.wire())
+
+    async def delete_through(self, request: web.Request) -> web.Response:
+        self._fake.delete(self._message_through(request))
+        return web.Response(status=204)
+
+    async def _execute(self, request: web.Request) -> web.Response:
+        """A webhook says something, in its channel or in a thread of it."""
+        webhook = self._webhook_of(request)
+        channel = self._place(request, webhook)
+        payload, attachments = await self._payload(request, channel)
+        check_content(payload, attachments)
+        name = payload.get("username") or webhook.name
+        check_name(name)
+        speaker = User(name, name, is_bot=True, id=webhook.id)
+        message = self._fake.message(channel, speaker, payload, attachments=attachments)
+        message.webhook = webhook
+        self._fake.publish(message)
+        return answer(message.wire())
+
+    def _place(self, request: web.Request, webhook: Webhook) -> Channel:
+        if "thread_id" not in request.query:
+            if webhook.channel.type is ChannelType.FORUM:
+                raise ApiError(400, 220001, "Webhooks posted to forum channels must have a thread_name or thread_id")
+            return webhook.channel
+        thread = self._fake.channels.get(request.query["thread_id"])
+        if thread is None or thread.parent is not webhook.channel:
+            raise ApiError(404, 10003, "Unknown Channel")
+        return thread
+
+    def _message_through(self, request: web.Request) -> Message:
+        if self._is_interaction(request):
+            messages = self._interaction(request).messages
+            found = next((known for known in messages if known.id == request.match_info["message"]), None)
+        else:
+            webhook = self._webhook_of(request)
+            place = self._place(request, webhook)
+            found = self._fake.messages.get(request.match_info["message"])
+            if found is not None and (found.webhook is not webhook or found.channel is not place):
+                found = None
+        if found is None:
+            raise ApiError(404, 10008, "Unknown Message")
+        return found
+
+    def _is_interaction(self, request: web.Request) -> bool:
+        return request.match_info["application"] == self._fake.application_id
+
+    def _webhook_of(self, request: web.Request) -> Webhook:
+        webhook = self._webhook(request.match_info["application"])
+        if webhook.token != request.match_info["token"]:
+            raise ApiError(401, 50027, "Invalid Webhook Token")
+        return webhook
+
+    def _webhook(self, webhook_id: str) -> Webhook:
+        webhook = self._fake.webhooks.get(webhook_id)
+        if webhook is None:
+            raise ApiError(404, 10015, "Unknown Webhook")
+        return webhook
+
+    def _hooked_channel(self, request: web.Request) -> Channel:
+        channel = self._channel(request)
+        if channel.type in (ChannelType.DM, ChannelType.PUBLIC_THREAD, ChannelType.CATEGORY):
+            raise ApiError(400, 50024, "Cannot execute action on this channel type")
+        self._require(channel, "manage_webhooks", 50013, "Missing Permissions")
+        return channel
+
+    def _require(self, channel: Channel, permission: str, code: int, message: str) -> None:
+        if permission in channel.denied:
+            raise ApiError(403, code, message)
+
     async def download(self, request: web.Request) -> web.StreamResponse:
         attachment = self._fake.attachments.get(request.match_info["attachment"])
         if attachment is None:
@@ -240,14 +392,14 @@ class Rest:
         channel = self._channel(request)
         if "view_channel" in channel.denied:
             raise ApiError(403, 50001, "Missing Access")
-        needed = "send_messages" if channel.type is ChannelType.TEXT else "send_messages_in_threads"
+        needed = "send_messages_in_threads" if channel.type is ChannelType.PUBLIC_THREAD else "send_messages"
         if needed in channel.denied:
             raise ApiError(403, 50013, "Missing Permissions")
         return channel
 
     def _message(self, request: web.Request) -> Message:
         message = self._fake.messages.get(request.match_info["message"])
-        if message is None or message.channel is not self._channel(request):
+        if message is None or message.is_ephemeral or message.channel is not self._channel(request):
             raise ApiError(404, 10008, "Unknown Message")
         return message
 
@@ -321,16 +473,36 @@ def check_content(payload: dict[str, Any], attachments: list[Attachment]) -> Non
         raise ApiError(400, 50035, "Invalid Form Body")
     if not content.strip() and not attachments and "content" in payload:
         raise ApiError(400, 50006, "Cannot send an empty message")
-    for row in payload.get("components") or []:
+    rows = payload.get("components") or []
+    for row in rows:
         check_row(row)
+    ids = [component["custom_id"] for row in rows for component in row["components"]]
+    if len(rows) > 5 or len(set(ids)) != len(ids):
+        raise ApiError(400, 50035, "Invalid Form Body: duplicated custom id, or too many rows")
 
 
 def check_row(row: dict[str, Any]) -> None:
     for component in row["components"]:
         if not 1 <= len(component["custom_id"]) <= 100 or len(component.get("options", [])) > 25:
             raise ApiError(400, 50035, "Invalid Form Body")
-    if len(row["components"]) > 5:
+    if not 1 <= len(row["components"]) <= 5:
         raise ApiError(400, 50035, "Invalid Form Body")
+
+
+def check_name(name: str) -> None:
+    """What a webhook may be called."""
+    if not 1 <= len(name.strip()) <= 80 or any(word in name.lower() for word in FORBIDDEN_NAMES):
+        raise ApiError(400, 50035, "Invalid Form Body")
+
+
+def check_modal(data: dict[str, Any]) -> None:
+    """A field to fill: its names are short, and what stands in it already is not too long."""
+    is_named = 1 <= len(data["title"]) <= 45 and 1 <= len(data["custom_id"]) <= 100
+    for row in data["components"]:
+        part = row.get("component") or row["components"][0]
+        label = row.get("label") or part.get("label") or ""
+        if not is_named or not 1 <= len(label) <= 45 or len(part.get("value") or "") > 4000:
+            raise ApiError(400, 50035, "Invalid Form Body")
 
 
 def check_entry(entry: dict[str, Any]) -> None:

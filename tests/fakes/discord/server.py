@@ -11,17 +11,20 @@ from aiohttp import web
 
 from tests.fakes.discord import rest
 from tests.fakes.discord.faults import Fault
-from tests.fakes.discord.gateway import Gateway
+from tests.fakes.discord.gateway import Gateway, shard_of
 from tests.fakes.discord.world import (
+    PERMISSIONS,
     Attachment,
     Channel,
     ChannelType,
     Guild,
     Interaction,
     Message,
+    Reaction,
     Request,
     Typing,
     User,
+    Webhook,
     snowflake,
 )
 
@@ -38,11 +41,14 @@ class FakeDiscord:
         self.token = token
         self.application_id = snowflake()
         self.bot = User("commedia", "Commedia", is_bot=True)
-        self.gateway = Gateway(token, ready=self._ready_events)
+        self.gateway = Gateway(token, bot_id=self.bot.id, ready=self._ready_events)
         self.users: dict[str, User] = {self.bot.id: self.bot}
         self.guilds: list[Guild] = []
         self.channels: dict[str, Channel] = {}
         self.messages: dict[str, Message] = {}
+        self.webhooks: dict[str, Webhook] = {}
+        self.moderators: set[str] = set()
+        """Ids of people who may delete what others wrote, everywhere."""
         self.attachments: dict[str, Attachment] = {}
         self.typing: list[Typing] = []
         self.commands: list[dict[str, Any]] = []
@@ -96,8 +102,11 @@ class FakeDiscord:
         self.users[user.id] = user
         return user
 
-    def add_guild(self, name: str) -> Guild:
-        guild = Guild(name, self.bot)
+    def add_guild(self, name: str, *, shard: tuple[int, int] = (0, 1)) -> Guild:
+        """Add a server that, where there are `shard[1]` shards, belongs to `shard[0]`."""
+        guild = Guild(name, self.bot, moderators=self.moderators)
+        while shard_of(guild.id, shard[1]) != shard[0]:
+            guild.id = str(int(guild.id) + (1 << 22))
         self.guilds.append(guild)
         self.gateway.dispatch("GUILD_CREATE", guild.wire())
         return guild
@@ -109,9 +118,32 @@ class FakeDiscord:
         self.gateway.dispatch("GUILD_CREATE", guild.wire())
         return role_id
 
-    def add_channel(self, guild: Guild, name: str, *, denied: tuple[str, ...] = ()) -> Channel:
-        """Add a text channel in which the bot is `denied` permissions, such as `("send_messages",)`."""
-        return self._add_channel(Channel(name, ChannelType.TEXT, guild, denied=denied), "CHANNEL_CREATE")
+    def add_channel(
+        self,
+        guild: Guild,
+        name: str,
+        *,
+        denied: tuple[str, ...] = (),
+        kind: ChannelType = ChannelType.TEXT,
+        category: Channel | None = None,
+    ) -> Channel:
+        """Add a channel in which the bot is `denied` permissions, such as `("send_messages",)`."""
+        return self._add_channel(Channel(name, kind, guild, category, denied=denied), "CHANNEL_CREATE")
+
+    def remove_channel(self, channel: Channel) -> None:
+        """Somebody deletes a channel or a thread, with all that was said there."""
+        assert channel.guild is not None
+        del self.channels[channel.id]
+        channel.guild.channels.remove(channel)
+        event = "THREAD_DELETE" if channel.type is ChannelType.PUBLIC_THREAD else "CHANNEL_DELETE"
+        self.gateway.dispatch(event, channel.wire())
+
+    def remove_guild(self, guild: Guild) -> None:
+        """The bot is thrown out of a server."""
+        self.guilds.remove(guild)
+        for channel in guild.channels:
+            del self.channels[channel.id]
+        self.gateway.dispatch("GUILD_DELETE", {"id": guild.id})
 
     def add_thread(self, parent: Channel, name: str, *, is_announced: bool = True) -> Channel:
         """Add a thread. One that is not announced is unknown to the bot until it asks."""
@@ -152,6 +184,52 @@ class FakeDiscord:
         self.publish(message)
         return message
 
+    def edit(self, message: Message, text: str) -> None:
+        """Its author changes a message."""
+        rest.revise(message, {"content": text})
+        self.gateway.dispatch("MESSAGE_UPDATE", message.event())
+
+    def unfurl(self, message: Message, *embeds: dict[str, Any]) -> None:
+        """Discord shows what a link leads to, which changes the message, but not what was said."""
+        message.extra |= {"embeds": list(embeds)}
+        self.gateway.dispatch("MESSAGE_UPDATE", message.event())
+
+    def delete(self, *messages: Message) -> None:
+        """Somebody deletes messages of one channel: several at once are deleted in bulk."""
+        for message in messages:
+            self.messages.pop(message.id, None)
+        channel = messages[0].channel
+        where = {"channel_id": channel.id} | ({"guild_id": channel.guild.id} if channel.guild is not None else {})
+        if len(messages) == 1:
+            self.gateway.dispatch("MESSAGE_DELETE", {"id": messages[0].id} | where)
+        else:
+            self.gateway.dispatch("MESSAGE_DELETE_BULK", {"ids": [message.id for message in messages]} | where)
+        self.changed()
+
+    def react(self, message: Message, user: User, emoji: str, *, is_added: bool = True) -> None:
+        """`user` puts an emoji under `message`, or takes it away. `name:id` is an emoji of a server's own."""
+        reaction = Reaction(emoji, user)
+        if is_added:
+            message.reactions.append(reaction)
+        else:
+            message.reactions[:] = [found for found in message.reactions if found != reaction]
+        name, _, emoji_id = emoji.partition(":")
+        event: dict[str, Any] = {
+            "user_id": user.id,
+            "channel_id": message.channel.id,
+            "message_id": message.id,
+            "emoji": {"id": emoji_id or None, "name": name},
+            "burst": False,
+            "type": 0,
+        }
+        guild = message.channel.guild
+        if guild is not None:
+            event |= {"guild_id": guild.id}
+        if guild is not None and is_added:
+            event |= {"member": guild.member(user) | {"user": user.wire()}, "message_author_id": message.author.id}
+        self.gateway.dispatch(f"MESSAGE_REACTION_{'ADD' if is_added else 'REMOVE'}", event)
+        self.changed()
+
     def use_command(self, channel: Channel, user: User, *path: str, **arguments: str | bytes) -> Interaction:
         """`user` sends `/path` with `arguments`, of which bytes are pictures. The command must have been registered."""
         options: list[dict[str, Any]] = []
@@ -184,11 +262,25 @@ class FakeDiscord:
         data = _component_data(message, label)
         return self._interact("component", 3, message.channel, user, data, message)
 
+    def submit(self, asked: Interaction, user: User, text: str) -> Interaction:
+        """`user` fills the field that the bot opened in answer to `asked`."""
+        assert asked.modal is not None, "no field was opened"
+        [field_] = [part for row in asked.modal["components"] for part in row.get("components") or [row["component"]]]
+        filled = {"type": 4, "custom_id": field_["custom_id"], "value": text}
+        data = {"custom_id": asked.modal["custom_id"], "components": [{"type": 1, "components": [filled]}]}
+        return self._interact("modal", 5, asked.channel, user, data, asked.message)
+
     # What the bot did
+
+    def is_own(self, message: Message) -> bool:
+        """Whether the bot wrote it, as itself or through a webhook of its own."""
+        if message.webhook is not None:
+            return message.webhook.application_id == self.application_id
+        return message.author is self.bot
 
     def bot_messages(self, channel: Channel | None = None) -> list[Message]:
         """The bot's messages, in one channel or all, with their edits."""
-        own = [message for message in self.messages.values() if message.author is self.bot]
+        own = [message for message in self.messages.values() if self.is_own(message)]
         return [message for message in own if channel is None or message.channel is channel]
 
     async def wait_for(self, predicate: Callable[[], Found], timeout_s: float = 20.0) -> Found:
@@ -315,7 +407,8 @@ class FakeDiscord:
             "app_permissions": "0",
         }
         if channel.guild is not None:
-            member = channel.guild.member(user) | {"user": user.wire(), "permissions": "0"}
+            permissions = PERMISSIONS["manage_messages"] if user.id in self.moderators else 0
+            member = channel.guild.member(user) | {"user": user.wire(), "permissions": str(permissions)}
             event |= {"guild_id": channel.guild.id, "member": member}
         else:
             event |= {"user": user.wire()}

@@ -6,15 +6,19 @@ Ids are strings, as on the wire. Times are `time.monotonic()`.
 import itertools
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import Any
 
 DISCORD_EPOCH_MS = 1_420_070_400_000
 PERMISSIONS = {
+    "add_reactions": 1 << 6,
     "view_channel": 1 << 10,
     "send_messages": 1 << 11,
+    "manage_messages": 1 << 13,
+    "attach_files": 1 << 15,
     "read_message_history": 1 << 16,
+    "manage_webhooks": 1 << 29,
     "send_messages_in_threads": 1 << 38,
 }
 ALL_PERMISSIONS = ((1 << 50) - 1) & ~(1 << 3)  # everything but administrator, which would override every denial
@@ -31,7 +35,12 @@ def snowflake() -> str:
 class ChannelType(IntEnum):
     TEXT = 0
     DM = 1
+    VOICE = 2
+    CATEGORY = 4
+    NEWS = 5
     PUBLIC_THREAD = 11
+    STAGE = 13
+    FORUM = 15
 
 
 @dataclass(eq=False)
@@ -62,11 +71,14 @@ class Guild:
     bot: User
     id: str = field(default_factory=snowflake)
     bot_role_id: str = field(default_factory=snowflake)
+    moderator_role_id: str = field(default_factory=snowflake)
     roles: dict[str, str] = field(default_factory=dict)
+    moderators: set[str] = field(default_factory=set)
+    """Ids of people who may delete what others wrote."""
     channels: list["Channel"] = field(default_factory=list)
 
     def wire(self) -> dict[str, Any]:
-        plain = [channel.wire() for channel in self.channels if channel.type is ChannelType.TEXT]
+        plain = [channel.wire() for channel in self.channels if channel.type is not ChannelType.PUBLIC_THREAD]
         threads = [channel.wire() for channel in self.channels if channel.type is ChannelType.PUBLIC_THREAD]
         return {
             "id": self.id,
@@ -82,6 +94,7 @@ class Guild:
 
     def member(self, user: User) -> dict[str, Any]:
         roles = [self.bot_role_id] if user is self.bot else []
+        roles += [self.moderator_role_id] if user.id in self.moderators else []
         return {"roles": roles, "flags": 0, "nick": None, "joined_at": "2026-01-01T00:00:00+00:00"}
 
     def _roles(self) -> list[dict[str, Any]]:
@@ -91,8 +104,9 @@ class Guild:
             return plain | {"managed": False, "mentionable": True, "flags": 0} | more
 
         own = role(self.bot_role_id, self.bot.name, managed=True, tags={"bot_id": self.bot.id})
-        others = [role(id_, name) for id_, name in self.roles.items()]
-        return [role(self.id, "@everyone"), own, *others]
+        weak = {"permissions": str(ALL_PERMISSIONS & ~PERMISSIONS["manage_messages"])}
+        others = [role(id_, name, **weak) for id_, name in self.roles.items()]
+        return [role(self.id, "@everyone", **weak), own, role(self.moderator_role_id, "moderators"), *others]
 
 
 @dataclass(eq=False)
@@ -115,8 +129,15 @@ class Channel:
             base |= {"guild_id": self.guild.id, "permission_overwrites": self._overwrites(self.guild)}
         if self.recipient is not None:
             base |= {"recipients": [self.recipient.wire()]}
-        if self.parent is not None:
+        if self.type is ChannelType.PUBLIC_THREAD and self.parent is not None:
             base |= self._thread_fields(self.parent)
+        elif self.parent is not None:
+            base |= {"parent_id": self.parent.id}
+        if self.type in (ChannelType.VOICE, ChannelType.STAGE):
+            base |= {"bitrate": 64000, "user_limit": 0, "rtc_region": None}
+        if self.type is ChannelType.FORUM:
+            base |= {"available_tags": [], "default_sort_order": None, "default_forum_layout": 0}
+            base |= {"default_reaction_emoji": None}
         return base
 
     def _overwrites(self, guild: Guild) -> list[dict[str, Any]]:
@@ -153,6 +174,29 @@ class Attachment:
             "url": self.url,
             "proxy_url": self.url,
         }
+
+
+@dataclass(eq=False)
+class Webhook:
+    """A webhook of a channel. `avatars` are all pictures that it ever had, as they were uploaded."""
+
+    channel: Channel
+    name: str
+    application_id: str | None
+    avatars: list[str | None]
+    id: str = field(default_factory=snowflake)
+    token: str = field(default_factory=lambda: f"webhook-{snowflake()}")
+
+    def wire(self) -> dict[str, Any]:
+        guild_id = self.channel.guild.id if self.channel.guild is not None else None
+        own = {"application_id": self.application_id, "avatar": None, "token": self.token}
+        return {"id": self.id, "type": 1, "name": self.name, "channel_id": self.channel.id, "guild_id": guild_id} | own
+
+
+@dataclass(frozen=True)
+class Reaction:
+    emoji: str
+    user: User
 
 
 @dataclass(frozen=True)
@@ -192,6 +236,8 @@ class Message:
     """Wire fields beyond those above."""
     mentions: list[User] = field(default_factory=list, repr=False)
     mention_roles: list[str] = field(default_factory=list, repr=False)
+    webhook: Webhook | None = field(default=None, repr=False)
+    reactions: list[Reaction] = field(default_factory=list, repr=False)
     edits: list[Edit] = field(default_factory=list)
     first_content: str = ""
     created_at: float = field(default_factory=time.monotonic)
@@ -218,7 +264,7 @@ class Message:
             "content": self.content,
             "type": self.type or (19 if self.reply_to else 0),
             "timestamp": self._iso,
-            "edited_timestamp": _iso_now() if self.edits else None,
+            "edited_timestamp": self._edited_iso(),
             "tts": False,
             "pinned": False,
             "flags": self.flags,
@@ -229,17 +275,24 @@ class Message:
             "embeds": [],
             "components": self.components,
         }
+        if self.webhook is not None:
+            base |= {"webhook_id": self.webhook.id, "application_id": self.webhook.application_id}
         if self.reply_to is not None and with_reference:
             base["message_reference"] = {"type": 0, "message_id": self.reply_to.id, "channel_id": self.channel.id}
             if self.is_reply_resolved:
                 base["referenced_message"] = self.reply_to.wire(with_reference=False)
         return base | self.extra
 
+    def _edited_iso(self) -> str | None:
+        if not self.edits:
+            return None
+        return (datetime.now(UTC) - timedelta(seconds=time.monotonic() - self.edits[-1].at)).isoformat()
+
     def event(self) -> dict[str, Any]:
         """The wire form in a gateway event, which tells the guild as well."""
         guild = self.channel.guild
-        if guild is None:
-            return self.wire()
+        if guild is None or self.webhook is not None:
+            return self.wire() | ({"guild_id": guild.id} if guild is not None else {})
         return self.wire() | {"guild_id": guild.id, "member": guild.member(self.author)}
 
 
@@ -261,6 +314,7 @@ class Interaction:
     is_ephemeral: bool = False
     choices: list[dict[str, Any]] | None = None
     original: Message | None = None
+    modal: dict[str, Any] | None = None
     messages: list[Message] = field(default_factory=list)
     """The original response and what followed; deleted ones are gone."""
 
