@@ -7,7 +7,6 @@ A persona is known by what is in the text, and by the message that is replied to
 anyone's.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 
@@ -22,7 +21,7 @@ from bot.access import (
 )
 from bot.rooms import RoomSettings
 from bot.types import ChatKind, IncomingMessage
-from bot.words import UNSPACED, find_word, fold, has_any
+from bot.words import UNSPACED, find_word, fold, has_any, spaced_words
 from engine.persona import Persona, Triggers
 
 MAX_ANSWERS = 3
@@ -189,8 +188,7 @@ def num_shared_words(text: str, persona: Persona) -> int:
 
 
 def _telling_words(folded: str) -> list[str]:
-    words = re.findall(r"\w+", folded)
-    return [word for word in words if len(word) > 2 and word not in STOP_WORDS and not UNSPACED.search(word)]
+    return [word for word in spaced_words(folded) if len(word) > 2 and word not in STOP_WORDS]
 
 
 def _named_in(text: str, personas: Sequence[Persona], platform: str) -> tuple[Persona, ...]:

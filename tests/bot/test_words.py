@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot.words import fold, has_any
+from bot.words import find_word, fold, has_any, spaced_words
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,7 @@ from bot.words import fold, has_any
         ("a  b", "a b", True),
         ("axb", "a.b", False),
         ("今天小明在吗", "小明", True),
+        ("今天Ann在吗", "ann", True),
         ("今天小红在吗", "小明", False),
         ("きょうルナさん", "ルナ", True),
         ("루나야 안녕", "루나", True),
@@ -26,3 +27,11 @@ from bot.words import fold, has_any
 )
 def test_whole_words_are_found(text: str, word: str, is_found: bool) -> None:
     assert has_any(fold(text), (word,)) is is_found
+
+
+def test_where_a_word_stands() -> None:
+    assert list(find_word(fold("Ann, annabel; ANN"), "ann")) == [(0, 3), (14, 17)]
+
+
+def test_words_between_spaces() -> None:
+    assert spaced_words(fold("Say “Hallo”在吗, Zoë_2!")) == ["say", "hallo", "zoë_2"]
