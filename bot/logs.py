@@ -28,16 +28,26 @@ _NOISY = (
 )  # fmt: skip
 
 
+class Redaction:
+    """Blots secrets out of a text: the given ones, and whatever looks like a token."""
+
+    def __init__(self, secrets: Sequence[str] = ()) -> None:
+        known = [re.escape(secret) for secret in sorted(secrets, key=len, reverse=True) if secret]
+        self._secret = re.compile("|".join([*known, _TOKEN_SHAPES]))
+
+    def __call__(self, text: str) -> str:
+        return self._secret.sub(REDACTED, text)
+
+
 class RedactingFormatter(logging.Formatter):
     """Formats a record, its traceback too, and then blots out secrets."""
 
     def __init__(self, pattern: str, *, secrets: Sequence[str] = ()) -> None:
         super().__init__(pattern)
-        known = [re.escape(secret) for secret in sorted(secrets, key=len, reverse=True) if secret]
-        self._secret = re.compile("|".join([*known, _TOKEN_SHAPES]))
+        self._redact = Redaction(secrets)
 
     def format(self, record: logging.LogRecord) -> str:
-        return self._secret.sub(REDACTED, super().format(record))
+        return self._redact(super().format(record))
 
 
 class _Outlet(logging.Handler):

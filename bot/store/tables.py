@@ -198,7 +198,8 @@ room_settings = Table(
     Column("settings", Text, nullable=False),
 )
 
-# Events that have arrived. The ids only grow, so that the oldest are found by counting back.
+# Events that have arrived. Ids have no gaps, so that the oldest are found by counting back: with autoincrement, an event
+# that comes again would leave one.
 seen_events = Table(
     "seen_events",
     metadata,
@@ -207,7 +208,6 @@ seen_events = Table(
     Column("event", Text, nullable=False),
     Column("seen_at", UtcDateTime, nullable=False),
     UniqueConstraint("platform", "event"),
-    sqlite_autoincrement=True,
 )
 
 # The newest message that was seen in each chat.

@@ -71,7 +71,6 @@ def upgrade() -> None:
         sa.Column("seen_at", sa.DateTime, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_seen_events"),
         sa.UniqueConstraint("platform", "event", name="uq_seen_events_platform_event"),
-        sqlite_autoincrement=True,
     )
     op.create_table(
         "seen_marks",

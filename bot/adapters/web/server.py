@@ -10,8 +10,9 @@ import json
 import logging
 import socket
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -45,6 +46,18 @@ DRAWN = {
     "Cache-Control": "private, max-age=60",
     "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'",
 }
+UNCACHED = {"Cache-Control": "no-store"}
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Monitor(Protocol):
+    """What a monitoring system is told: `bot.metrics.Metrics`."""
+
+    def exposition(self) -> bytes:
+        """Everything that is counted, in Prometheus' text format."""
+
+    def health(self) -> Mapping[str, object]:
+        """How the bot is doing, as JSON."""
 
 
 class _Server(uvicorn.Server):
@@ -67,7 +80,8 @@ class _Server(uvicorn.Server):
 class WebAdapter(Adapter):
     """The local page as an adapter. One a process: the page library keeps its routes for the whole process.
 
-    `max_files` is how many pictures go into one message: as many as the bot looks at.
+    `max_files` is how many pictures go into one message: as many as the bot looks at. `monitor` answers `/metrics` and
+    `/health`.
     """
 
     name = "web"
@@ -82,10 +96,12 @@ class WebAdapter(Adapter):
         commands: CommandTable,
         storage_secret: str,
         max_files: int = MAX_FILES,
+        monitor: Monitor | None = None,
     ) -> None:
         self._host = host.strip("[]")
         self._port = port
         self._browser = browser
+        self._monitor = monitor
         self._sessions = Sessions(handler, browser=browser, commands=commands, max_files=max_files)
         self._status = AdapterStatus(AdapterState.STARTING)
         self._url: str | None = None
@@ -186,6 +202,8 @@ class WebAdapter(Adapter):
         app.add_api_route("/upload", self._upload, methods=["POST"])
         app.add_api_route("/upload/{upload_id}", self._remove_upload, methods=["DELETE"])
         app.add_api_route("/say", self._say, methods=["POST"])
+        app.add_api_route("/metrics", self._metrics)
+        app.add_api_route("/health", self._health)
         add_page(self._sessions, self._browser)
         ui.run_with(
             app,
@@ -258,6 +276,16 @@ class WebAdapter(Adapter):
         except ValueError:
             return JSONResponse({"error": "this is no message"}, status_code=400)
         return JSONResponse({"id": message_id})
+
+    async def _metrics(self) -> Response:
+        if self._monitor is None:
+            raise HTTPException(404, "nothing is counted here")
+        return Response(self._monitor.exposition(), headers={"Content-Type": METRICS_TYPE, **UNCACHED})
+
+    async def _health(self) -> Response:
+        if self._monitor is None:
+            raise HTTPException(404, "nobody looks after the bot's health here")
+        return JSONResponse(self._monitor.health(), headers=UNCACHED)
 
     def _session(self, request: Request) -> Session:
         session_id = request.session.get("id")
