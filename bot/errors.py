@@ -7,7 +7,9 @@ BotError
 ├── MediaError         a file is refused; the text may be shown to its sender
 ├── CommandError       a command cannot be done; the text is for whoever used it
 ├── DeliveryError      a message could not be sent or edited
-│   └── RateLimited    … yet: try again after `retry_after_s`
+│   ├── RateLimited    … yet: try again after `retry_after_s`
+│   ├── MessageGone    … ever: the message to edit is not there any more
+│   └── ChannelClosed  … ever: the channel is gone, or closed to the bot
 └── PlatformFatal      a platform cannot be served until an admin changes something
 """
 
@@ -46,6 +48,14 @@ class RateLimited(DeliveryError):
     def __init__(self, retry_after_s: float) -> None:
         super().__init__(f"rate limited; try again in {retry_after_s:.1f} s")
         self.retry_after_s = retry_after_s
+
+
+class MessageGone(DeliveryError):
+    """The message to edit is not there any more. A text that is still to be shown needs another one."""
+
+
+class ChannelClosed(DeliveryError):
+    """The channel is gone, or closed to the bot: trying again helps nobody."""
 
 
 class PlatformFatal(BotError):

@@ -4,15 +4,16 @@ import asyncio
 import gc
 import itertools
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 
 import pytest
 
 from bot.adapters.base import PlatformLimits
-from bot.errors import DeliveryError, RateLimited
+from bot.errors import ChannelClosed, DeliveryError, MessageGone, RateLimited, StoreError
 from bot.replies import CUT_SHORT, EMPTY_REPLY, STOPPED, Pacing, ReplyStream, describe_place, send_text
+from bot.types import Control
 from engine.errors import EngineError
 from engine.types import FinishReason, QueuePlace, ReplyChunk
 from tests.fakes.adapter import FakeChannel
@@ -219,7 +220,7 @@ async def test_a_channel_that_recovers_at_the_end_shows_everything() -> None:
 
 
 async def test_a_message_that_cannot_be_edited_any_more_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def gone(_channel: FakeChannel, message_id: str, text: str) -> None:
+    async def gone(_channel: FakeChannel, message_id: str, text: str, **_: object) -> None:
         raise DeliveryError("the message was deleted")
 
     monkeypatch.setattr(FakeChannel, "edit", gone)
@@ -499,6 +500,326 @@ async def test_what_was_cut_short_shows_it(reason: FinishReason) -> None:
     channel = limited()
     await deliver(channel, Speech("And then the", reason=reason))
     assert channel.texts == [f"And then the{CUT_SHORT}"]
+
+
+# --- in the place of messages that are there already
+
+AGAIN = Control("🔄", ("again",))
+
+
+async def told(channel: FakeChannel, *texts: str) -> tuple[str, ...]:
+    """Messages that the bot sent before."""
+    return tuple([await channel.send(text, controls=(AGAIN,)) for text in texts])
+
+
+@pytest.mark.parametrize("num_before", [1, 2, 8])
+async def test_a_reply_takes_the_place_of_another(num_before: int) -> None:
+    channel = limited(max_text_length=200)
+    before = await told(channel, *(f"old {number}" for number in range(num_before)))
+    message_ids = await send_text(channel, LONG[:500], pacing=FAST, instead_of=before, controls=(AGAIN,))
+    assert "".join("".join(channel.texts).split()) == "".join(LONG[:500].split())
+    assert message_ids == tuple(message.id for message in channel.sent)
+    assert message_ids[:num_before] == before[: len(message_ids)]
+    assert [message.controls for message in channel.sent] == [()] * (len(message_ids) - 1) + [(AGAIN,)]
+
+
+async def test_until_the_first_words_the_old_reply_stays() -> None:
+    channel = limited()
+    before = await told(channel, "old 1", "old 2")
+    stream = ReplyStream(channel, pacing=HASTY, instead_of=before)
+    with pytest.raises(EngineError):
+        await stream.deliver(Speech(PLACE, 0.1, EngineError("no")).chunks(channel))
+    assert channel.texts == ["old 1", "old 2"]
+    assert stream.message_ids == before
+    assert stream.notice_id is None
+
+
+async def test_a_reply_that_was_stopped_before_it_began_leaves_the_old_one() -> None:
+    channel = limited()
+    before = await told(channel, "old")
+    stream = ReplyStream(channel, pacing=FAST, instead_of=before)
+    await stream.deliver(Speech("", reason=FinishReason.CANCELLED).chunks(channel))
+    assert channel.texts == ["old"]
+
+
+async def test_a_new_reply_that_is_broken_off_leaves_nothing_of_the_old_one() -> None:
+    channel = limited()
+    before = await told(channel, "old 1", "old 2")
+    stream = ReplyStream(channel, pacing=FAST, instead_of=before)
+    task = asyncio.create_task(stream.deliver(Speech("These are the first words.", Step.FOREVER).chunks(channel)))
+    await channel.wait_until(lambda: channel.texts[0] == "These are the first words.")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert channel.texts == ["These are the first words."]
+    assert stream.text_to_remember == "These are the first words."
+    assert stream.message_ids == before[:1]
+
+
+async def test_where_nothing_can_be_deleted_old_words_go_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(_channel: FakeChannel, message_id: str) -> None:
+        raise DeliveryError("messages cannot be deleted here")
+
+    monkeypatch.setattr(FakeChannel, "delete", refuse)
+    channel = limited()
+    before = await told(channel, "old 1", "old 2")
+    assert await send_text(channel, "New.", pacing=FAST, instead_of=before) == before[:1]
+    assert channel.texts == ["New.", CUT_SHORT]
+
+
+async def test_a_message_that_is_gone_is_replaced_at_once() -> None:
+    channel = limited()
+    channel.failures = [MessageGone("deleted by a moderator")]
+    started = asyncio.get_running_loop().time()
+    slow = replace(FAST, backoff_s=60.0, max_backoff_s=60.0)
+    assert await send_text(channel, "New.", pacing=slow, instead_of=("gone",)) == ("sent-1",)
+    assert asyncio.get_running_loop().time() - started < 5
+
+
+# --- buttons, and who hears of messages
+
+
+async def test_buttons_come_with_the_last_message_of_the_whole_text() -> None:
+    channel = limited(max_text_length=200)
+    stream = ReplyStream(channel, pacing=FAST, controls=(AGAIN,))
+    task = asyncio.create_task(stream.deliver(Speech(LONG[:300], Until("x"), LONG[300:500]).chunks(channel)))
+    await channel.wait_until(lambda: len(channel.sent) == 2)
+    assert [message.controls for message in channel.sent] == [(), ()]
+    channel.sent[-1].texts.append("x")
+    channel.changed.set()
+    await task
+    assert [bool(message.controls) for message in channel.sent] == [False] * (len(channel.sent) - 1) + [True]
+
+
+async def test_buttons_come_also_where_the_text_was_shown_already() -> None:
+    channel = limited()
+    stream = ReplyStream(channel, pacing=FAST, controls=(AGAIN,))
+    await stream.deliver(Speech("These are the first words.", Step.SHOWN).chunks(channel))
+    assert channel.sent[0].texts == ["These are the first words."]
+    assert channel.sent[0].controls == (AGAIN,)
+
+
+async def test_what_is_no_reply_has_no_buttons() -> None:
+    channel = limited()
+    stream = ReplyStream(channel, pacing=FAST, controls=(AGAIN,))
+    await stream.deliver(Speech("").chunks(channel))
+    assert channel.texts == [EMPTY_REPLY]
+    assert channel.sent[0].controls == ()
+
+
+async def test_every_new_message_is_told_of_once() -> None:
+    channel = limited(max_text_length=200)
+    heard: list[str] = []
+
+    async def hear(message_ids: tuple[str, ...]) -> None:
+        heard.extend(message_ids)
+
+    before = await told(channel, "old")
+    stream = ReplyStream(channel, pacing=FAST, instead_of=before, on_shown=hear)
+    await stream.deliver(Speech(LONG[:300], 0.03, LONG[300:900]).chunks(channel))
+    assert len(heard) > 3
+    assert (*before, *heard) == stream.message_ids
+
+
+async def test_a_place_in_line_is_told_of_too() -> None:
+    channel, heard = limited(), []
+
+    async def hear(message_ids: tuple[str, ...]) -> None:
+        heard.extend(message_ids)
+
+    stream = ReplyStream(channel, pacing=HASTY, on_shown=hear)
+    await stream.deliver(Speech(PLACE, Until(IN_LINE), "Yes.").chunks(channel))
+    assert heard == ["sent-1"]
+
+
+async def test_a_store_that_fails_stops_no_reply(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(message_ids: tuple[str, ...]) -> None:
+        raise StoreError("the disk is full")
+
+    channel = limited()
+    await ReplyStream(channel, pacing=FAST, on_shown=fail).deliver(Speech("Yes.").chunks(channel))
+    assert channel.texts == ["Yes."]
+    assert "the disk is full" in caplog.text
+
+
+# --- in its turn
+
+
+@dataclass
+class PacedChannel(FakeChannel):
+    """A channel that lets calls through one by one, when the test says so."""
+
+    asked: list[bool] = field(default_factory=list)
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+
+    async def ready(self, *, is_urgent: bool = False) -> None:
+        self.asked.append(is_urgent)
+        self.changed.set()
+        await self.turns.acquire()
+
+
+def paced() -> PacedChannel:
+    return PacedChannel(PlatformLimits(2000, 0.0, 5.0, 10**7))
+
+
+async def test_the_newest_words_are_shown_when_the_turn_comes() -> None:
+    channel = paced()
+    go_on = asyncio.Event()
+
+    async def chunks() -> AsyncIterator[ReplyChunk]:
+        yield ReplyChunk("These are the first words.")
+        await channel.wait_until(lambda: bool(channel.asked))
+        for _ in range(20):
+            yield ReplyChunk(" on")
+        channel.turns.release()
+        await channel.wait_until(lambda: len(channel.asked) == 1 and bool(channel.sent))
+        await go_on.wait()
+
+    task = asyncio.create_task(ReplyStream(channel, pacing=FAST).deliver(chunks()))
+    await channel.wait_until(lambda: bool(channel.sent))
+    assert channel.texts == ["These are the first words." + " on" * 20]
+    go_on.set()
+    await task
+    assert channel.asked == [False]
+
+
+async def test_a_text_that_is_complete_waits_among_the_urgent_ones() -> None:
+    channel = paced()
+    task = asyncio.create_task(deliver(channel, Speech("These are the first words.", 0.03, " The end.")))
+    await channel.wait_until(lambda: channel.asked == [False, True])
+    channel.turns.release()
+    await task
+    assert channel.sent[0].texts == ["These are the first words. The end."]
+    assert channel.turns.locked(), "the turn that was given up is nobody's"
+
+
+async def test_a_patient_platform_costs_no_attempt() -> None:
+    channel = limited()
+    channel.failures = [RateLimited(0.01)] * 30
+    stream = await deliver(channel, Speech("Yes."))
+    assert channel.texts == ["Yes."]
+    assert stream.is_delivered
+
+
+async def test_what_was_not_shown_counts_as_undelivered() -> None:
+    channel = limited()
+    channel.failures = [RateLimited(0.05)] * 10
+    stream = ReplyStream(channel, pacing=replace(FAST, max_patience_s=0.12))
+    await stream.deliver(Speech("Yes.").chunks(channel))
+    assert not channel.sent
+    assert not stream.is_delivered
+
+
+async def test_a_closed_channel_is_tried_once() -> None:
+    channel = limited()
+    channel.failures = [ChannelClosed("Ann takes no direct messages")] * 5
+    stream = await deliver(channel, Speech("Yes."))
+    assert len(channel.failures) == 4
+    assert not stream.is_delivered
+    assert stream.text_to_remember == "Yes."
+
+
+async def test_buttons_that_cannot_be_shown_leave_the_text_delivered(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(_channel: FakeChannel, message_id: str, controls: tuple[Control, ...]) -> None:
+        raise DeliveryError("no buttons here")
+
+    monkeypatch.setattr(FakeChannel, "show_controls", refuse)
+    channel = limited()
+    stream = ReplyStream(channel, pacing=FAST, controls=(AGAIN,))
+    await stream.deliver(Speech("These are the first words.", Step.SHOWN).chunks(channel))
+    assert stream.is_delivered
+    assert "no buttons here" in caplog.text
+
+
+# --- drafts
+
+
+@dataclass
+class DraftingChannel(FakeChannel):
+    """A channel that shows a growing text as a draft, until a message comes."""
+
+    drafts: list[str] = field(default_factory=list)
+    is_refusing: bool = False
+
+    async def show_draft(self, text: str) -> None:
+        if self.is_refusing:
+            raise DeliveryError("this chat knows no drafts")
+        self.drafts.append(text)
+        self.changed.set()
+
+
+def drafting(*, max_text_length: int = 2000, edit_interval_s: float = 0.01) -> DraftingChannel:
+    return DraftingChannel(PlatformLimits(max_text_length, edit_interval_s, 5.0, 10**7, draft_interval_s=0.005))
+
+
+def drafted(channel: DraftingChannel, text: str) -> bool:
+    return channel.drafts[-1:] == [text]
+
+
+async def test_a_growing_text_is_a_draft_and_a_complete_one_a_message() -> None:
+    channel = drafting(edit_interval_s=60.0)
+    go_on = asyncio.Event()
+
+    async def chunks() -> AsyncIterator[ReplyChunk]:
+        yield ReplyChunk("These are the first words.")
+        await channel.wait_until(partial(drafted, channel, "These are the first words."))
+        yield ReplyChunk(" And more.")
+        await channel.wait_until(partial(drafted, channel, "These are the first words. And more."))
+        assert not channel.sent
+        yield ReplyChunk(" The end.")
+        go_on.set()
+
+    stream = ReplyStream(channel, reply_to="m1", pacing=FAST, controls=(AGAIN,))
+    async with asyncio.timeout(5):
+        await stream.deliver(chunks())
+    assert [message.texts for message in channel.sent] == [["These are the first words. And more. The end."]]
+    assert channel.sent[0].reply_to == "m1"
+    assert channel.sent[0].controls == (AGAIN,)
+    assert stream.message_ids == ("sent-1",)
+
+
+async def test_of_a_long_text_only_the_growing_piece_is_a_draft() -> None:
+    channel = drafting(max_text_length=200)
+    stream = ReplyStream(channel, pacing=FAST)
+    async with asyncio.timeout(5):
+        await stream.deliver(Speech(LONG[:500], 0.06, LONG[500:520]).chunks(channel))
+    assert all(len(message.texts) == 1 for message in channel.sent)
+    assert len(channel.sent) == 3
+    assert channel.texts[0] not in channel.drafts
+    assert channel.texts[-1].startswith(channel.drafts[-1].rstrip("."))
+    assert "".join("".join(channel.texts).split()) == "".join(LONG[:520].split())
+
+
+async def test_where_drafts_are_refused_the_message_grows() -> None:
+    channel = drafting()
+    channel.is_refusing = True
+    stream = await deliver(channel, Speech("These are the first words.", Step.SHOWN, " The end."))
+    assert channel.sent[0].texts == ["These are the first words.", "These are the first words. The end."]
+    assert stream.is_delivered
+
+
+async def test_what_people_saw_of_a_draft_stays() -> None:
+    channel = drafting()
+    stream = ReplyStream(channel, pacing=FAST)
+    task = asyncio.create_task(stream.deliver(Speech("These are the first words.", Step.FOREVER).chunks(channel)))
+    await channel.wait_until(lambda: bool(channel.drafts))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert channel.texts == ["These are the first words."]
+    assert stream.text_to_remember == "These are the first words."
+    assert stream.message_ids == ("sent-1",)
+
+
+async def test_what_replaces_a_message_is_no_draft() -> None:
+    channel = drafting(max_text_length=200)
+    before = await told(channel, "old")
+    stream = ReplyStream(channel, pacing=FAST, instead_of=before)
+    await stream.deliver(Speech(LONG[:500], 0.05, LONG[500:520]).chunks(channel))
+    assert channel.drafts == []
+    assert len(channel.sent) == 3
 
 
 @pytest.mark.parametrize(
