@@ -88,6 +88,12 @@ def _checked_hours(text: str) -> str:
     return text
 
 
+def _checked_emoji(text: str) -> str:
+    if any(sign.isalpha() or sign.isspace() for sign in text) or not any(ord(sign) > 0x2000 for sign in text):
+        raise ValueError("must be one emoji, such as `😄`")
+    return text
+
+
 def _on_one_line(text: str) -> str:
     return " ".join(text.split())
 
@@ -99,6 +105,7 @@ Line = Annotated[
 # Not made one line: a pattern means its spaces.
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_checked_pattern)]
 Hours = Annotated[Line, AfterValidator(_checked_hours)]
+Emoji = Annotated[str, StringConstraints(strip_whitespace=True, max_length=24), AfterValidator(_checked_emoji)]
 # Discord's limit for the name of a webhook; Telegram's for a bot is 64, which its adapter cuts to.
 Name = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80), AfterValidator(_on_one_line)
@@ -197,7 +204,7 @@ class Expression(_Part):
 
     avatar: Line | None = None
     sticker: Line | None = None
-    reaction: Line | None = None
+    reaction: Emoji | None = None
     cues: tuple[Line, ...] = ()
 
 

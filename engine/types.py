@@ -102,6 +102,10 @@ class GenerationRequest:
     `turns` runs from the oldest to the one being answered, which is the user's. The engine drops whole turns from the
     front where the model's context is too short; it never drops `system_prompt` or the last turn. Requests without an
     `asker` share one place in the queue. `adapter` names a low-rank adapter that the engine was told of.
+
+    With `reply_start` the reply has begun with these words. Chunks carry only what follows, so that both joined are the
+    reply; where the model has nothing to add, they carry nothing. A stop string may begin in the one and end in the
+    other. What `explain` is asked about is what followed, too.
     """
 
     persona: Persona
@@ -110,6 +114,7 @@ class GenerationRequest:
     sampling: SamplingSettings = SamplingSettings()
     asker: Asker | None = None
     adapter: str | None = None
+    reply_start: str = ""
 
 
 @dataclass(frozen=True, slots=True)

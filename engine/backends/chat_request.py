@@ -48,6 +48,7 @@ _NO_PICTURES = re.compile(
     r"|content.{0,40}(?:must|should) be a(?: valid)? string",
     re.IGNORECASE,
 )
+_NO_START = re.compile(r"prefix true|prefill|(?:last|final) (?:message|role|turn)\b|end with a user", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -55,12 +56,15 @@ class Dialect:
     """What one server takes, as far as its refusals have shown.
 
     `max_pictures` of one request, `None` where no bound is known. `repetition_names` are what this kind of server may
-    call a repetition penalty; `extra` goes along with every request.
+    call a repetition penalty; `extra` goes along with every request, `going_on` with those for the rest of a reply,
+    whose beginning some want to be marked (`marks_start`).
     """
 
     repetition_names: tuple[str, ...] = ("repetition_penalty", "repeat_penalty")
     max_pictures: int | None = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
+    going_on: Mapping[str, Any] = field(default_factory=dict)
+    marks_start: bool = False
     refused_fields: set[str] = field(default_factory=set)
     is_strict: bool = False
     has_completion_tokens: bool = False
@@ -106,6 +110,10 @@ class Draft:
             max_pictures=self.dialect.max_pictures,
             is_strict=self.dialect.is_strict,
         )
+        if start := self._start():
+            messages.append({"role": Role.ASSISTANT.value, "content": start})
+            if self.dialect.marks_start:
+                messages[-1]["prefix"] = True
         return {"model": self.model, "messages": messages, "stream": True, **self.fields()}
 
     def fields(self) -> dict[str, Any]:
@@ -116,6 +124,8 @@ class Draft:
         if self.logit_bias:
             wanted["logit_bias"] = {str(token): bias for token, bias in self.logit_bias.items()}
         wanted |= {"stream_options": {"include_usage": True}, **self.dialect.extra}
+        if self._start():
+            wanted |= self.dialect.going_on
         unwanted = self.left_out | self.dialect.refused_fields
         return {name: value for name, value in wanted.items() if name not in unwanted}
 
@@ -126,7 +136,9 @@ class Draft:
             raise refusal
         if refusal.status == 413 or _TOO_LONG.search(refusal.reason):
             self._drop_turns()
-        elif not (self._limit_pictures(refusal) or self._obey_roles(refusal) or self._leave_out(refusal)):
+        elif not any(
+            change(refusal) for change in (self._limit_pictures, self._mark_start, self._obey_roles, self._leave_out)
+        ):
             raise refusal
 
     def _drop_turns(self) -> None:
@@ -151,6 +163,22 @@ class Draft:
         else:
             return False
         logger.warning("the model on the server takes %d pictures at once", self.dialect.max_pictures)
+        return True
+
+    def _start(self) -> str:
+        """What the reply begins with. White space at its end would be no part of the next word, and some refuse it."""
+        return self.request.reply_start.rstrip()
+
+    def _mark_start(self, refusal: Refused) -> bool:
+        """For servers that take a reply's beginning only where it is called one."""
+        if not self._start() or not _NO_START.search(refusal.reason):
+            return False
+        if self.dialect.marks_start:
+            raise RequestError(
+                "the model on the server cannot go on with a reply that has begun: ask for a new one, or choose "
+                "another model"
+            )
+        self.dialect.marks_start = True
         return True
 
     def _obey_roles(self, refusal: Refused) -> bool:
@@ -180,6 +208,7 @@ class Draft:
     def _num_bytes(self) -> float:
         """How long it is, in a measure that is about the same for every script; what is to come counts too."""
         num_read = len(self.request.system_prompt.encode()) + sum(len(turn.text.encode()) for turn in self.turns)
+        num_read += len(self.request.reply_start.encode())
         return num_read + BYTES_PER_TOKEN * self.request.sampling.max_new_tokens
 
 

@@ -1,5 +1,7 @@
 """The rehearsal backend: repeats the last turn word by word, for trying adapters and personas without weights.
 
+A reply that has begun goes on where the echo would; behind words that are no echo, all of it follows.
+
 Owns nothing but its pace. Knows no model and no torch; the same request always gets the same words.
 """
 
@@ -58,7 +60,7 @@ class EchoEngine(Sightless):
 
     async def _say(self, request: GenerationRequest) -> AsyncGenerator[ReplyChunk]:
         started = time.perf_counter()
-        words = _WORDS.findall(echo_of(request))
+        words = _WORDS.findall(_rest_of(echo_of(request), request.reply_start))
         said = words[: request.sampling.max_new_tokens]
         first_at = started
         for index, word in enumerate(said):
@@ -103,6 +105,12 @@ def echo_of(request: GenerationRequest) -> str:
     *earlier, turn = request.turns
     seen = ", ".join(filter(None, (_count(len(turn.images), "picture"), _count(len(earlier), "earlier turn"))))
     return f"{request.persona.name} heard{f' ({seen})' if seen else ''}: {turn.text}"
+
+
+def _rest_of(echo: str, start: str) -> str:
+    if not start or echo.startswith(start):
+        return echo.removeprefix(start)
+    return echo if start[-1].isspace() else f" {echo}"
 
 
 def _count(number: int, noun: str) -> str:

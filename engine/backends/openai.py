@@ -21,6 +21,7 @@ from engine.backends.gate import Gate
 from engine.backends.sightless import Sightless
 from engine.config import EngineConfig
 from engine.errors import EngineClosing, EngineError, RequestError, ServerError
+from engine.generation.joining import Joining
 from engine.generation.sequence import Sequence
 from engine.generation.stops import StopStrings
 from engine.types import EngineLoad, FinishReason, GenerationRequest, ReplyChunk
@@ -41,6 +42,7 @@ class Reply:
 
     sequence: Sequence
     text: StopStrings
+    joining: Joining
     began_at: float
     usage: Usage | None = None
     num_pieces: int = 0
@@ -78,7 +80,7 @@ class Reply:
         self.num_characters += len(text)
         if self.sequence.first_token_at is None:
             self.sequence.first_token_at = time.monotonic()
-        shown = self.text.add(text)
+        shown = self.text.add(self.joining.add(text))
         if self.text.is_stopped:
             self.reason, self.is_cut = FinishReason.STOP, True
         return shown
@@ -199,7 +201,10 @@ class OpenAIEngine(Sightless):
             tell(error)
 
     async def _reply(self, sequence: Sequence) -> None:
-        reply = Reply(sequence, StopStrings(sequence.request.sampling.stop), time.monotonic())
+        start = sequence.request.reply_start
+        text = StopStrings(sequence.request.sampling.stop, before=start)
+        # Whatever a server makes of a reply that has begun, some say it again from its beginning.
+        reply = Reply(sequence, text, Joining(start, may_repeat=True), time.monotonic())
         limits = (sequence.request.sampling.max_duration_s, self._config.max_reply_s)
         try:
             async with asyncio.timeout(min(limit for limit in limits if limit is not None)) as clock:

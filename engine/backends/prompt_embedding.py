@@ -136,13 +136,15 @@ class PromptEmbedder:
         turns = request.turns[num_dropped_turns:]
         if max_tokens is not None:
             dropped = num_turns_to_drop(
-                turns, lambda num: self._num_tokens(request.system_prompt, turns[num:]), max_tokens=max_tokens
+                turns, lambda num: self._num_tokens(request, turns[num:]), max_tokens=max_tokens
             )
             turns = turns[dropped:]
         contexts = self._fuse(request, turns)
         if not contexts:
             return None
-        pieces = self._table.prompts.write(request.system_prompt, turns, places=contexts)
+        pieces = self._table.prompts.write(
+            request.system_prompt, turns, places=contexts, reply_start=request.reply_start
+        )
         parts = [self._table.embed(pieces.pieces[0])]
         for place, piece in zip(pieces.places, pieces.pieces[1:], strict=True):
             parts += [contexts[place].prefix.to(parts[0].dtype), self._table.embed(piece)]
@@ -165,10 +167,10 @@ class PromptEmbedder:
         }
         return {index: context for index, context in contexts.items() if context is not None}
 
-    def _num_tokens(self, system_prompt: str, turns: tuple[Turn, ...]) -> int:
+    def _num_tokens(self, request: GenerationRequest, turns: tuple[Turn, ...]) -> int:
         num_user_turns = sum(turn.role is Role.USER for turn in turns)
-        num_written = self._table.prompts.write(system_prompt, turns).num_tokens
-        return num_written + self._fuser.num_prefix_tokens * num_user_turns
+        written = self._table.prompts.write(request.system_prompt, turns, reply_start=request.reply_start)
+        return written.num_tokens + self._fuser.num_prefix_tokens * num_user_turns
 
 
 def load_embedder(config: EngineConfig, report: Report | None = None) -> PromptEmbedder | None:

@@ -48,6 +48,7 @@ class VLLMEngine(OpenAIEngine):
             repetition_names=("repetition_penalty",),
             max_pictures=None,
             extra={"chat_template_kwargs": {"enable_thinking": False}},
+            going_on={"continue_final_message": True, "add_generation_prompt": False},
         )
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commedia-embedding")
         self._embedder: PromptEmbedder | None = None
@@ -140,7 +141,9 @@ async def check(config: EngineConfig) -> str:
 
 
 def _completion_body(draft: Draft, prompt: "EmbeddedPrompt") -> dict[str, Any]:
-    fields = {name: value for name, value in draft.fields().items() if name not in draft.dialect.extra}
+    # What is about messages: here the prompt is whole already.
+    unwanted = {*draft.dialect.extra, *draft.dialect.going_on}
+    fields = {name: value for name, value in draft.fields().items() if name not in unwanted}
     return {
         "model": draft.model,
         "prompt_embeds": prompt.data,

@@ -181,9 +181,11 @@ class LanguageModel:
         """A text prompt with its prefixes, ready for prefill."""
         return EncodedPrompt(prompt.pieces, tuple(prefixes), steering)
 
-    def encode_with_pictures(self, system_prompt: str, turns: Sequence[Turn]) -> EncodedPrompt:
+    def encode_with_pictures(
+        self, system_prompt: str, turns: Sequence[Turn], *, reply_start: str = ""
+    ) -> EncodedPrompt:
         """A vision-language prompt: the processor turns each picture into the model's own tokens."""
-        text = self.prompts.render(system_prompt, turns)
+        text = self.prompts.render(system_prompt, turns, reply_start=reply_start)
         pictures = [_open(image) for turn in turns for image in turn.images]
         inputs = self.processor(text=[text], images=pictures or None, return_tensors="pt", add_special_tokens=False)
         ids = tuple(inputs.pop("input_ids")[0].tolist())

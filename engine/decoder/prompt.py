@@ -67,20 +67,31 @@ class PromptWriter:
             raise ConfigurationError(f"the chat template of {name} cannot be used: it fails on a single user message")
         self._has_system_role = "Zx7" in (self._try(_Spoken("system", "Zx7"), user) or "")
         self._is_strict = self._try(assistant, user) is None or self._try(user, user) is None
+        self._before_reply = self._find_before_reply()
 
-    def write(self, system_prompt: str, turns: Sequence[Turn], *, places: Collection[int] = ()) -> TokenPieces:
-        """The prompt that asks for the reply to the last turn, cut before the words of the turns in `places`."""
-        text = self.render(system_prompt, turns, places=places)
+    def write(
+        self, system_prompt: str, turns: Sequence[Turn], *, places: Collection[int] = (), reply_start: str = ""
+    ) -> TokenPieces:
+        """The prompt that asks for the reply to the last turn, or for the rest of one that begins with `reply_start`.
+
+        It is cut before the words of the turns in `places`."""
+        text = self.render(system_prompt, turns, places=places, reply_start=reply_start)
         return TokenPieces(tuple(self.tokenise(piece) for piece in text.split(PLACE)), tuple(sorted(places)))
 
-    def render(self, system_prompt: str, turns: Sequence[Turn], *, places: Collection[int] = ()) -> str:
-        """The prompt as text, up to where the reply begins."""
+    def render(
+        self, system_prompt: str, turns: Sequence[Turn], *, places: Collection[int] = (), reply_start: str = ""
+    ) -> str:
+        """The prompt as text, up to where the reply begins, or goes on after `reply_start`.
+
+        White space at the end of that is left out: models say it in one with the word that follows.
+        """
         spoken = [self._spoken(turn, is_place=index in places) for index, turn in enumerate(turns)]
         if self._is_strict:
             spoken = _alternating(spoken)
         if system := self._clean(system_prompt):
             spoken = [_Spoken("system", system), *spoken] if self._has_system_role else _with_preface(spoken, system)
-        return self._render(spoken)
+        begun = self._harmless(reply_start).rstrip()
+        return self._render(spoken) + (self._before_reply + begun if begun else "")
 
     def tokenise(self, text: str) -> tuple[int, ...]:
         """Token ids of rendered text, in which the template has already put all special tokens."""
@@ -91,9 +102,12 @@ class PromptWriter:
         return _Spoken(turn.role.value, PLACE + text if is_place else text, len(turn.images))
 
     def _clean(self, text: str) -> str:
+        return self._harmless(text).strip()
+
+    def _harmless(self, text: str) -> str:
         """What people wrote, with no mark and no special token of ours in it: nobody may write in another's name."""
         # Half a surrogate pair is no character, and no tokenizer takes it.
-        text = text.encode("utf-8", "replace").decode("utf-8").translate(PLACE_CHARACTERS).strip()
+        text = text.encode("utf-8", "replace").decode("utf-8").translate(PLACE_CHARACTERS)
         for special in self._special_texts:
             if special in text:
                 text = text.replace(special, f"{special[0]} {special[1:]}")
@@ -112,6 +126,15 @@ class PromptWriter:
             return {"role": spoken.role, "content": spoken.text}
         parts: list[dict[str, str]] = [{"type": "image"}] * spoken.num_pictures
         return {"role": spoken.role, "content": [*parts, {"type": "text", "text": spoken.text}]}
+
+    def _find_before_reply(self) -> str:
+        """White space that the template has between the end of a prompt and the words of a reply, as Mistral's do."""
+        asked, word = _Spoken("user", "u"), "Zx7"
+        prompt, answered = self._try(asked), self._try(asked, _Spoken("assistant", word))
+        if prompt is None or answered is None or not answered.startswith(prompt):
+            return ""
+        between = answered.removeprefix(prompt).partition(word)[0]
+        return between if between.isspace() else ""
 
     def _try(self, *spoken: _Spoken) -> str | None:
         try:

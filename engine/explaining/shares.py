@@ -108,7 +108,9 @@ def open_turn(
     A question about a picture that came a turn earlier is answered from that picture.
     """
     turns = _kept_turns(language_model, fuser, request)
-    reply_ids = language_model.prompts.tokenise(reply.strip())[:MAX_REPLY_TOKENS]
+    # What follows words that stand there already begins with the space between them.
+    reply = reply.rstrip() if request.reply_start else reply.strip()
+    reply_ids = language_model.prompts.tokenise(reply)[:MAX_REPLY_TOKENS]
     if not turns or not reply_ids:
         raise RequestError("there is no reply to explain yet: say something first")
     contexts = {
@@ -120,7 +122,9 @@ def open_turn(
     if not contexts:
         return None
     place = max(contexts, key=lambda index: (bool(turns[index].images), index))
-    pieces = language_model.prompts.write(request.system_prompt, turns, places=contexts)
+    pieces = language_model.prompts.write(
+        request.system_prompt, turns, places=contexts, reply_start=request.reply_start
+    )
     is_answered = place == len(turns) - 1
     answered = contexts.get(len(turns) - 1)
     likelihood = ReplyLikelihood(
@@ -143,7 +147,7 @@ def _kept_turns(language_model: LanguageModel, fuser: FusionPipeline, request: G
     def num_tokens_without(num_dropped: int) -> int:
         turns = request.turns[num_dropped:]
         num_user_turns = sum(turn.role is Role.USER for turn in turns)
-        words = language_model.prompts.write(request.system_prompt, turns).num_tokens
+        words = language_model.prompts.write(request.system_prompt, turns, reply_start=request.reply_start).num_tokens
         return words + fuser.num_prefix_tokens * num_user_turns
 
     limit = language_model.max_context_tokens

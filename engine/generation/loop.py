@@ -235,7 +235,7 @@ class GenerationLoop:
             ],
             sampler,
             self._make_processors(request),
-            ReplyText(model.tokenizer.backend_tokenizer, stop=request.sampling.stop),
+            ReplyText(model.tokenizer.backend_tokenizer, stop=request.sampling.stop, reply_start=request.reply_start),
             min(request.sampling.max_new_tokens, self._room_for(prompt)),
             self._max_reply_s if max_duration_s is None else min(max_duration_s, self._max_reply_s),
         )

@@ -24,7 +24,8 @@ class Prompt:
     """A prompt in as many versions as there are prefixes to mix, in the proportion `shares`.
 
     `keys[j][i]` is all that position `i` of version `j` was made from: a token id; at a fused position the persona, the
-    words and the pictures; at a picture's own tokens the picture. `said_before` are tokens of the latest replies.
+    words and the pictures; at a picture's own tokens the picture. `said_before` are tokens of the latest replies, and
+    of what this one begins with.
     """
 
     encoded: tuple[EncodedPrompt, ...]
@@ -67,28 +68,28 @@ class PromptMaker:
         room = self.max_tokens - min(request.sampling.max_new_tokens, self.max_tokens // 2)
         num_dropped = num_turns_to_drop(
             request.turns,
-            lambda num: self._num_tokens(request.system_prompt, request.turns[num:]),
+            lambda num: self._num_tokens(request, request.turns[num:]),
             max_tokens=room,
         )
         turns = request.turns[num_dropped:]
         encoded, shares, keys = self._encode(request, turns)
-        return Prompt(encoded, shares, keys, self._said_before(request.turns), num_dropped)
+        return Prompt(encoded, shares, keys, self._said_before(request), num_dropped)
 
     def _encode(
         self, request: GenerationRequest, turns: tuple[Turn, ...]
     ) -> tuple[tuple[EncodedPrompt, ...], tuple[float, ...], tuple[tuple[Hashable, ...], ...]]:
         model = self._language_model
         if model.takes_pictures:
-            prompt = self._encode_with_pictures(request.system_prompt, turns)
+            prompt = self._encode_with_pictures(request.system_prompt, turns, reply_start=request.reply_start)
             if not self._sees_ahead:
                 return (prompt,), (1.0,), (prompt.pieces[0],)
             prompt = see(model, prompt)
             return (prompt,), (1.0,), (keys_of(model, prompt),)
         contexts = self._fuse(request.persona, turns)
         if contexts:
-            pieces = model.prompts.write(request.system_prompt, turns, places=contexts)
+            pieces = model.prompts.write(request.system_prompt, turns, places=contexts, reply_start=request.reply_start)
         else:
-            pieces = self._write(request.system_prompt, turns)
+            pieces = self._write(request.system_prompt, turns, reply_start=request.reply_start)
         shares = contexts[max(contexts)].shares if contexts else (1.0,)
         answered = contexts.get(len(turns) - 1)
         steering = answered.steering if answered is not None else ()
@@ -103,14 +104,15 @@ class PromptMaker:
         keys = tuple(_keys(pieces, contexts, request.persona, turns, number) for number in range(len(shares)))
         return encoded, shares, keys
 
-    def _num_tokens(self, system_prompt: str, turns: tuple[Turn, ...]) -> int:
-        """How long the prompt would be, at most."""
-        model = self._language_model
+    def _num_tokens(self, request: GenerationRequest, turns: tuple[Turn, ...]) -> int:
+        """How long the prompt would be with these of its turns, at most."""
+        model, system_prompt, start = self._language_model, request.system_prompt, request.reply_start
         if model.takes_pictures:
-            return self._encode_with_pictures(system_prompt, turns).num_tokens
+            return self._encode_with_pictures(system_prompt, turns, reply_start=start).num_tokens
         num_prefix_tokens = self._fuser.num_prefix_tokens if self._fuser is not None else 0
         num_user_turns = sum(turn.role is Role.USER for turn in turns)
-        return self._write(system_prompt, turns).num_tokens + num_prefix_tokens * num_user_turns
+        num_written = self._write(system_prompt, turns, reply_start=start).num_tokens
+        return num_written + num_prefix_tokens * num_user_turns
 
     def _fuse(self, persona: Persona, turns: tuple[Turn, ...]) -> dict[int, FusedContext]:
         """The fused context of each user turn that has one. Those of earlier turns come from the fuser's cache."""
@@ -123,10 +125,12 @@ class PromptMaker:
         }
         return {index: context for index, context in contexts.items() if context is not None}
 
-    def _said_before(self, turns: tuple[Turn, ...]) -> frozenset[int]:
-        """Tokens of the latest replies, so that the next one does not repeat them."""
-        replies = [turn.text for turn in turns if turn.role is Role.ASSISTANT][-NUM_REPLIES_NOT_TO_REPEAT:]
-        return frozenset(token for text in replies for token in self._language_model.prompts.tokenise(text))
+    def _said_before(self, request: GenerationRequest) -> frozenset[int]:
+        """Tokens of the latest replies and of what this one begins with, so that what is to come does not repeat
+        them."""
+        replies = [turn.text for turn in request.turns if turn.role is Role.ASSISTANT][-NUM_REPLIES_NOT_TO_REPEAT:]
+        said = [*replies, request.reply_start]
+        return frozenset(token for text in said for token in self._language_model.prompts.tokenise(text))
 
 
 def _keys(

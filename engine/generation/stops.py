@@ -7,11 +7,16 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """Text goes in as it comes, and comes out as soon as it cannot be the beginning of a stop string."""
+    """Text goes in as it comes, and comes out as soon as it cannot be the beginning of a stop string.
 
-    def __init__(self, stop: Sequence[str] = ()) -> None:
+    A stop string may have begun in `before`, which has been shown already.
+    """
+
+    def __init__(self, stop: Sequence[str] = (), *, before: str = "") -> None:
         self._stop = tuple(text for text in stop if text)
-        self._held = ""
+        self._held = before
+        self._held = before[len(before) - self._num_suspect() :]
+        self._num_shown = len(self._held)
         self.is_stopped = False
 
     def add(self, text: str) -> str:
@@ -38,6 +43,7 @@ class StopStrings:
         return 0
 
     def _release(self, size: int, *, drop_rest: bool = False) -> str:
-        text, rest = self._held[:size], self._held[size:]
+        text, rest = self._held[self._num_shown : size], self._held[size:]
+        self._num_shown = max(self._num_shown - size, 0)
         self._held = "" if drop_rest else rest
         return text

@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from types import TracebackType
 from typing import Any, Self
 
@@ -60,12 +61,23 @@ def last_text(body: dict[str, Any]) -> str:
     return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content).strip()
 
 
+class Starts(Enum):
+    """What servers make of a reply that has begun. llama.cpp and Ollama go on with it, vLLM where it is told to,
+    Mistral where it is marked as one; others say it again, or refuse."""
+
+    GOES_ON = auto()
+    WANTS_FLAGS = auto()
+    WANTS_MARK = auto()
+    REPEATS = auto()
+    REFUSES = auto()
+
+
 @dataclass
 class FakeOpenAIServer:
     """`requests` holds every body that came to the chat or completions API, `paths` and `headers` what they came with.
 
-    `known_fields=None` takes every field; `max_context_bytes` bounds the words of all messages; of pictures a request
-    may have `max_pictures`.
+    `starts` is what it makes of a reply that has begun. `known_fields=None` takes every field; `max_context_bytes`
+    bounds the words of all messages; of pictures a request may have `max_pictures`.
     """
 
     models: Sequence[dict[str, Any]] = ({"id": "fake"},)
@@ -79,6 +91,7 @@ class FakeOpenAIServer:
     max_pictures: int = 0
     is_strict: bool = False
     takes_embeddings: bool = False
+    starts: Starts = Starts.GOES_ON
     has_usage: bool = True
     ends_with_done: bool = True
     heeds_limit: bool = True
@@ -159,7 +172,7 @@ class FakeOpenAIServer:
     async def _follow(self, request: web.Request, response: web.StreamResponse, body: dict[str, Any]) -> None:
         limit = body.get("max_completion_tokens", body.get("max_tokens")) if self.heeds_limit else None
         num_said, reason = 0, "stop"
-        for step in self.say(body):
+        for step in self._steps(body):
             if isinstance(step, str):
                 if num_said == limit:
                     reason = "length"
@@ -187,6 +200,26 @@ class FakeOpenAIServer:
         if self.ends_with_done:
             await response.write(b"data: [DONE]\n\n")
         await response.write_eof()
+
+    def _steps(self, body: dict[str, Any]) -> Iterator[Step]:
+        """What it says, of a reply that has begun only the rest, if it understands that."""
+        *earlier, last = body.get("messages") or [{}]
+        if last.get("role") != "assistant":
+            yield from self.say(body)
+            return
+        begun = last["content"] if self._understands_start(body) else ""
+        for step in self.say({**body, "messages": earlier}):
+            if isinstance(step, str) and begun:
+                begun, step = begun[len(step) :], step[len(begun) :]
+                if not step:
+                    continue
+            yield step
+
+    def _understands_start(self, body: dict[str, Any]) -> bool:
+        flags = (body.get("continue_final_message"), body.get("add_generation_prompt"))
+        return self.starts in (Starts.GOES_ON, Starts.WANTS_MARK) or (
+            self.starts is Starts.WANTS_FLAGS and flags == (True, False)
+        )
 
     async def _send(self, response: web.StreamResponse, content: dict[str, Any]) -> None:
         # As vLLM does: characters stay what they are, also those that some take for the end of a line.
@@ -220,6 +253,12 @@ class FakeOpenAIServer:
         size = sum(len(str(message["content"]).encode()) for message in messages)
         if self.max_context_bytes is not None and size > self.max_context_bytes:
             return _error(400, f"This model's maximum context length is {self.max_context_bytes} tokens.")
+        if messages[-1]["role"] == "assistant":
+            if self.starts is Starts.REFUSES:
+                return _error(400, "Assistant message prefill is not supported. It must end with a user message.")
+            if self.starts is Starts.WANTS_MARK and not messages[-1].get("prefix"):
+                return _error(400, "Expected last role User or Tool (or Assistant with prefix True) for serving.")
+            messages = messages[:-1]
         roles = [message["role"] for message in messages]
         if self.is_strict and roles != [("user", "assistant")[index % 2] for index in range(len(roles))]:
             return _error(400, "Conversation roles must alternate user/assistant/user/assistant/...")

@@ -20,7 +20,7 @@ from engine.service import EngineService
 from engine.types import Engine
 from tests.engine.backends.ray_serve.applications import NearbyApplication
 from tests.engine.tiny import save_tiny
-from tests.fakes.openai_server import FakeOpenAIServer
+from tests.fakes.openai_server import FakeOpenAIServer, Starts
 
 # In replies of this many tokens there is time to do something in the middle.
 LONG = 200
@@ -69,7 +69,7 @@ async def openai(folder: Path) -> AsyncIterator[Subject]:
 
 @contextlib.asynccontextmanager
 async def vllm(folder: Path) -> AsyncIterator[Subject]:
-    async with FakeOpenAIServer(delay_s=0.002, max_context_bytes=8000) as server:
+    async with FakeOpenAIServer(delay_s=0.002, max_context_bytes=8000, starts=Starts.WANTS_FLAGS) as server:
         yield Subject(VLLMEngine(remote_config(server, folder), patience=Patience(max_tries=1)))
 
 

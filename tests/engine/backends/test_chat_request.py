@@ -57,6 +57,29 @@ def test_every_setting_has_its_name_in_the_api() -> None:
     }
 
 
+def test_a_reply_that_has_begun_is_the_last_message() -> None:
+    asked = dataclasses.replace(request("Hi!"), reply_start="Well, \n")
+    going_on = {"continue_final_message": True, "add_generation_prompt": False}
+    body = draft(asked, going_on=going_on).body()
+    assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant"]
+    assert body["messages"][-1]["content"] == "Well,"
+    assert body["continue_final_message"] is True
+    assert body["add_generation_prompt"] is False
+    assert draft(asked, is_strict=True).body()["messages"][-1] == {"role": "assistant", "content": "Well,"}
+    for start in ("", " \n"):
+        body = draft(dataclasses.replace(asked, reply_start=start), going_on=going_on).body()
+        assert body["messages"][-1]["role"] == "user"
+        assert not going_on.keys() & body.keys()
+
+
+def test_the_beginning_of_a_reply_counts_towards_its_length() -> None:
+    asked = request(*(f"turn {number}" for number in range(9)))
+    long = dataclasses.replace(asked, reply_start="word " * 40)
+    limit = draft(asked)._num_bytes() + 1
+    assert draft(asked, too_long_bytes=limit).num_dropped_turns == 0
+    assert draft(long, too_long_bytes=limit).num_dropped_turns > 0
+
+
 def test_settings_that_change_nothing_are_not_sent() -> None:
     fields = draft(request(top_k=0, min_p=0.0, repetition_penalty=1.0, seed=None)).fields()
     assert fields.keys() == {"max_tokens", "temperature", "top_p", "stream_options"}

@@ -100,6 +100,16 @@ async def test_nothing_of_a_stop_string_is_shown(subject: Subject) -> None:
     assert last.finish_reason is FinishReason.STOP
 
 
+async def test_a_reply_goes_on_where_it_was_cut(subject: Subject) -> None:
+    asked = request("Hi!", max_new_tokens=9, temperature=0.0)
+    whole = await text_of(subject.engine, asked)
+    start = await text_of(subject.engine, request("Hi!", max_new_tokens=3, temperature=0.0))
+    assert start
+    assert start.isascii()  # tokens of half a character would be other ones when they are read again
+    rest = request("Hi!", max_new_tokens=6, temperature=0.0)
+    assert start + await text_of(subject.engine, replace(rest, reply_start=start)) == whole
+
+
 async def test_replies_side_by_side_do_not_mix(subject: Subject) -> None:
     asked = [request(f"My name is {name}.", max_new_tokens=12) for name in ("Ann", "Bob", "Cleo")]
     alone = [await text_of(subject.engine, one) for one in asked]

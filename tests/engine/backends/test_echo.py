@@ -1,6 +1,7 @@
 """The rehearsal backend repeats what it heard."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -54,6 +55,22 @@ async def test_it_keeps_to_the_length() -> None:
     chunks = [chunk async for chunk in EchoEngine().generate(request(max_new_tokens=3))]
     assert "".join(chunk.text for chunk in chunks) == "Luna heard: hello"
     assert chunks[-1].finish_reason is FinishReason.LENGTH
+
+
+@pytest.mark.parametrize(
+    ("start", "rest"),
+    [
+        ("Luna heard:", " hello  there\nfriend"),
+        ("Luna heard: hel", "lo  there\nfriend"),
+        ("Luna heard: hello  there\nfriend", ""),
+        ("I say:", " Luna heard: hello  there\nfriend"),
+        ("I say: ", "Luna heard: hello  there\nfriend"),
+    ],
+)
+async def test_it_goes_on_where_it_was_cut(start: str, rest: str) -> None:
+    *_, last = chunks = [c async for c in EchoEngine().generate(replace(request(), reply_start=start))]
+    assert "".join(chunk.text for chunk in chunks) == rest
+    assert last.finish_reason is FinishReason.STOP
 
 
 async def test_it_takes_its_time() -> None:

@@ -33,7 +33,7 @@ from engine.errors import (
 )
 from engine.types import Asker, FinishReason, GenerationRequest, QueuePlace, ReplyChunk, Role, Turn
 from tests.engine.generation.requests import request
-from tests.fakes.openai_server import End, FakeOpenAIServer, Fault, Raw, Step, Vanish, last_text
+from tests.fakes.openai_server import End, FakeOpenAIServer, Fault, Raw, Starts, Step, Vanish, last_text
 
 ROOT = Path(__file__).parent.parent.parent.parent
 KEY = "sk-very-secret-key"
@@ -635,3 +635,42 @@ async def test_what_needs_eyes_is_refused_in_words_for_people() -> None:
 def test_importing_it_brings_no_torch() -> None:
     code = "import sys, engine.backends.openai, engine.backends.vllm; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
+
+
+# --- replies that have begun
+
+
+@pytest.mark.parametrize("starts", [Starts.GOES_ON, Starts.REPEATS, Starts.WANTS_MARK])
+async def test_a_reply_goes_on_whatever_the_server_makes_of_it(starts: Starts) -> None:
+    async with FakeOpenAIServer(starts=starts) as server, running(server) as engine:
+        for _ in range(2):
+            *_, last = chunks = await chunks_of(engine, replace(request(), reply_start="You said Hi!: 1 2 "))
+            text = "".join(chunk.text for chunk in chunks)
+            assert text.startswith("3 4 5")
+            assert last.finish_reason is FinishReason.LENGTH
+        # That the server wants it marked is known from the first refusal on.
+        assert len(server.requests) == 2 + (starts is Starts.WANTS_MARK)
+        assert await text_of(engine) == "You said Hi!: 1 2 3 4 5 6 7"
+
+
+async def test_a_server_that_cannot_go_on_is_told_to_whoever_asked() -> None:
+    async with FakeOpenAIServer(starts=Starts.REFUSES) as server, running(server) as engine:
+        for _ in range(2):
+            with pytest.raises(RequestError, match="cannot go on with a reply that has begun: ask for a new one"):
+                await chunks_of(engine, replace(request(), reply_start="You said"))
+        assert await text_of(engine) == "You said Hi!: 1 2 3 4 5 6 7"
+
+
+async def test_a_server_that_has_nothing_to_add_adds_nothing() -> None:
+    async with FakeOpenAIServer(say=lambda body: ["That is", " all."]) as server, running(server) as engine:
+        *_, last = chunks = await chunks_of(engine, replace(request(), reply_start="That is all."))
+        assert "".join(chunk.text for chunk in chunks) == ""
+        assert last.finish_reason is FinishReason.STOP
+
+
+async def test_a_stop_string_may_have_begun_before() -> None:
+    asked = replace(request(stop=("Hi!: 1 2",)), reply_start="You said Hi!: 1")
+    async with FakeOpenAIServer() as server, running(server) as engine:
+        *_, last = chunks = await chunks_of(engine, asked)
+        assert "".join(chunk.text for chunk in chunks) == ""
+        assert last.finish_reason is FinishReason.STOP

@@ -78,13 +78,14 @@ def as_the_decoder_reads(model: LanguageModel, asked: GenerationRequest, *, plac
     turn = asked.turns[place]
     context = PictureFuser().fuse(asked.persona, turn.text, turn.images)
     assert context is not None
-    pieces = model.prompts.write(asked.system_prompt, asked.turns, places={place})
+    pieces = model.prompts.write(asked.system_prompt, asked.turns, places={place}, reply_start=asked.reply_start)
     return torch.cat([model.embed(pieces.pieces[0]), context.prefixes[1], model.embed(pieces.pieces[1])])
 
 
+@pytest.mark.parametrize("start", ["", "Well, I"])
 @pytest.mark.parametrize("place", [0, 2])
-def test_it_is_what_the_decoder_would_read(embedder: PromptEmbedder, place: int) -> None:
-    asked = with_picture("What is this?", "A cat.", "Are you sure?", at=place)
+def test_it_is_what_the_decoder_would_read(embedder: PromptEmbedder, place: int, start: str) -> None:
+    asked = replace(with_picture("What is this?", "A cat.", "Are you sure?", at=place), reply_start=start)
     expected = as_the_decoder_reads(tiny_language_model(), asked, place=place)
     prompt = embedder.embed(asked, max_tokens=None)
     assert prompt is not None
@@ -122,6 +123,9 @@ def test_old_turns_go_where_the_context_is_too_short(embedder: PromptEmbedder) -
     short = embedder.embed(asked, max_tokens=whole.num_tokens - 1)
     assert short is not None
     assert (whole.num_dropped_turns, short.num_dropped_turns) == (0, 2)
+    begun = embedder.embed(replace(asked, reply_start="Well"), max_tokens=whole.num_tokens)
+    assert begun is not None
+    assert begun.num_dropped_turns == 2
     assert short.num_tokens < whole.num_tokens
     more = embedder.embed(asked, max_tokens=None, num_dropped_turns=4)
     assert more is not None

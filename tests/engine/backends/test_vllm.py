@@ -98,6 +98,7 @@ async def test_vllm_is_asked_in_its_own_words() -> None:
     assert body["repetition_penalty"] == 1.2
     assert "repeat_penalty" not in body
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
+    assert "continue_final_message" not in body
 
 
 # --- pictures
@@ -136,6 +137,12 @@ async def test_a_picture_goes_as_a_fused_prefix(embeddings: EngineConfig) -> Non
         assert len(body["logit_bias"]) > 200
         assert body["max_tokens"] == 8
         assert "chat_template_kwargs" not in body
+        # A reply that has begun is a part of the prompt, and no message.
+        begun = replace(asked, reply_start="Well,")
+        assert await text_of(engine, begun)
+        body = server.requests[-1]
+        assert torch.equal(unpacked(body["prompt_embeds"]), as_the_decoder_reads(tiny_language_model(), begun, place=2))
+        assert not {"continue_final_message", "add_generation_prompt"} & body.keys()
         # Without a picture nothing is lost by plain words.
         *_, last = await chunks_of(engine, request())
         assert last.stats is not None

@@ -132,3 +132,10 @@ def test_replies_are_made_as_the_engine_makes_them(model: LanguageModel) -> None
     assert reply_to(model, fuser, request) == reply_to(model, fuser, request)
     other = replace(request, sampling=replace(request.sampling, seed=2))
     assert reply_to(model, fuser, request) != reply_to(model, fuser, other)
+
+
+def test_the_rest_of_a_reply_is_explained_behind_its_beginning(model: LanguageModel) -> None:
+    asked = a_request(said("a dog", "red"))
+    behind = replace(asked, reply_start="It is")
+    alone, followed = (explain(model, a_pipeline(), one, " a dog.") for one in (asked, behind))
+    assert alone.regions != followed.regions

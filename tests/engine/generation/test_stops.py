@@ -43,3 +43,24 @@ def test_it_is_the_same_however_the_text_is_cut(pieces: list[str], stop: list[st
         whole if not ends else whole[: min(whole[: ends[0]].index(one) for one in stop if one in whole[: ends[0]])]
     )
     assert not any(one in text for one in stop)
+
+
+def test_a_stop_string_may_have_begun_before() -> None:
+    stops = StopStrings(("\nUser:",), before="Hello.\nUs")
+    assert stops.add("er") == ""
+    assert stops.add(": and") == ""
+    assert stops.is_stopped
+
+
+@given(
+    st.text("ab", max_size=6), st.lists(st.text("ab", max_size=4), max_size=8), st.text("ab", min_size=1, max_size=4)
+)
+def test_of_what_came_before_nothing_is_shown_again(before: str, pieces: list[str], stop: str) -> None:
+    stops = StopStrings((stop,), before=before)
+    text = "".join(stops.add(piece) for piece in pieces) + stops.finish()
+    # One that lies wholly before has done no harm; what counts is where one ends.
+    whole = before + "".join(pieces)
+    ends = [end for end in range(len(before) + 1, len(whole) + 1) if whole[:end].endswith(stop)]
+    assert stops.is_stopped == bool(ends)
+    expected = whole[: max(ends[0] - len(stop), len(before))] if ends else whole
+    assert before + text == expected

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models
 
 from engine.generation.text import ReplyText
 from tests.engine.tiny import tiny_tokenizer
@@ -69,3 +70,12 @@ def test_bytes_that_are_no_text_break_nothing(tokens: list[int]) -> None:
 def test_control_tokens_are_not_shown() -> None:
     reply = ReplyText(BACKEND)
     assert "".join(reply.add(token) for token in (1, *BACKEND.encode("ok").ids, 2)) == "ok"
+
+
+def test_the_space_before_a_word_stays_where_the_reply_has_begun() -> None:
+    """As SentencePiece has it: no space in front of the first word of all."""
+    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "\u2581Well": 1, "\u2581then": 2}, "<unk>"))
+    tokenizer.decoder = decoders.Metaspace()
+    assert ReplyText(tokenizer).add(2) == "then"
+    assert ReplyText(tokenizer, reply_start="Well").add(2) == " then"
+    assert ReplyText(tokenizer, reply_start="Well ").add(2) == "then"
