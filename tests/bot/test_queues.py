@@ -131,3 +131,214 @@ async def test_a_job_that_fails_while_it_is_cancelled_is_in_the_log(
         await caller
     assert str(error) in caplog.text
     assert ("Traceback" in caplog.text) is has_trace
+
+
+# --- taking turns, and taking back
+
+
+class Jobs:
+    """Jobs of one key: what ran, in which order, and whether each says that it ran to its end."""
+
+    def __init__(self, *, max_inside: int = 100) -> None:
+        self.queues: KeyedQueues[str] = KeyedQueues(max_inside=max_inside)
+        self.gates: dict[str, asyncio.Event] = {}
+        self.started: list[str] = []
+        self.ended: list[str] = []
+        self.callers: dict[str, asyncio.Task[bool]] = {}
+
+    async def add(self, *names: str) -> None:
+        """A job a name, whose person is its first letter."""
+        for name in names:
+            self.gates[name] = asyncio.Event()
+            job = partial(self._work, name)
+            self.callers[name] = asyncio.create_task(self.queues.run("key", job, tag=name, person=name[0]))
+            await asyncio.sleep(0)
+
+    async def _work(self, name: str) -> None:
+        self.started.append(name)
+        try:
+            await self.gates[name].wait()
+        finally:
+            self.ended.append(name)
+
+    async def finish(self) -> dict[str, bool]:
+        for gate in self.gates.values():
+            gate.set()
+        async with asyncio.timeout(5):
+            return dict(zip(self.callers, await asyncio.gather(*self.callers.values()), strict=True))
+
+
+async def test_people_take_turns_and_keep_their_own_order() -> None:
+    jobs = Jobs()
+    await jobs.add("a1", "a2", "a3", "b1", "b2", "c1")
+    assert jobs.queues.waiting("key") == ("a2", "a3", "b1", "b2", "c1")
+    assert all((await jobs.finish()).values())
+    assert jobs.started == ["a1", "a2", "b1", "c1", "a3", "b2"]
+    assert len(jobs.queues) == 0
+
+
+async def test_whoever_comes_again_goes_behind_the_others() -> None:
+    jobs = Jobs()
+    await jobs.add("a1", "b1", "c1", "a2", "b2", "d1")
+    await jobs.finish()
+    assert jobs.started == ["a1", "b1", "c1", "a2", "d1", "b2"]
+
+
+async def test_one_person_alone_may_have_all_places_and_beside_others_half() -> None:
+    jobs = Jobs(max_inside=4)
+    await jobs.add("a1")
+    assert not jobs.queues.is_full("key", "a")
+    await jobs.add("b1", "a2")
+    assert jobs.queues.is_full("key", "a")
+    assert not jobs.queues.is_full("key", "b")
+    await jobs.add("b2")
+    assert jobs.queues.is_full("key", "b")
+    assert jobs.queues.is_full("key", "c")
+    await jobs.finish()
+
+
+async def test_whoever_took_all_places_takes_none_from_others() -> None:
+    jobs = Jobs(max_inside=4)
+    await jobs.add("a1", "a2", "a3")
+    assert not jobs.queues.is_full("key", "a")
+    await jobs.add("a4")
+    assert jobs.queues.is_full("key", "a")
+    for name in ("b1", "c1"):
+        assert not jobs.queues.is_full("key", name[0])
+        await jobs.add(name)
+    for person in "abcd":
+        assert jobs.queues.is_full("key", person), "and there is an end to it"
+    await jobs.finish()
+
+
+async def test_everybody_may_have_one_place_of_very_few() -> None:
+    jobs = Jobs(max_inside=1)
+    assert not jobs.queues.is_full("key", "a")
+    await jobs.add("a1")
+    assert jobs.queues.is_full("key", "a")
+    assert jobs.queues.is_full("key", "b")
+    await jobs.finish()
+
+
+async def test_a_waiting_job_is_dropped() -> None:
+    jobs = Jobs()
+    await jobs.add("a1", "a2", "b1")
+    assert await jobs.queues.cancel("key", "a2")
+    assert jobs.queues.waiting("key") == ("b1",)
+    assert await jobs.finish() == {"a1": True, "a2": False, "b1": True}
+    assert jobs.started == ["a1", "b1"]
+    assert len(jobs.queues) == 0
+
+
+async def test_a_running_job_is_cancelled_and_has_ended_then() -> None:
+    jobs = Jobs()
+    await jobs.add("a1", "a2")
+    assert await jobs.queues.cancel("key", "a1")
+    assert jobs.ended == ["a1"]
+    assert await jobs.finish() == {"a1": False, "a2": True}
+
+
+async def test_only_the_running_job_is_cancelled() -> None:
+    jobs = Jobs()
+    await jobs.add("a1", "a2")
+    assert await jobs.queues.cancel_running("key")
+    assert jobs.ended == ["a1"]
+    assert await jobs.finish() == {"a1": False, "a2": True}
+    assert not await jobs.queues.cancel_running("key")
+
+
+async def test_there_may_be_nothing_to_take_back() -> None:
+    jobs = Jobs()
+    assert not await jobs.queues.cancel("key", "a1")
+    await jobs.add("a1")
+    assert not await jobs.queues.cancel("key", "other")
+    assert jobs.queues.waiting("key") == ()
+    assert jobs.queues.waiting("no such key") == ()
+    assert await jobs.finish() == {"a1": True}
+
+
+async def test_a_job_that_is_taken_back_in_the_moment_of_its_turn_does_not_run() -> None:
+    jobs = Jobs()
+    await jobs.add("a1", "a2", "a3")
+    jobs.gates["a1"].set()
+    while jobs.queues.waiting("key") != ("a3",):
+        await asyncio.sleep(0)
+    assert jobs.started == ["a1"], "a2 has its turn, and has not begun"
+    assert await jobs.queues.cancel("key", "a2")
+    assert await jobs.finish() == {"a1": True, "a2": False, "a3": True}
+
+
+async def test_whoever_stops_waiting_leaves_the_queue() -> None:
+    jobs = Jobs()
+    await jobs.add("a1", "a2", "a3")
+    jobs.callers.pop("a2").cancel()
+    await asyncio.sleep(0)
+    assert jobs.queues.waiting("key") == ("a3",)
+    assert all((await jobs.finish()).values())
+    assert jobs.started == ["a1", "a3"]
+
+
+async def test_whoever_was_cancelled_in_the_moment_of_the_turn_holds_up_nobody() -> None:
+    jobs = Jobs()
+    await jobs.add("a1", "a2", "a3")
+    jobs.gates["a1"].set()
+    while jobs.queues.waiting("key") != ("a3",):
+        await asyncio.sleep(0)
+    jobs.callers.pop("a2").cancel()
+    assert all((await jobs.finish()).values())
+    assert jobs.started == ["a1", "a3"]
+    assert len(jobs.queues) == 0
+
+
+async def test_a_turn_that_comes_to_somebody_who_was_cancelled_goes_on_to_the_next() -> None:
+    jobs = Jobs()
+    await jobs.add("a1", "a2", "a3")
+    cancelled = jobs.callers.pop("a2")
+    jobs.callers["a1"].cancel()  # ends first, and gives the turn to a2 …
+    cancelled.cancel()  # … who does not know yet that it was cancelled
+    jobs.callers.pop("a1")
+    assert all((await jobs.finish()).values())
+    assert jobs.started == ["a1", "a3"]
+
+
+async def test_a_job_may_empty_its_own_queue() -> None:
+    queues: KeyedQueues[str] = KeyedQueues(max_inside=8)
+    done: list[str] = []
+
+    async def clear() -> None:
+        await asyncio.sleep(0)
+        await queues.empty("a")
+        done.append("cleared")
+
+    async def never() -> None:
+        done.append("never")
+
+    async with asyncio.timeout(5):
+        ran = await asyncio.gather(queues.run("a", clear), queues.run("a", never))
+    assert ran == [True, False]
+    assert done == ["cleared"]
+    assert len(queues) == 0
+
+
+async def test_a_job_that_comes_while_the_queue_is_emptied_waits_for_the_running_ones_end() -> None:
+    queues: KeyedQueues[str] = KeyedQueues(max_inside=8)
+    order: list[str] = []
+
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            order.append("ended")
+
+    async def late() -> None:
+        order.append("late")
+
+    first = asyncio.create_task(queues.run("a", slow_to_end))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    emptied = asyncio.create_task(queues.empty("a"))
+    await asyncio.sleep(0)
+    assert await queues.run("a", late)
+    await asyncio.gather(first, emptied)
+    assert order == ["ended", "late"]
