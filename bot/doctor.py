@@ -1,7 +1,7 @@
 """What is missing or wrong, and how to mend it: the checks behind `commedia doctor`.
 
-Every check looks at one thing and gives findings; nothing is changed, but that the home folder is made. Platforms are
-asked over plain HTTP, so that a broken client library can be told from a wrong token. Tokens never show up in findings.
+Every check looks at one thing and gives findings; nothing is changed, but that the home folder is made. Those that ask
+platforms are in `bot.platform_checks`. Secrets never show up in findings.
 """
 
 import asyncio
@@ -9,41 +9,23 @@ import importlib.util
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
+from datetime import UTC, datetime, timedelta
 
 import httpx
 
 from bot.app import engine_config, required_models
 from bot.errors import StoreError
+from bot.findings import Finding as Finding
+from bot.findings import Level as Level
 from bot.personas.library import PersonaLibrary
+from bot.platform_checks import TIMEOUT_S, check_discord, check_telegram
 from bot.settings import Settings
 from bot.store.database import Database, head_revision
+from bot.store.incidents import IncidentRecords
 
-_DISCORD_API = "https://discord.com/api/v10"
-_TELEGRAM_API = "https://api.telegram.org"
-_MESSAGE_CONTENT_FLAGS = (1 << 18) | (1 << 19)
 _FREE_BYTES_WANTED = 2_000_000_000
-_TIMEOUT_S = 15
-
-
-class Level(StrEnum):
-    """How bad a finding is."""
-
-    OK = "ok"
-    HINT = "hint"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check saw. `remedy` says what to do; it is empty where all is well."""
-
-    level: Level
-    subject: str
-    text: str
-    remedy: str = ""
+_INCIDENT_AGE = timedelta(days=1)
+_MAX_INCIDENTS = 20
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
@@ -57,10 +39,11 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     else:
         for finding in await asyncio.to_thread(check_engine, settings):
             yield finding
-    async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client:
-        yield await check_discord(settings, client)
-        for finding in await check_telegram(settings, client):
+    async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
+        for finding in [*await check_discord(settings, client), *await check_telegram(settings, client)]:
             yield finding
+    for finding in await check_incidents(settings):
+        yield finding
 
 
 def check_home(settings: Settings) -> Finding:
@@ -171,74 +154,30 @@ def _check_decoder(settings: Settings) -> Finding:
     return Finding(Level.HINT, "decoder", f"{name} is not here yet.", "The next start downloads it from Hugging Face.")
 
 
-async def check_discord(settings: Settings, client: httpx.AsyncClient) -> Finding:
-    """Whether the token is right and the message-content intent is on."""
-    if settings.discord.token is None:
-        remedy = "Put DISCORD_TOKEN=… into .env to serve Discord; docs/discord.md says where to get one."
-        return Finding(Level.HINT, "Discord", "no token: off.", remedy)
-    header = {"Authorization": f"Bot {settings.discord.token.get_secret_value()}"}
-    url = (settings.discord.api_url or _DISCORD_API).rstrip("/")
-    answer = await _ask(client, f"{url}/applications/@me", headers=header)
-    if isinstance(answer, str):
-        return Finding(Level.PROBLEM, "Discord", f"cannot be reached: {answer}.", "Check the network and the proxy.")
-    status, body = answer
-    if status == httpx.codes.UNAUTHORIZED:
-        remedy = "Make a new token: discord.com/developers → your application → Bot → Reset Token."
-        return Finding(Level.PROBLEM, "Discord", "the token is refused.", remedy)
-    if status != httpx.codes.OK:
-        return Finding(Level.PROBLEM, "Discord", f"answered {status}.", "Try again in a while.")
-    if not int(body.get("flags") or 0) & _MESSAGE_CONTENT_FLAGS:
-        remedy = "Switch it on: discord.com/developers → your application → Bot → Message Content Intent."
-        return Finding(Level.PROBLEM, "Discord", "the message content intent is off.", remedy)
-    return Finding(Level.OK, "Discord", f"the token is right; the application is {body.get('name')}.")
-
-
-async def check_telegram(settings: Settings, client: httpx.AsyncClient) -> list[Finding]:
-    """Whether the token is right, what privacy mode hides, and whether a webhook takes the messages away."""
-    if settings.telegram.token is None:
-        remedy = "Put TELEGRAM_TOKEN=… into .env to serve Telegram; @BotFather gives you one."
-        return [Finding(Level.HINT, "Telegram", "no token: off.", remedy)]
-    url = (settings.telegram.api_url or _TELEGRAM_API).rstrip("/")
-    url = f"{url}/bot{settings.telegram.token.get_secret_value()}"
-    answer = await _ask(client, f"{url}/getMe")
-    if isinstance(answer, str):
-        return [Finding(Level.PROBLEM, "Telegram", f"cannot be reached: {answer}.", "Check the network and the proxy.")]
-    status, body = answer
-    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.NOT_FOUND):
-        return [Finding(Level.PROBLEM, "Telegram", "the token is refused.", "Ask @BotFather for it: /token.")]
-    if status != httpx.codes.OK:
-        return [Finding(Level.PROBLEM, "Telegram", f"answered {status}.", "Try again in a while.")]
-    bot = body.get("result") or {}
-    findings = [Finding(Level.OK, "Telegram", f"the token is right; the bot is @{bot.get('username')}.")]
-    if not bot.get("can_read_all_group_messages"):
-        text = "privacy mode is on: in groups the bot sees only commands, mentions and replies to it."
-        remedy = (
-            "That is enough for most. To let it hear its name: @BotFather → /setprivacy → Disable, then add it again."
+async def check_incidents(settings: Settings) -> list[Finding]:
+    """What went wrong on the platforms in the last day, beside single replies."""
+    database = Database(settings.database_path)
+    try:
+        if await database.revision() != head_revision():
+            return []
+        found = await IncidentRecords(database).since(datetime.now(UTC) - _INCIDENT_AGE)
+    except StoreError:
+        return []  # `check_database` says why
+    finally:
+        await database.aclose()
+    if not found:
+        return [Finding(Level.OK, "incidents", "none in the last 24 hours.")]
+    findings = [
+        Finding(
+            Level.HINT,
+            incident.platform,
+            f"{incident.kind}: {incident.count} time{'s' if incident.count > 1 else ''}, the last at "
+            f"{incident.last_at:%Y-%m-%d %H:%M} UTC.",
+            incident.detail,
         )
-        findings.append(Finding(Level.HINT, "Telegram", text, remedy))
-    webhook = await _ask(client, f"{url}/getWebhookInfo")
-    if not isinstance(webhook, str) and (webhook[1].get("result") or {}).get("url"):
-        text = "a webhook is set elsewhere, and takes the messages away."
-        findings.append(Finding(Level.PROBLEM, "Telegram", text, "Stop the other program; `commedia run` polls."))
+        for incident in found[:_MAX_INCIDENTS]
+    ]
+    if len(found) > _MAX_INCIDENTS:
+        text = f"{len(found) - _MAX_INCIDENTS} more kinds in the last 24 hours."
+        findings.append(Finding(Level.HINT, "incidents", text, "Mend those above first; logs/commedia.log has all."))
     return findings
-
-
-async def _ask(
-    client: httpx.AsyncClient, url: str, *, headers: dict[str, str] | None = None
-) -> tuple[int, dict[str, Any]] | str:
-    """The status and JSON body of an answer, or in a few words why there is none. Never names the URL."""
-    try:
-        response = await client.get(url, headers=headers)
-    except httpx.TimeoutException:
-        return f"no answer within {_TIMEOUT_S} s"
-    except httpx.TransportError as error:
-        return f"no connection ({type(error).__name__})"
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return type(error).__name__
-    except UnicodeEncodeError:
-        return "the token has a character that no token has"
-    try:
-        body = response.json()
-    except ValueError:
-        return response.status_code, {}
-    return response.status_code, body if isinstance(body, dict) else {}

@@ -1,97 +1,26 @@
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx
 import pytest
 
 from bot import doctor
 from bot.doctor import (
     Level,
     check_database,
-    check_discord,
     check_engine,
     check_home,
+    check_incidents,
     check_personas,
     check_server,
-    check_telegram,
 )
 from bot.settings import Settings, read_settings
+from bot.store.database import Database
+from bot.store.incidents import Incident, IncidentRecords
 from tests.fakes.openai_server import FakeOpenAIServer
-
-TOKEN = "123456789:AAE-abcdefghijklmnopqrstuvwxyz01234"
 
 
 def settings(home: Path, **environment: str) -> Settings:
     return read_settings(environment={"COMMEDIA_HOME": str(home), **environment})
-
-
-def client(*answers: httpx.Response | Exception) -> httpx.AsyncClient:
-    """A client whose requests get `answers` one after the other."""
-    waiting = list(answers)
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        match waiting.pop(0):
-            case Exception() as error:
-                raise error
-            case response:
-                return response
-
-    return httpx.AsyncClient(transport=httpx.MockTransport(answer))
-
-
-@pytest.mark.parametrize(
-    ("answer", "level", "told"),
-    [
-        (httpx.Response(200, json={"name": "Luna", "flags": 1 << 19}), Level.OK, "Luna"),
-        (httpx.Response(200, json={"name": "Luna", "flags": 0}), Level.PROBLEM, "message content intent"),
-        (httpx.Response(401, json={"message": "401: Unauthorized"}), Level.PROBLEM, "refused"),
-        (httpx.Response(503, text="<html>"), Level.PROBLEM, "503"),
-        (httpx.ConnectError(f"no route with {TOKEN}"), Level.PROBLEM, "cannot be reached"),
-    ],
-)
-async def test_discord_is_asked_for_token_and_intent(
-    tmp_path: Path, answer: httpx.Response | Exception, level: Level, told: str
-) -> None:
-    finding = await check_discord(settings(tmp_path, DISCORD_TOKEN=TOKEN), client(answer))
-    assert finding.level is level
-    assert told in finding.text
-    assert TOKEN not in finding.text + finding.remedy
-    assert bool(finding.remedy) == (level is not Level.OK)
-
-
-@pytest.mark.parametrize(
-    ("me", "webhook", "told"),
-    [
-        ({"username": "luna_bot", "can_read_all_group_messages": True}, "", ["@luna_bot"]),
-        ({"username": "luna_bot"}, "", ["@luna_bot", "privacy mode"]),
-        ({"username": "luna_bot", "can_read_all_group_messages": True}, "https://x", ["@luna_bot", "webhook"]),
-    ],
-)
-async def test_telegram_is_asked_for_token_privacy_and_webhook(
-    tmp_path: Path, me: dict[str, object], webhook: str, told: list[str]
-) -> None:
-    answers = client(
-        httpx.Response(200, json={"ok": True, "result": me}),
-        httpx.Response(200, json={"ok": True, "result": {"url": webhook}}),
-    )
-    findings = await check_telegram(settings(tmp_path, TELEGRAM_TOKEN=TOKEN), answers)
-    assert len(findings) == len(told)
-    assert all(word in finding.text for finding, word in zip(findings, told, strict=True))
-
-
-@pytest.mark.parametrize(
-    "answer", [httpx.Response(401), httpx.Response(404, json={"ok": False}), httpx.ConnectTimeout(TOKEN)]
-)
-async def test_a_wrong_telegram_token_is_said_without_showing_it(
-    tmp_path: Path, answer: httpx.Response | Exception
-) -> None:
-    (finding,) = await check_telegram(settings(tmp_path, TELEGRAM_TOKEN=TOKEN), client(answer))
-    assert finding.level is Level.PROBLEM
-    assert TOKEN not in finding.text + finding.remedy
-
-
-async def test_platforms_without_tokens_are_hints(tmp_path: Path) -> None:
-    assert (await check_discord(settings(tmp_path), client())).level is Level.HINT
-    assert [finding.level for finding in await check_telegram(settings(tmp_path), client())] == [Level.HINT]
 
 
 def test_an_unusable_home_is_a_problem(tmp_path: Path) -> None:
@@ -119,15 +48,6 @@ def test_persona_problems_are_told(tmp_path: Path) -> None:
     assert "bad.yaml" in findings[0].text
     assert "nobody" in findings[1].text
     assert "Ann" in findings[2].text
-
-
-async def test_what_cannot_even_be_asked_is_a_problem(tmp_path: Path) -> None:
-    async with httpx.AsyncClient() as real:
-        discord = await check_discord(settings(tmp_path, DISCORD_TOKEN="tökén"), real)
-        (telegram,) = await check_telegram(settings(tmp_path, TELEGRAM_TOKEN="a\x01b"), real)
-    for finding in (discord, telegram):
-        assert finding.level is Level.PROBLEM
-        assert "cannot be reached" in finding.text
 
 
 @pytest.mark.parametrize(
@@ -173,3 +93,33 @@ def test_ray_has_to_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (finding,) = check_engine(settings(tmp_path, COMMEDIA_ENGINE__BACKEND="ray"))
     assert finding.level is Level.PROBLEM
     assert "commedia[ray]" in finding.remedy
+
+
+async def test_what_went_wrong_in_the_last_day_is_told(tmp_path: Path) -> None:
+    assert await check_incidents(settings(tmp_path)) == []
+    assert not list(tmp_path.iterdir())
+    database = Database(tmp_path / "commedia.db")
+    await database.upgrade()
+    assert [finding.level for finding in await check_incidents(settings(tmp_path))] == [Level.OK]
+    now = datetime.now(UTC)
+    mend = "chat 7: give the bot the right to write there"
+    await IncidentRecords(database).add(
+        [
+            Incident("telegram", "forbidden", 12, now, mend),
+            Incident("discord", "bad event", 1, now - timedelta(hours=23), "told to the log"),
+            Incident("discord", "gone", 1, now - timedelta(hours=25), "long mended"),
+        ]
+    )
+    telegram, discord = await check_incidents(settings(tmp_path))
+    assert (telegram.level, telegram.subject, telegram.remedy) == (Level.HINT, "telegram", mend)
+    assert telegram.text == f"forbidden: 12 times, the last at {now:%Y-%m-%d %H:%M} UTC."
+    assert discord.text.startswith("bad event: 1 time, ")
+    await IncidentRecords(database).add([Incident("discord", str(number), 1, now, "what") for number in range(25)])
+    await database.aclose()
+    findings = await check_incidents(settings(tmp_path))
+    assert findings[-1].text == "7 more kinds in the last 24 hours."
+
+
+async def test_a_database_of_an_earlier_version_is_not_asked(tmp_path: Path) -> None:
+    (tmp_path / "commedia.db").write_bytes(b"this is no database at all" * 100)
+    assert await check_incidents(settings(tmp_path)) == []
