@@ -69,6 +69,10 @@ def compile_pattern(text: str) -> regex.Pattern[str]:
 
     Only searched with a timeout it is safe: its author may not have meant it to take for ever, but it can.
     """
+    if not text.isprintable():
+        raise ValueError(
+            'has a control character in it; where it is in double quotes, such as `"\\b"`, use single ones'
+        )
     numbers = [[int(number) for number in re.findall(r"\d+", braces)] for braces in re.findall(r"\{[^{}]*\}", text)]
     if math.prod(max(found, default=1) or 1 for found in numbers) > _MAX_REPEATS:
         raise ValueError(f"repeats too much; the numbers in `{{ }}` may multiply to {_MAX_REPEATS}")

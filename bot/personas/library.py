@@ -10,16 +10,19 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequen
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from functools import partial
 from pathlib import Path
 
 from watchfiles import awatch
 
+from bot.access import names_on
 from bot.errors import PersonaError
+from bot.expressions import expression_for
 from bot.personas.prompt import fill_macros
-from bot.personas.reading import InvalidPersona, PersonaProblem, read_persona, resolve_avatar
-from bot.types import PersonaCard
+from bot.personas.reading import InvalidPersona, PersonaProblem, read_persona, resolve_avatar, resolve_sticker
+from bot.types import PersonaCard, Speaker
 from bot.words import fold
-from engine.persona import Persona
+from engine.persona import Expression, Persona
 
 SUFFIXES = (".yaml", ".yml")
 # Folders are compared at least this often: notifications do not exist on every disk, and can be lost.
@@ -107,18 +110,36 @@ class PersonaLibrary:
         summary = fill_macros(persona.summary, persona)
         return PersonaCard(persona.id, persona.name, summary, persona.language, self.avatar(persona))
 
+    def speaker(self, persona: Persona, platform: str) -> Speaker:
+        """How `persona` is shown on `platform`: its name and picture there, and the picture that suits a text."""
+        avatar = self.avatar(persona, platform)
+        return Speaker(persona.id, names_on(persona, platform)[-1], avatar, partial(self.avatar_for, persona))
+
     def avatar(self, persona: Persona, platform: str | None = None) -> Path | None:
         """The avatar of `persona` on `platform`, if it has one; never a file outside the persona's folder."""
-        source = self._shelf.served.get(persona.id)
         faces = [face.avatar for name, face in persona.platforms.items() if name == platform]
-        for avatar in (*faces, persona.avatar):
-            if source is not None and avatar is not None:
-                try:
-                    # Checked again now: the file may have been removed, or replaced by a link, since it was read.
-                    return resolve_avatar(source.path.parent, avatar)
-                except PersonaError as error:
-                    _log.debug("%s: %s", source.path, error)
-        return None
+        found = (self._file(persona, avatar, resolve_avatar) for avatar in (*faces, persona.avatar))
+        return next((path for path in found if path is not None), None)
+
+    def avatar_for(self, persona: Persona, text: str) -> Path | None:
+        """The picture of the face that `persona` makes to `text`; `None` where the usual one suits it."""
+        found = expression_for(text, persona)
+        return self._file(persona, found[1].avatar, resolve_avatar) if found is not None else None
+
+    def sticker(self, persona: Persona, expression: Expression) -> Path | None:
+        """The sticker of that expression of `persona`, if there is one."""
+        return self._file(persona, expression.sticker, resolve_sticker)
+
+    def _file(self, persona: Persona, name: str | None, resolve: Callable[[Path, str], Path]) -> Path | None:
+        source = self._shelf.served.get(persona.id)
+        if source is None or name is None:
+            return None
+        try:
+            # Checked again now: the file may have been removed, or replaced by a link, since it was read.
+            return resolve(source.path.parent, name)
+        except PersonaError as error:
+            _log.debug("%s: %s", source.path, error)
+            return None
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call `callback`, on the event loop, after every reload that changed something. It must not raise."""

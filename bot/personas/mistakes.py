@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from bot.expressions import EMOTIONS
 from bot.personas.document import Document, Location, Mistake, Place
 from engine.persona import Persona
 
@@ -147,7 +148,10 @@ def _keys_at(location: Location) -> list[str]:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         # `id` comes from the file's name.
         return [field.alias or name for name, field in kind.model_fields.items() if name != "id"]
-    return [str(key) for key in get_args(get_args(kind)[0])] if get_origin(kind) is dict else []
+    if get_origin(kind) is dict:
+        key = get_args(kind)[0]
+        return [str(choice) for choice in get_args(key)] if get_origin(key) is Literal else list(EMOTIONS)
+    return []
 
 
 def _choices_at(location: Location) -> list[str]:

@@ -1,6 +1,6 @@
 """One persona file in, one `Persona` out, or every problem in it with its line and column.
 
-Owns the file: its name, its size, the avatars beside it. Leaves YAML to `bot.personas.document` and the wording of
+Owns the file: its name, its size, the pictures beside it. Leaves YAML to `bot.personas.document` and the wording of
 what is wrong to `bot.personas.mistakes`. Knows no folder of personas and no prompt.
 """
 
@@ -26,7 +26,8 @@ from engine.persona import Persona
 
 PERSONA_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 AVATAR_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
-MAX_AVATAR_BYTES = 8 * 1024 * 1024
+STICKER_SUFFIXES = (".png", ".webp", ".gif")
+MAX_PICTURE_BYTES = 8 * 1024 * 1024
 # A file of another kind has thousands of mistakes, and finding the words for each takes long.
 MAX_PROBLEMS = 50
 
@@ -61,7 +62,7 @@ def read_persona(path: Path) -> Persona:
         raise _invalid(path, [Mistake(None, f"the file cannot be read: {error.strerror or error}")]) from None
     except UnreadableDocument as error:
         raise _invalid(path, [error.mistake]) from None
-    mistakes = [*document.mistakes, *_id_mistakes(path, document), *_avatar_mistakes(path.parent, document)]
+    mistakes = [*document.mistakes, *_id_mistakes(path, document), *_picture_mistakes(path.parent, document)]
     document.values["id"] = path.stem if PERSONA_ID.fullmatch(path.stem) else "unnamed"
     persona = _validated(document, mistakes)
     if persona is None or mistakes:
@@ -71,24 +72,32 @@ def read_persona(path: Path) -> Persona:
 
 def resolve_avatar(folder: Path, avatar: str) -> Path:
     """The picture file that `avatar` names beside a persona in `folder`. Raises `PersonaError` with what is wrong."""
-    if "://" in avatar:
-        raise PersonaError("an avatar is a file beside the persona, not a web address; download it first")
-    if not avatar.isprintable():
-        raise PersonaError("an avatar's name must not contain control characters")
+    return _resolve(folder, avatar, "an avatar", AVATAR_SUFFIXES)
+
+
+def resolve_sticker(folder: Path, sticker: str) -> Path:
+    """The file that `sticker` names beside a persona in `folder`. Raises `PersonaError` with what is wrong."""
+    return _resolve(folder, sticker, "a sticker", STICKER_SUFFIXES)
+
+
+def _resolve(folder: Path, name: str, kind: str, suffixes: Sequence[str]) -> Path:
+    noun = kind.split()[-1]
+    if "://" in name:
+        raise PersonaError(f"{kind} is a file beside the persona, not a web address; download it first")
+    if not name.isprintable():
+        raise PersonaError(f"{kind}'s name must not contain control characters")
     try:
-        path, home = (folder / avatar).resolve(), folder.resolve()
+        path, home = (folder / name).resolve(), folder.resolve()
         if not path.is_relative_to(home):
-            raise PersonaError(f"the avatar `{avatar}` lies outside the persona's folder; move it beside the persona")
+            raise PersonaError(f"the {noun} `{name}` lies outside the persona's folder; move it beside the persona")
         if not path.is_file():
-            raise PersonaError(f"avatar file not found: there is no `{avatar}` in the persona's folder")
-        if path.suffix.lower() not in AVATAR_SUFFIXES:
-            raise PersonaError(f"an avatar must be one of {', '.join(AVATAR_SUFFIXES)}")
-        if path.stat().st_size > MAX_AVATAR_BYTES:
-            raise PersonaError(
-                f"the avatar `{avatar}` is larger than {MAX_AVATAR_BYTES // 1024 // 1024} MiB; shrink it"
-            )
+            raise PersonaError(f"{noun} file not found: there is no `{name}` in the persona's folder")
+        if path.suffix.lower() not in suffixes:
+            raise PersonaError(f"{kind} must be one of {', '.join(suffixes)}")
+        if path.stat().st_size > MAX_PICTURE_BYTES:
+            raise PersonaError(f"the {noun} `{name}` is larger than {MAX_PICTURE_BYTES // 1024 // 1024} MiB; shrink it")
     except (OSError, RuntimeError) as error:  # RuntimeError: links that go round in a circle
-        raise PersonaError(f"the avatar `{avatar}` cannot be read: {error}") from None
+        raise PersonaError(f"the {noun} `{name}` cannot be read: {error}") from None
     return path
 
 
@@ -111,18 +120,23 @@ def _id_mistakes(path: Path, document: Document) -> Iterator[Mistake]:
         )
 
 
-def _avatar_mistakes(folder: Path, document: Document) -> Iterator[Mistake]:
-    platforms = document.values.get("platforms")
-    locations: list[Location] = [("avatar",)]
-    if isinstance(platforms, dict):
-        locations += [("platforms", platform, "avatar") for platform in platforms]
-    for location in locations:
-        avatar = _value_at(document.values, location)
-        if isinstance(avatar, str) and avatar.strip():
-            try:
-                resolve_avatar(folder, avatar.strip())
-            except PersonaError as error:
-                yield Mistake(document.places[location], str(error))
+def _picture_mistakes(folder: Path, document: Document) -> Iterator[Mistake]:
+    faces, shown = document.values.get("platforms"), document.values.get("expressions")
+    avatars: list[Location] = [("avatar",)]
+    stickers: list[Location] = []
+    if isinstance(faces, dict):
+        avatars += [("platforms", platform, "avatar") for platform in faces]
+    if isinstance(shown, dict):
+        avatars += [("expressions", emotion, "avatar") for emotion in shown]
+        stickers += [("expressions", emotion, "sticker") for emotion in shown]
+    for locations, resolve in ((avatars, resolve_avatar), (stickers, resolve_sticker)):
+        for location in locations:
+            name = _value_at(document.values, location)
+            if isinstance(name, str) and name.strip():
+                try:
+                    resolve(folder, name.strip())
+                except PersonaError as error:
+                    yield Mistake(document.places[location], str(error))
 
 
 def _validated(document: Document, mistakes: list[Mistake]) -> Persona | None:

@@ -1,7 +1,9 @@
+from datetime import UTC, datetime, time, timedelta, timezone
+
 import pytest
 from pydantic import ValidationError
 
-from engine.persona import Facet, LoreEntry, Persona
+from engine.persona import Expression, Facet, LoreEntry, Persona, Triggers, compile_pattern, parse_quiet_hours
 
 FULL = {
     "id": "mira",
@@ -77,3 +79,66 @@ def test_lore_that_would_never_be_told() -> None:
 def test_sampling_is_strict(sampling: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Persona.model_validate({**FULL, "sampling": sampling})
+
+
+@pytest.mark.parametrize("text", ["23:00-07:30", " 23:00 - 07:30 ", "23:00–07:30"])
+def test_quiet_hours_may_be_written_loosely(text: str) -> None:
+    hours = parse_quiet_hours(text)
+    assert (hours.begin, hours.end, hours.zone) == (time(23), time(7, 30), None)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "23-7", "24:01-01:00", "12:60-13:00", "12:00-12:00", "1:00-2:00 Europe", "1:00-2:00 ../etc", "x"]
+)
+def test_quiet_hours_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match=r"must be hours|no time of day|begins when|names the zone"):
+        parse_quiet_hours(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "hour", "is_quiet"),
+    [
+        ("23:00-07:00", 22, False),
+        ("23:00-07:00", 23, True),
+        ("23:00-07:00", 0, True),
+        ("23:00-07:00", 7, False),
+        ("09:00-17:00", 9, True),
+        ("09:00-17:00", 17, False),
+        ("20:00-24:00", 23, True),
+        ("20:00-24:00", 0, False),
+        ("00:00-01:00 Asia/Tokyo", 15, True),
+        ("00:00-01:00 Asia/Tokyo", 0, False),
+    ],
+)
+def test_when_it_is_quiet(text: str, hour: int, is_quiet: bool) -> None:
+    now = datetime(2026, 6, 1, hour, tzinfo=UTC)
+    assert parse_quiet_hours(text).holds(now) is is_quiet
+
+
+def test_without_a_zone_the_clock_is_that_of_now() -> None:
+    now = datetime(2026, 6, 1, 23, tzinfo=UTC).astimezone(timezone(timedelta(hours=-8)))
+    assert parse_quiet_hours("15:00-16:00").holds(now)
+
+
+@pytest.mark.parametrize("text", ["(", "a{1000}{1000}", "(?:a{500}){500}", "a\x08", "[", "\\L<x>", "*"])
+def test_patterns_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match=r"no regular expression|repeats too much|control character"):
+        compile_pattern(text)
+    with pytest.raises(ValidationError):
+        Triggers(patterns=(text,))
+
+
+def test_patterns_are_kept_as_they_are() -> None:
+    assert Triggers(patterns=(" a  b ",)).patterns == (" a  b ",)
+    assert compile_pattern("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+@pytest.mark.parametrize("emoji", ["😄", "❤️", "👍🏽", "🇩🇪", "1️⃣", "👩‍🚀"])
+def test_reactions_are_emoji(emoji: str) -> None:
+    assert Expression(reaction=emoji).reaction == emoji
+
+
+@pytest.mark.parametrize("text", ["", "joy", ":smile:", "😄 😄", "1"])
+def test_reactions_that_are_none(text: str) -> None:
+    with pytest.raises(ValidationError):
+        Expression(reaction=text)

@@ -135,6 +135,35 @@ def test_card_and_avatar(write: WritePersona, tmp_path: Path) -> None:
     assert library.avatar(mira, "telegram") == tmp_path.resolve() / "a.png"
 
 
+def test_how_a_persona_is_shown_where_several_speak(write: WritePersona, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "joy.png", "joy.webp"):
+        (tmp_path / name).write_bytes(b"png")
+    write(
+        more="""\
+avatar: a.png
+platforms: {discord: {avatar: b.png, name: Mira of Gannet}}
+expressions:
+  joy: {avatar: joy.png, sticker: joy.webp}
+  anger: {reaction: "😠"}
+"""
+    )
+    library = loaded(tmp_path)
+    mira, home = library.get("mira"), tmp_path.resolve()
+    speaker = library.speaker(mira, "discord")
+    assert (speaker.persona_id, speaker.name, speaker.avatar) == ("mira", "Mira of Gannet", home / "b.png")
+    assert library.speaker(mira, "telegram").name == "Mira"
+    assert library.speaker(mira, "telegram").avatar == home / "a.png"
+    assert speaker.avatar_for("That is so funny 😄") == home / "joy.png"
+    assert speaker.avatar_for("Go away 😠") is None
+    assert speaker.avatar_for("The lamp is lit.") is None
+    assert library.sticker(mira, mira.expressions["joy"]) == home / "joy.webp"
+    assert library.sticker(mira, mira.expressions["anger"]) is None
+    (tmp_path / "joy.webp").unlink()
+    (tmp_path / "joy.png").unlink()
+    assert library.sticker(mira, mira.expressions["joy"]) is None
+    assert speaker.avatar_for("That is so funny 😄") is None
+
+
 def test_an_avatar_replaced_by_a_link_is_not_served(write: WritePersona, tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(b"secret")
     avatar = tmp_path / "in" / "a.png"

@@ -224,6 +224,67 @@ def test_an_avatar_of_one_platform_is_checked_too(write: WritePersona) -> None:
     assert problem.startswith("6:21: avatar file not found")
 
 
+def test_mistakes_in_triggers(write: WritePersona) -> None:
+    path = write(
+        more="""\
+triggers:
+  patterns: ["(", 'ships?\\b', "\\bship", "a{1000}{1000}"]
+  chance: 2
+  quiet_hours: [23-7, "25:00-01:00", "22:00-07:00 Mars/Base", 23:00-07:30, "12:00-12:00"]
+  chanels: [harbour]
+"""
+    )
+    hours = "`triggers.quiet_hours.{}` {}"
+    assert problems_of(path) == [
+        (
+            *(6, 14),
+            "`triggers.patterns.1` is no regular expression: missing ) at position 1; to find it as it stands, use "
+            "`words`",
+        ),
+        (
+            *(6, 31),
+            '`triggers.patterns.3` has a control character in it; where it is in double quotes, such as `"\\b"`, use '
+            "single ones",
+        ),
+        (6, 41, "`triggers.patterns.4` repeats too much; the numbers in `{ }` may multiply to 10000"),
+        (7, 11, "`triggers.chance` must be at most 1"),
+        (8, 17, hours.format(1, "must be hours such as `23:00-07:30`, or `23:00-07:30 Europe/Berlin`")),
+        (8, 23, hours.format(2, "has no time of day in `25:00`; the hours run from `00:00` to `24:00`")),
+        (
+            *(8, 38),
+            hours.format(
+                3, "names the zone `Mars/Base`, which is not known here; write one such as `Europe/Berlin`, or none"
+            ),
+        ),
+        (
+            *(8, 76),
+            hours.format(5, "begins when it ends; for the whole day write two, `00:00-12:00` and `12:00-24:00`"),
+        ),
+        (9, 3, "`chanels` is not a known key in `triggers`; did you mean `channels`?"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("expressions: [joy]", "5:14: `expressions` must consist of `key: value` lines; the keys are `admiration`, "),
+        (
+            "expressions: {joy: {avtar: x}}",
+            "5:21: `avtar` is not a known key in `expressions.joy`; did you mean `avatar`?",
+        ),
+        ("expressions: {joy: {reaction: laugh}}", "5:31: `expressions.joy.reaction` must be one emoji, such as `😄`"),
+        ("expressions: {joy: {cues: haha}}", "5:27: `expressions.joy.cues` must be a list: "),
+        ("expressions: {joy: {avatar: x.png}}", "5:29: avatar file not found: there is no `x.png` "),
+        ("expressions: {joy: {sticker: x.png}}", "5:30: sticker file not found: there is no `x.png` "),
+        ("expressions: {joy: {sticker: mira.yaml}}", "5:30: a sticker must be one of .png, .webp, .gif"),
+        ("expressions: {joy: {sticker: ../x.png}}", "5:30: the sticker `../x.png` lies outside the persona's folder; "),
+        ("talkativeness: loud", "5:16: `talkativeness` must be a number such as `0.8`, without quotes"),
+    ],
+)
+def test_mistakes_in_expressions(write: WritePersona, lines: str, expected: str) -> None:
+    assert only_problem_of(write(more=f"{lines}\n")).startswith(expected)
+
+
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_whatever_is_in_a_file_is_answered_plainly(data: bytes) -> None:
     # Any other exception than the document's own fails the test.
@@ -235,12 +296,19 @@ yaml_ish = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["name", "user", "reply", "x", "style", "discord"]), inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["name", "user", "x", "style", "discord", "patterns", "quiet_hours", "cues"]),
+            inner,
+            max_size=3,
+        )
     ),
     max_leaves=5,
 )
 fields = st.sampled_from(
-    ["name", "identity", "voice", "examples", "lexicon", "sampling", "lore", "platforms", "avatar", "zz"]
+    [
+        *("name", "identity", "voice", "examples", "lexicon", "sampling", "lore", "platforms", "avatar", "zz"),
+        *("triggers", "talkativeness", "expressions"),
+    ]
 )
 
 
