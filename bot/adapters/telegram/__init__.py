@@ -1,5 +1,6 @@
-"""Telegram, through python-telegram-bot and long polling."""
+"""Telegram, through python-telegram-bot, by long polling or by webhook."""
 
 from bot.adapters.telegram.adapter import TelegramAdapter, Timing
+from bot.adapters.telegram.webhook import Webhook
 
-__all__ = ["TelegramAdapter", "Timing"]
+__all__ = ["TelegramAdapter", "Timing", "Webhook"]

@@ -44,6 +44,14 @@ class AlbumCollector:
         else:
             album.timer = asyncio.get_running_loop().call_later(self._wait_s, self._close, key)
 
+    def edit(self, message: Message) -> bool:
+        """Take what an item reads now, if its album is still being collected, and say whether it was."""
+        album = self._open.get(_key(message))
+        if album is None or message.message_id not in album.messages:
+            return False
+        album.messages[message.message_id] = message
+        return True
+
     def complete_before(self, message: Message) -> None:
         """An album is sent at once: whatever its sender writes next in that chat shows that all of it has come."""
         own_key, sender_id = _key(message), _sender_id(message)

@@ -6,15 +6,15 @@ Owns connections and the translation of the library's errors. Knows nothing of c
 import json
 import os
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 from typing import Any
 
 import httpx
-from telegram import Bot
-from telegram.error import BadRequest, ChatMigrated, Forbidden, RetryAfter, TelegramError, TimedOut
+from telegram import Bot, Sticker
+from telegram.error import BadRequest, ChatMigrated, Forbidden, InvalidToken, RetryAfter, TelegramError, TimedOut
 from telegram.request import HTTPXRequest
 
 from bot.adapters.telegram.redaction import redact
@@ -25,7 +25,7 @@ os.environ.setdefault("PTB_TIMEDELTA", "1")
 
 PUBLIC_API = "https://api.telegram.org"
 MAX_DOWNLOAD_BYTES = 20 * 1024 * 1024
-UPDATE_KINDS = ("message", "callback_query")
+UPDATE_KINDS = ("message", "edited_message", "callback_query", "my_chat_member", "message_reaction")
 
 # What the library raises, bare, for an answer that lacks required fields.
 MALFORMED_ANSWER = (AttributeError, IndexError, KeyError, TypeError, ValueError)
@@ -33,7 +33,13 @@ MALFORMED_ANSWER = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 _CONNECT_TIMEOUT_S = 10.0
 # Sends are not idempotent: giving up early would show a message twice.
 _READ_TIMEOUT_S = 20.0
+# A picture takes a while on a slow line.
+MEDIA_TIMEOUT_S = 60.0
 _MAX_CONNECTIONS = 64
+
+
+class Barred(DeliveryError):
+    """The bot may not write to that chat at all: it was blocked or removed."""
 
 
 @cache
@@ -112,6 +118,14 @@ class TelegramClient(Bot):
             raise TelegramError("getUpdates answered something that is no list")
         return [update for update in answer if isinstance(update, dict) and isinstance(update.get("update_id"), int)]
 
+    async def custom_emoji(self, emoji_id: str) -> Sticker:
+        """A custom emoji as a sticker. Raises `MediaError`."""
+        try:
+            found = await self.get_custom_emoji_stickers([emoji_id])
+            return found[0]
+        except (TelegramError, *MALFORMED_ANSWER):
+            raise MediaError("The emoji cannot be fetched from Telegram right now. Send it again.") from None
+
     async def download(self, file_id: str, *, name: str, max_bytes: int) -> bytes:
         """A file's bytes. Raises `MediaError` as soon as more than `max_bytes` would come."""
         limit = min(max_bytes, MAX_DOWNLOAD_BYTES)
@@ -168,9 +182,12 @@ def delivery_errors(token: str) -> Iterator[None]:
     except TimedOut:
         raise DeliveryError("Telegram did not answer in time") from None
     except Forbidden as error:
-        raise DeliveryError(f"Telegram forbids it: {_reason(error, token)}") from None
+        raise Barred(f"Telegram forbids it: {_reason(error, token)}") from None
     except BadRequest as error:
         raise DeliveryError(f"Telegram refused it: {_reason(error, token)}") from None
+    except InvalidToken:
+        # The library says so for every 404. Whether the token is wrong shows where updates are fetched.
+        raise DeliveryError("Telegram's server does not know that method") from None
     except TelegramError as error:
         raise DeliveryError(f"Telegram cannot be reached: {_reason(error, token)}") from None
     except MALFORMED_ANSWER as error:
@@ -191,14 +208,14 @@ def utf16_slice(text: str, start: int, end: int) -> str:
     return text.encode("utf-16-le", "surrogatepass")[start * 2 : end * 2].decode("utf-16-le", "replace")
 
 
-def split_text(text: str, max_length: int) -> Sequence[str]:
-    """Pieces of at most `max_length` UTF-16 code units, cut behind a line where there is one."""
+def split_text(text: str, max_length: int, *, measure: Callable[[str], int] = utf16_length) -> Sequence[str]:
+    """Pieces of at most `max_length` as `measure` counts, cut behind a line where there is one."""
     pieces = []
-    while utf16_length(text) > max_length:
+    while measure(text) > max_length:
         # No character is shorter than one code unit, so `max_length` characters are enough to look at.
         head = text[:max_length]
-        while utf16_length(head) > max_length:
-            head = head[: -max(1, (utf16_length(head) - max_length) // 2)]
+        while (excess := measure(head) - max_length) > 0:
+            head = head[: -max(1, excess // 16)]
         cut = head.rfind("\n") + 1 or len(head)
         pieces.append(text[:cut])
         text = text[cut:]

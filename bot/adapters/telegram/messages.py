@@ -3,13 +3,33 @@
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from telegram import Chat, Message, MessageEntity, PhotoSize, Sticker, User
+from telegram import (
+    Animation,
+    Audio,
+    Chat,
+    Document,
+    ExternalReplyInfo,
+    Message,
+    MessageEntity,
+    MessageOrigin,
+    MessageOriginChannel,
+    MessageOriginChat,
+    MessageOriginHiddenUser,
+    MessageOriginUser,
+    PhotoSize,
+    Sticker,
+    User,
+    Video,
+    VideoNote,
+    Voice,
+)
 
 from bot.adapters.telegram.channel import GENERAL_TOPIC
+from bot.adapters.telegram.chats import PLATFORM, KnownChats
 from bot.adapters.telegram.client import MAX_DOWNLOAD_BYTES, TelegramClient, too_large, utf16_length, utf16_slice
 from bot.types import Author, ChatKind, IncomingFile, IncomingMessage, RepliedMessage, Room
 
-PLATFORM = "telegram"
+_MAX_EMOJI_PICTURES = 3
 
 
 class _Downloadable(Protocol):
@@ -19,8 +39,34 @@ class _Downloadable(Protocol):
     def file_size(self) -> int | None: ...
 
 
-def incoming_message(client: TelegramClient, parts: Sequence[Message]) -> IncomingMessage | None:
-    """`parts`, one message or the items of an album, as one; `None` where there is nothing to answer."""
+class _WithMedia(Protocol):
+    """What a message and a message of another chat have in common."""
+
+    @property
+    def photo(self) -> Sequence[PhotoSize] | None: ...
+    @property
+    def sticker(self) -> Sticker | None: ...
+    @property
+    def document(self) -> Document | None: ...
+    @property
+    def animation(self) -> Animation | None: ...
+    @property
+    def video(self) -> Video | None: ...
+    @property
+    def audio(self) -> Audio | None: ...
+    @property
+    def voice(self) -> Voice | None: ...
+    @property
+    def video_note(self) -> VideoNote | None: ...
+
+
+def incoming_message(
+    client: TelegramClient, parts: Sequence[Message], *, chats: KnownChats | None = None
+) -> IncomingMessage | None:
+    """`parts`, one message or the items of an album, as one; `None` where there is nothing to answer.
+
+    `chats` knows what topics are called.
+    """
     first = parts[0]
     if not is_from_person(first):
         return None
@@ -39,7 +85,22 @@ def incoming_message(client: TelegramClient, parts: Sequence[Message]) -> Incomi
         files=files,
         reply_to=replied_message(client, first),
         mentions_bot=any(is_mentioned for _, is_mentioned in stripped),
+        room_names=room_names_of(first, chats),
+        sent_at=first.date,
     )
+
+
+def room_names_of(message: Message, chats: KnownChats | None = None) -> tuple[str, ...]:
+    """What people call the chat and the topic: a topic is named where it begins, and by what is said in it first."""
+    names = [] if message.chat.type == Chat.PRIVATE else [message.chat.title, message.chat.username]
+    thread_id, begun = thread_of(message), message.reply_to_message
+    if thread_id is not None:
+        created = begun.forum_topic_created if begun is not None else None
+        if created is not None and chats is not None:
+            chats.name_topic(message.chat.id, thread_id, created.name)
+        known = chats.topic_name(message.chat.id, thread_id) if chats is not None else None
+        names.append(known or (created.name if created is not None else None))
+    return tuple(name for name in names if name)
 
 
 def is_from_person(message: Message) -> bool:
@@ -72,11 +133,14 @@ def thread_of(message: Message) -> int | None:
 def author_of(message: Message) -> Author:
     """Who wrote it. Somebody who writes as a group or a channel is that chat."""
     if message.sender_chat is not None:
-        chat = message.sender_chat
-        return Author(PLATFORM, str(chat.id), chat.title or chat.username or str(chat.id))
+        return _chat_author(message.sender_chat)
     if message.from_user is None:
         return Author(PLATFORM, str(message.chat.id), message.chat.effective_name or str(message.chat.id))
     return author_from(message.from_user)
+
+
+def _chat_author(chat: Chat) -> Author:
+    return Author(PLATFORM, str(chat.id), chat.title or chat.username or str(chat.id))
 
 
 def author_from(user: User) -> Author:
@@ -115,23 +179,60 @@ def _is_mention_of(bot: User, entity: MessageEntity, text: str) -> bool:
 
 
 def replied_message(client: TelegramClient, message: Message) -> RepliedMessage | None:
-    """The message that `message` replies to."""
-    replied = message.reply_to_message
+    """The message that `message` replies to. Where a part of it was quoted, that part is its text."""
+    replied, quoted = message.reply_to_message, message.quote.text if message.quote is not None else None
+    if replied is None:
+        return _replied_elsewhere(client, message.external_reply, quoted or "") if message.external_reply else None
     # In a topic, a message that answers nothing "replies" to the topic's creation.
-    if replied is None or replied.forum_topic_created is not None:
+    if replied.forum_topic_created is not None:
         return None
     text, _ = strip_mentions(replied, bot=client.bot)
     return RepliedMessage(
         message_id=str(replied.message_id),
         author=author_of(replied),
-        text=text,
+        text=quoted or text,
         files=tuple(files_of(client, replied)),
         is_from_bot=replied.from_user is not None and replied.from_user.id == client.bot.id,
     )
 
 
+def _replied_elsewhere(client: TelegramClient, external: ExternalReplyInfo, quoted: str) -> RepliedMessage:
+    """A message of another chat: Telegram tells its pictures, and of its text what was quoted.
+
+    Its id means nothing here, and must not be taken for one of this chat's.
+    """
+    where = external.chat.id if external.chat is not None else "elsewhere"
+    author = _origin(external.origin)
+    return RepliedMessage(
+        message_id=f"{where}/{external.message_id or 0}",
+        author=author,
+        text=quoted,
+        files=tuple(_media(client, external)),
+        is_from_bot=author.user_id == str(client.bot.id),
+    )
+
+
+def _origin(origin: MessageOrigin) -> Author:
+    match origin:
+        case MessageOriginUser():
+            return author_from(origin.sender_user)
+        case MessageOriginHiddenUser():
+            return Author(PLATFORM, "hidden", origin.sender_user_name)
+        case MessageOriginChat():
+            return _chat_author(origin.sender_chat)
+        case MessageOriginChannel():
+            return _chat_author(origin.chat)
+        case _:
+            return Author(PLATFORM, "unknown", "somebody")
+
+
 def files_of(client: TelegramClient, message: Message) -> Iterator[IncomingFile]:
     """Everything that can be downloaded, also what media will refuse: its sender shall hear why."""
+    yield from _media(client, message)
+    yield from _emoji_pictures(client, message)
+
+
+def _media(client: TelegramClient, message: _WithMedia) -> Iterator[IncomingFile]:
     if message.photo:
         largest = max(message.photo, key=lambda size: size.width * size.height)
         yield _file(client, largest, name="photo.jpg", mime="image/jpeg")
@@ -149,6 +250,27 @@ def files_of(client: TelegramClient, message: Message) -> Iterator[IncomingFile]
         yield _file(client, message.voice, name="voice.ogg", mime=message.voice.mime_type or "audio/ogg")
     if message.video_note:
         yield _file(client, message.video_note, name="video_note.mp4", mime="video/mp4")
+
+
+def _emoji_pictures(client: TelegramClient, message: Message) -> Iterator[IncomingFile]:
+    """A message of custom emoji alone shows them large, as pictures."""
+    text, rest, position = message.text or "", "", 0
+    custom = sorted((e for e in message.entities if e.type == MessageEntity.CUSTOM_EMOJI), key=lambda e: e.offset)
+    for entity in custom:
+        rest += utf16_slice(text, position, entity.offset)
+        position = entity.offset + entity.length
+    if not custom or (rest + utf16_slice(text, position, utf16_length(text))).strip():
+        return
+    distinct = dict.fromkeys(entity.custom_emoji_id for entity in custom if entity.custom_emoji_id)
+    for emoji_id in list(distinct)[:_MAX_EMOJI_PICTURES]:
+        yield _emoji(client, emoji_id)
+
+
+def _emoji(client: TelegramClient, emoji_id: str) -> IncomingFile:
+    async def read(max_bytes: int) -> bytes:
+        return await _sticker(client, await client.custom_emoji(emoji_id)).read(max_bytes)
+
+    return IncomingFile(name="emoji.webp", mime="image/webp", num_bytes=None, read=read)
 
 
 def _sticker(client: TelegramClient, sticker: Sticker) -> IncomingFile:

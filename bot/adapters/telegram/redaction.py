@@ -12,6 +12,8 @@ _REDACTED = "[token]"
 # A filter on a logger sees only what is logged on that very logger, so each is named.
 _TALKATIVE = (
     "bot.adapters.telegram.adapter",
+    "bot.adapters.telegram.channel",
+    "bot.adapters.telegram.chats",
     "bot.adapters.telegram.commands",
     "bot.adapters.telegram.dispatch",
     "httpcore.connection",

@@ -1,9 +1,11 @@
 """Which updates have arrived, and which of them the server may forget.
 
-Telegram repeats every update from the asked offset on, and forgets those before it. Owns that bookkeeping; does no
-requests and knows nothing of what an update means.
+Polled, Telegram repeats every update from the asked offset on, and forgets those before it; by webhook it delivers each
+until it is told that it arrived. Owns that bookkeeping; does no requests and knows nothing of what an update means.
 """
 
+import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -15,6 +17,8 @@ RawUpdate = dict[str, Any]
 
 # The server shows 100 at a time, repeated ones included: one that never ends must not hide what comes after it.
 MAX_REPEATED = 90
+# What the server delivers again, it does so soon.
+MAX_REMEMBERED = 2000
 
 
 class UpdateLedger:
@@ -62,3 +66,43 @@ class UpdateLedger:
     def _forget(self) -> None:
         while self._repeated and (self._repeated[0] not in self._waiting or len(self._repeated) > MAX_REPEATED):
             self._waiting.discard(self._repeated.popleft())
+
+
+class DeliveryLedger:
+    """Remembers which updates the server has delivered, and lets whoever delivers one wait until it is handed over."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, asyncio.Event] = {}
+        self._done: deque[int] = deque(maxlen=MAX_REMEMBERED)
+
+    def is_new(self, update_id: int) -> bool:
+        """Whether `update_id` comes for the first time; from now on it does not."""
+        if update_id in self._open or update_id in self._done:
+            return False
+        self._open[update_id] = asyncio.Event()
+        return True
+
+    @property
+    def num_waiting(self) -> int:
+        """How many have arrived and are not handed over yet."""
+        return len(self._open)
+
+    def handed_over(self, update_id: int) -> None:
+        """`update_id` has reached whoever handles it, or cannot be handled at all."""
+        if (event := self._open.pop(update_id, None)) is not None:
+            event.set()
+            self._done.append(update_id)
+
+    def close(self) -> None:
+        """Nobody is to wait any more."""
+        for event in self._open.values():
+            event.set()
+
+    async def wait(self, update_id: int, timeout_s: float) -> bool:
+        """Whether `update_id` is handed over, at the latest after `timeout_s`."""
+        event = self._open.get(update_id)
+        if event is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await event.wait()
+        return update_id not in self._open

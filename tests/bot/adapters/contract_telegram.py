@@ -5,13 +5,29 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
+from itertools import pairwise
 
 from bot.adapters.base import AdapterState, MessageHandler
 from bot.adapters.telegram import TelegramAdapter
 from bot.commands import CommandTable
 from tests.bot.adapters.harness import ALL_TRAITS, Answered, Chat, Shown
 from tests.bot.adapters.telegram.harness import FAST, eventually, in_background
-from tests.fakes.telegram import FakeTelegram
+from tests.fakes.telegram import FakeTelegram, SentMessage
+
+_SIGNS = {"bold": "**", "italic": "*", "strikethrough": "~~", "spoiler": "||", "code": "`"}
+
+
+def as_written(sent: SentMessage) -> str:
+    """What the bot said, in Markdown again: its formatting is Telegram's, and so are the signs that ring nobody."""
+    marks: dict[int, str] = {}
+    for entity in sent.entities:
+        sign = _SIGNS.get(entity["type"], "")
+        for at in (entity["offset"], entity["offset"] + entity["length"]):
+            marks[at] = marks.get(at, "") + sign
+    units = sent.text.replace("*", "\ue000").encode("utf-16-le")
+    borders = sorted({0, len(units) // 2, *marks})
+    pieces = (marks.get(start, "") + units[start * 2 : end * 2].decode("utf-16-le") for start, end in pairwise(borders))
+    return ("".join(pieces) + marks.get(borders[-1], "")).replace("\ue000", "\\*").replace("\u2060", "")
 
 
 class TelegramHarness:
@@ -52,8 +68,9 @@ class TelegramHarness:
     async def shown(self, chat: Chat = "direct") -> list[Shown]:
         room, _ = self._chats[chat]
         return [
-            Shown(str(sent.message_id), sent.text, str(sent.reply_to) if sent.reply_to is not None else None)
+            Shown(str(sent.message_id), as_written(sent), str(sent.reply_to) if sent.reply_to is not None else None)
             for sent in self._telegram.sent_to(room)
+            if not sent.is_deleted
         ]
 
     async def use_command(self, path: tuple[str, ...], arguments: Mapping[str, str]) -> str:

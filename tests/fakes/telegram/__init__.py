@@ -1,6 +1,6 @@
 """A Bot API server for tests."""
 
 from tests.fakes.telegram.server import FakeTelegram, Fault
-from tests.fakes.telegram.state import Button, Chat, ChatAction, SentMessage, User
+from tests.fakes.telegram.state import Button, CallbackAnswer, Chat, ChatAction, Draft, SentMessage, User
 
-__all__ = ["Button", "Chat", "ChatAction", "FakeTelegram", "Fault", "SentMessage", "User"]
+__all__ = ["Button", "CallbackAnswer", "Chat", "ChatAction", "Draft", "FakeTelegram", "Fault", "SentMessage", "User"]

@@ -21,17 +21,20 @@ from itertools import count
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from aiohttp import web
+from aiohttp import ClientError, ClientSession, web
 
 from tests.fakes.telegram.state import (
     Button,
+    CallbackAnswer,
     Chat,
     ChatAction,
+    Draft,
     Json,
     SentMessage,
     User,
     Version,
     World,
+    entity_problem,
     utf16_length,
 )
 
@@ -39,8 +42,25 @@ T = TypeVar("T")
 
 MAX_TEXT_LENGTH = 4096
 MAX_CAPTION_LENGTH = 1024
+MAX_ALERT_LENGTH = 200
+MAX_ENTITIES = 100
 MAX_DOWNLOAD_BYTES = 20 * 1024 * 1024
 GENERAL_TOPIC = 1
+ALLOWED_REACTIONS = frozenset(["👍", "👎", "❤", "🔥", "🥰", "👏", "😁", "🤔", "🎉", "👌", "🤣", "😢", "😱", "👀"])
+_ADMIN_RIGHTS = (
+    "can_be_edited",
+    "is_anonymous",
+    "can_manage_chat",
+    "can_delete_messages",
+    "can_manage_video_chats",
+    "can_restrict_members",
+    "can_promote_members",
+    "can_change_info",
+    "can_invite_users",
+    "can_post_stories",
+    "can_edit_stories",
+    "can_delete_stories",
+)
 _CHUNK_BYTES = 64 * 1024
 _KINDS = {
     "message",
@@ -48,6 +68,7 @@ _KINDS = {
     "channel_post",
     "edited_channel_post",
     "callback_query",
+    "message_reaction",
     "my_chat_member",
     "poll",
 }
@@ -102,7 +123,13 @@ class FakeTelegram:
         self.chat_actions: list[ChatAction] = []
         self.my_commands: list[Json] = []
         self.answered_callbacks: list[str] = []
-        self.has_webhook = False
+        self.callback_answers: list[CallbackAnswer] = []
+        self.drafts: list[Draft] = []
+        self.reactions: dict[tuple[int, int], list[str]] = {}
+        self.unknown_methods: set[str] = set()
+        self.webhook: Json = {}
+        self.webhook_answers: list[int] = []
+        self.webhook_error: Json = {}
         self.is_token_valid = True
         self._updates: dict[int, Json] = {}
         self._update_ids = count(500)
@@ -110,7 +137,9 @@ class FakeTelegram:
         self._album_ids = count(1)
         self._faults: defaultdict[str, list[Fault]] = defaultdict(list)
         self._changed = asyncio.Condition()
+        self._custom_emoji: dict[str, Json] = {}
         self._poller = 0
+        self._is_delivering = False
         self._closing = False
         self._background: set[asyncio.Task[None]] = set()
         self._runner: web.AppRunner | None = None
@@ -191,9 +220,62 @@ class FakeTelegram:
         return message
 
     def edit(self, chat: Chat, message: Json, text: str) -> None:
-        """Somebody edits what they wrote."""
-        edited = message | {"text": text, "edit_date": int(time.time())}
+        """Somebody edits what they wrote, or the caption of a picture."""
+        has_media = "photo" in message or "document" in message
+        edited = message | self.world.text_fields(text, as_caption=has_media) | {"edit_date": int(time.time())}
+        self.world.messages[chat.id, message["message_id"]] = edited
         self.inject({"edited_message": edited})
+
+    def put_reaction(
+        self, chat: Chat, user: User | None, message_id: int, *emoji: str, before: Sequence[str] = (), **fields: Any
+    ) -> None:
+        """Somebody sets the emoji under a message; an anonymous admin is `user=None` with `actor_chat`."""
+
+        def reactions(names: Sequence[str]) -> list[Json]:
+            return [
+                {"type": "custom_emoji", "custom_emoji_id": name}
+                if name.isdecimal()
+                else {"type": "emoji", "emoji": name}
+                for name in names
+            ]
+
+        changed: Json = {
+            "chat": chat.json(),
+            "message_id": message_id,
+            "date": int(time.time()),
+            "old_reaction": reactions(before),
+            "new_reaction": reactions(emoji),
+        }
+        self.inject({"message_reaction": changed | ({"user": user.json()} if user else {}) | fields})
+
+    def set_membership(self, chat: Chat, by: User, status: str, **fields: Any) -> None:
+        """Somebody adds the bot, throws it out (`kicked`) or mutes it (`restricted`)."""
+        member = {"user": self.bot.json(), "status": status}
+        if status == "kicked":
+            member["until_date"] = 0
+        changed = {
+            "chat": chat.json(),
+            "from": by.json(),
+            "date": int(time.time()),
+            "old_chat_member": {"user": self.bot.json(), "status": "member"},
+            "new_chat_member": member | fields,
+        }
+        self.inject({"my_chat_member": changed})
+
+    def make_admin(self, chat: Chat, user: User, *, can_delete_messages: bool = True, is_owner: bool = False) -> None:
+        """`user` administers the group from now on."""
+        if is_owner:
+            chat.admins[user.id] = {"user": user.json(), "status": "creator", "is_anonymous": False}
+        else:
+            rights = dict.fromkeys(_ADMIN_RIGHTS, False) | {"can_delete_messages": can_delete_messages}
+            chat.admins[user.id] = {"user": user.json(), "status": "administrator"} | rights
+
+    def add_custom_emoji(self, data: bytes) -> str:
+        """A custom emoji; its id."""
+        sticker = self.world.sticker_fields(data)["sticker"]
+        emoji_id = f"54{len(self._custom_emoji):06}"
+        self._custom_emoji[emoji_id] = sticker | {"type": "custom_emoji", "custom_emoji_id": emoji_id}
+        return emoji_id
 
     def press(self, button: Button, user: User) -> str:
         """Somebody presses a button; the callback query's id."""
@@ -217,6 +299,7 @@ class FakeTelegram:
         number = next(self._update_ids) if update_id is None else update_id
         self._updates[number] = {"update_id": number} | fields
         self._notify_soon()
+        self._deliver_soon()
         return number
 
     def poison(self) -> int:
@@ -228,6 +311,11 @@ class FakeTelegram:
         moved = self.world.add_chat("supergroup", group.title)
         group.moved_to = moved.id
         return moved
+
+    def announce_move(self, group: Chat, moved: Chat) -> None:
+        """Both chats say so, as Telegram's do."""
+        self.inject({"message": self.world.new_message(group, None, {"migrate_to_chat_id": moved.id})})
+        self.inject({"message": self.world.new_message(moved, None, {"migrate_from_chat_id": group.id})})
 
     # What goes wrong
 
@@ -257,6 +345,11 @@ class FakeTelegram:
         self._notify_soon()
 
     # What tests see
+
+    @property
+    def has_webhook(self) -> bool:
+        """Whether updates are delivered, not asked for."""
+        return bool(self.webhook.get("url"))
 
     @property
     def pending_update_ids(self) -> list[int]:
@@ -338,7 +431,7 @@ class FakeTelegram:
         if method == "getUpdates":
             return await self._get_updates(parameters)
         answer = _METHODS.get(method)
-        if answer is None:
+        if answer is None or method in self.unknown_methods:
             raise _Refusal(404, "Not Found: method not found")
         return answer(self, parameters)
 
@@ -391,7 +484,90 @@ class FakeTelegram:
         return self.bot.json() | {"can_join_groups": True, "can_read_all_group_messages": False}
 
     def _delete_webhook(self, _: Json) -> bool:
-        self.has_webhook = False
+        self.webhook = {}
+        return True
+
+    def _set_webhook(self, parameters: Json) -> bool:
+        if not str(parameters.get("url", "")).startswith("http"):
+            raise _Refusal(400, "Bad Request: bad webhook: invalid webhook URL specified")
+        self.webhook = parameters
+        self._deliver_soon()
+        return True
+
+    def _get_webhook_info(self, _: Json) -> Json:
+        info = {"url": self.webhook.get("url", ""), "has_custom_certificate": False}
+        return info | {"pending_update_count": len(self._updates)} | self.webhook_error
+
+    def _deliver_soon(self) -> None:
+        if self.has_webhook and not self._is_delivering:
+            self._is_delivering = True
+            task = asyncio.get_running_loop().create_task(self._deliver())
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+    async def _deliver(self) -> None:
+        """Deliver what waits, all at a time, until each was taken with a 200."""
+        try:
+            async with ClientSession() as session:
+                while self._updates and self.has_webhook and not self._closing:
+                    self._forget_unwanted(self.webhook.get("allowed_updates") or ())
+                    await asyncio.gather(*(self._deliver_one(session, number) for number in sorted(self._updates)))
+                    await asyncio.sleep(0.01)
+        finally:
+            self._is_delivering = False
+
+    async def _deliver_one(self, session: ClientSession, number: int) -> None:
+        headers = {"X-Telegram-Bot-Api-Secret-Token": self.webhook.get("secret_token", "")}
+        try:
+            async with session.post(self.webhook["url"], json=self._updates[number], headers=headers) as response:
+                self.webhook_answers.append(response.status)
+                if response.status == 200:
+                    self._updates.pop(number, None)
+        except (ClientError, KeyError):
+            self.webhook_answers.append(0)
+        await self._notify()
+
+    def _get_chat_administrators(self, parameters: Json) -> list[Json]:
+        return list(self._chat(parameters).admins.values())
+
+    def _get_custom_emoji_stickers(self, parameters: Json) -> list[Json]:
+        return [self._custom_emoji[each] for each in parameters["custom_emoji_ids"] if each in self._custom_emoji]
+
+    def _send_message_draft(self, parameters: Json) -> bool:
+        chat = self._chat(parameters)
+        if chat.type != "private":
+            raise _Refusal(400, "Bad Request: message drafts can be sent only to private chats")
+        if not parameters.get("draft_id"):
+            raise _Refusal(400, "Bad Request: draft_id must be non-zero")
+        text = str(parameters.get("text", ""))
+        _checked_entities(parameters, text)
+        draft = Draft(chat.id, parameters["draft_id"], text, time.monotonic(), parameters.get("message_thread_id"))
+        self.drafts.append(draft)
+        return True
+
+    def _edit_message_reply_markup(self, parameters: Json) -> Json:
+        sent = self._sent(parameters)
+        buttons = _buttons(parameters, sent)
+        if [(each.text, each.data) for each in buttons] == [(each.text, each.data) for each in sent.buttons]:
+            raise _Refusal(400, "Bad Request: message is not modified: specified new message content and reply markup")
+        sent.buttons = buttons
+        return self.world.messages[sent.chat.id, sent.message_id]
+
+    def _delete_message(self, parameters: Json) -> bool:
+        chat, number = self._chat(parameters), int(parameters["message_id"])
+        if self.world.messages.pop((chat.id, number), None) is None:
+            raise _Refusal(400, "Bad Request: message to delete not found")
+        for sent in self.sent:
+            if sent.chat is chat and sent.message_id == number:
+                sent.is_deleted = True
+        return True
+
+    def _set_message_reaction(self, parameters: Json) -> bool:
+        chat = self._chat(parameters)
+        names = [each["emoji"] for each in parameters.get("reaction") or ()]
+        if not chat.takes_reactions or any(name not in ALLOWED_REACTIONS for name in names):
+            raise _Refusal(400, "Bad Request: REACTION_INVALID")
+        self.reactions[chat.id, int(parameters["message_id"])] = names
         return True
 
     def _set_my_commands(self, parameters: Json) -> bool:
@@ -412,15 +588,17 @@ class FakeTelegram:
 
     def _send_message(self, parameters: Json) -> Json:
         chat, text = self._chat(parameters), _checked_text(parameters)
+        entities = _checked_entities(parameters, text)
         thread_id = parameters.get("message_thread_id")
         if thread_id is not None and thread_id not in chat.topics:
             raise _Refusal(400, "Bad Request: message thread not found")
         reply_to = self._reply_target(chat, parameters)
         fields: Json = self.world.text_fields(text)
+        fields["entities"] += entities
         if reply_to is not None:
             fields["reply_to_message"] = self._quoted(chat, reply_to)
         message = self.world.new_message(chat, self.bot, fields, thread_id=thread_id)
-        versions = [Version(text, time.monotonic())]
+        versions = [Version(text, time.monotonic(), entities)]
         sent = SentMessage(message["message_id"], chat, thread_id, reply_to, parameters, versions)
         sent.buttons = _buttons(parameters, sent)
         self.sent.append(sent)
@@ -432,52 +610,76 @@ class FakeTelegram:
     def _send_document(self, parameters: Json) -> Json:
         return self._send_file(parameters, "document")
 
+    def _send_sticker(self, parameters: Json) -> Json:
+        return self._send_file(parameters, "sticker")
+
+    def _send_animation(self, parameters: Json) -> Json:
+        return self._send_file(parameters, "animation")
+
     def _send_file(self, parameters: Json, kind: str) -> Json:
         chat, caption = self._chat(parameters), str(parameters.get("caption", ""))
         upload = parameters.get(kind)
-        if not isinstance(upload, web.FileField):
+        known = self.world.files.get(upload) if isinstance(upload, str) else None
+        if isinstance(upload, str) and known is None:
+            raise _Refusal(400, "Bad Request: wrong file identifier/HTTP URL specified")
+        if not isinstance(upload, web.FileField) and known is None:
             raise _Refusal(400, f"Bad Request: there is no {kind} in the request")
         if utf16_length(caption) > MAX_CAPTION_LENGTH:
             raise _Refusal(400, "Bad Request: message caption is too long")
         thread_id = parameters.get("message_thread_id")
         if thread_id is not None and thread_id not in chat.topics:
             raise _Refusal(400, "Bad Request: message thread not found")
-        data = upload.file.read()
+        entities = _checked_entities(parameters, caption, name="caption_entities")
+        data = known.data if known is not None else upload.file.read()
         reply_to = self._reply_target(chat, parameters)
         fields: Json = self.world.text_fields(caption, as_caption=True)
         if kind == "photo":
             fields |= self.world.photo_fields(data)
+        elif kind == "sticker":
+            fields |= self.world.sticker_fields(data)
         else:
             fields |= self.world.document_fields(upload.filename, upload.content_type, data)
+            if kind == "animation":
+                fields["animation"] = fields["document"] | {"width": 64, "height": 64, "duration": 1}
         if reply_to is not None:
             fields["reply_to_message"] = self._quoted(chat, reply_to)
         message = self.world.new_message(chat, self.bot, fields, thread_id=thread_id)
-        versions = [Version(caption, time.monotonic())]
+        versions = [Version(caption, time.monotonic(), entities)]
         sent = SentMessage(message["message_id"], chat, thread_id, reply_to, parameters, versions)
-        sent.picture, sent.is_document = data, kind == "document"
+        sent.picture, sent.is_document, sent.kind = data, kind == "document", kind
         sent.buttons = _buttons(parameters, sent)
         self.sent.append(sent)
         return message
 
     def _edit_message_text(self, parameters: Json) -> Json:
-        chat, text = self._chat(parameters), _checked_text(parameters)
-        number = int(parameters["message_id"])
-        sent = next((each for each in self.sent if each.chat is chat and each.message_id == number), None)
-        if sent is None:
-            raise _Refusal(400, "Bad Request: message to edit not found")
-        if sent.text == text:
+        sent, text = self._sent(parameters), _checked_text(parameters)
+        entities, buttons = _checked_entities(parameters, text), _buttons(parameters, sent)
+        is_same_keyboard = [each.data for each in sent.buttons] == [each.data for each in buttons]
+        if sent.text == text and sent.entities == entities and is_same_keyboard:
             raise _Refusal(
                 400,
                 "Bad Request: message is not modified: specified new message content and reply markup are exactly "
                 "the same as a current content and reply markup of the message",
             )
-        sent.versions.append(Version(text, time.monotonic()))
-        message = self.world.messages[chat.id, number]
+        sent.versions.append(Version(text, time.monotonic(), entities))
+        sent.buttons = buttons
+        message = self.world.messages[sent.chat.id, sent.message_id]
         message |= self.world.text_fields(text) | {"edit_date": int(time.time())}
         return message
 
+    def _sent(self, parameters: Json) -> SentMessage:
+        chat, number = self._chat(parameters), int(parameters["message_id"])
+        for sent in self.sent:
+            if sent.chat is chat and sent.message_id == number and not sent.is_deleted:
+                return sent
+        raise _Refusal(400, "Bad Request: message to edit not found")
+
     def _answer_callback_query(self, parameters: Json) -> bool:
-        self.answered_callbacks.append(parameters["callback_query_id"])
+        query_id, text = parameters["callback_query_id"], str(parameters.get("text", ""))
+        if utf16_length(text) > MAX_ALERT_LENGTH:
+            raise _Refusal(400, "Bad Request: MESSAGE_TOO_LONG")
+        self.answered_callbacks.append(query_id)
+        self.callback_answers.append(CallbackAnswer(query_id, text, bool(parameters.get("show_alert"))))
         return True
 
     def _get_file(self, parameters: Json) -> Json:
@@ -541,6 +743,16 @@ _METHODS: dict[str, Callable[[FakeTelegram, Json], Any]] = {
     "sendDocument": FakeTelegram._send_document,
     "editMessageText": FakeTelegram._edit_message_text,
     "answerCallbackQuery": FakeTelegram._answer_callback_query,
+    "setWebhook": FakeTelegram._set_webhook,
+    "getWebhookInfo": FakeTelegram._get_webhook_info,
+    "getChatAdministrators": FakeTelegram._get_chat_administrators,
+    "getCustomEmojiStickers": FakeTelegram._get_custom_emoji_stickers,
+    "sendMessageDraft": FakeTelegram._send_message_draft,
+    "sendSticker": FakeTelegram._send_sticker,
+    "sendAnimation": FakeTelegram._send_animation,
+    "editMessageReplyMarkup": FakeTelegram._edit_message_reply_markup,
+    "deleteMessage": FakeTelegram._delete_message,
+    "setMessageReaction": FakeTelegram._set_message_reaction,
     "getFile": FakeTelegram._get_file,
 }
 
@@ -550,7 +762,7 @@ async def _read_parameters(request: web.Request) -> Json:
     if request.content_type == "application/json":
         return dict(await request.json())
     fields = {**request.query, **await request.post()}
-    texts = {"text", "caption", "callback_query_id", "file_id", "action"}
+    texts = {"text", "caption", "callback_query_id", "file_id", "action", "secret_token", "sticker", "photo"}
     return {name: value if name in texts else _decoded(value) for name, value in fields.items()}
 
 
@@ -568,6 +780,13 @@ def _checked_text(parameters: Json) -> str:
     if utf16_length(text) > MAX_TEXT_LENGTH:
         raise _Refusal(400, "Bad Request: message is too long")
     return text
+
+
+def _checked_entities(parameters: Json, text: str, *, name: str = "entities") -> list[Json]:
+    entities = list(parameters.get(name) or ())
+    if (problem := entity_problem(text, entities)) or len(entities) > MAX_ENTITIES:
+        raise _Refusal(400, f"Bad Request: can't parse entities: {problem or 'too many of them'}")
+    return entities
 
 
 def _buttons(parameters: Json, message: SentMessage) -> list[Button]:

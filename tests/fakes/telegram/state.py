@@ -37,6 +37,8 @@ class Chat:
     topics: dict[int, str] = field(default_factory=dict)
     moved_to: int | None = None
     is_blocked: bool = False
+    admins: dict[int, Json] = field(default_factory=dict)
+    takes_reactions: bool = True
 
     def json(self) -> Json:
         name = "first_name" if self.type == "private" else "title"
@@ -58,6 +60,27 @@ class Version:
 
     text: str
     at: float
+    entities: list[Json] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a person saw the bot write at `at`."""
+
+    chat_id: int
+    draft_id: int
+    text: str
+    at: float
+    thread_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackAnswer:
+    """What a person was shown after a press: nothing, a line, or with `is_alert` a window."""
+
+    query_id: str
+    text: str = ""
+    is_alert: bool = False
 
 
 @dataclass(slots=True)
@@ -73,11 +96,27 @@ class SentMessage:
     buttons: list[Button] = field(default_factory=list)
     picture: bytes | None = None
     is_document: bool = False
+    kind: str = "text"
+    is_deleted: bool = False
 
     @property
     def text(self) -> str:
         """What it says now."""
         return self.versions[-1].text
+
+    @property
+    def entities(self) -> list[Json]:
+        """What is special in its text now."""
+        return self.versions[-1].entities
+
+    @property
+    def special(self) -> list[tuple[str, str]]:
+        """The kind and the words of each entity."""
+        units = self.text.encode("utf-16-le", "surrogatepass")
+        return [
+            (each["type"], units[each["offset"] * 2 : (each["offset"] + each["length"]) * 2].decode("utf-16-le"))
+            for each in self.entities
+        ]
 
 
 @dataclass(frozen=True, slots=True)

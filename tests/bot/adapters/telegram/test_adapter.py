@@ -197,7 +197,7 @@ async def test_two_processes_with_one_token(fake: FakeTelegram) -> None:
 
 
 async def test_a_webhook_left_behind_is_removed(fake: FakeTelegram) -> None:
-    fake.has_webhook = True
+    fake.webhook = {"url": "https://elsewhere.example/hook"}
     async with serving(fake, RecordingHandler()):
         assert not fake.has_webhook
 

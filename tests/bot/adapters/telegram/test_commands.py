@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from bot.adapters.telegram.commands import APOLOGY, OUTDATED_BUTTON, CommandButtons, menu_of
+from bot.adapters.telegram.buttons import CommandButtons
+from bot.adapters.telegram.commands import APOLOGY, OUTDATED_BUTTON, menu_of
 from bot.commands import Argument, Choice, Command, CommandCall, CommandReply, CommandTable, ReplyPicture
 from bot.errors import PersonaError
 from bot.types import Author, ChatKind, Room
@@ -194,7 +195,10 @@ async def test_a_button_works_even_after_a_restart(fake: FakeTelegram, recorder:
     assert reply.text.startswith("persona use")
 
 
-async def test_a_press_is_confirmed_before_its_command_is_done(fake: FakeTelegram, recorder: Recorder) -> None:
+async def test_a_press_is_confirmed_before_its_command_is_done(
+    fake: FakeTelegram, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.adapters.telegram.commands._CONFIRM_AFTER_S", 0.01)
     ada = fake.add_user("Ada")
     may_go_on = asyncio.Event()
 
@@ -248,8 +252,9 @@ async def test_an_outdated_button_says_so(fake: FakeTelegram, recorder: Recorder
         menu = await fake.wait_for(lambda: fake.sent and fake.sent[0])
     async with serving(fake, RecordingHandler(), commands=CommandTable(())):
         fake.press(menu.buttons[0], ada)
-        reply = await fake.wait_for(lambda: len(fake.sent) == 2 and fake.sent[1])
-    assert reply.text == OUTDATED_BUTTON
+        answer = await fake.wait_for(lambda: fake.callback_answers and fake.callback_answers[0])
+    assert (answer.text, answer.is_alert) == (OUTDATED_BUTTON, True)
+    assert len(fake.sent) == 1
 
 
 async def test_a_press_that_cannot_be_confirmed_still_runs(fake: FakeTelegram, recorder: Recorder) -> None:
@@ -301,7 +306,7 @@ async def test_a_long_answer_is_split_and_the_buttons_stay_at_its_end(fake: Fake
     async with serving(fake, RecordingHandler(), commands=table):
         fake.say(fake.private_chat(ada), ada, "/long")
         await fake.wait_for(lambda: fake.sent and fake.sent[-1].buttons)
-    assert "".join(sent.text for sent in fake.sent) == text
+    assert "\n".join(sent.text for sent in fake.sent) == text
     assert [len(sent.buttons) for sent in fake.sent] == [0, 1]
 
 
