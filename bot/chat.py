@@ -1,150 +1,123 @@
-"""The straight line: a message comes in, a persona's reply goes out, and both are remembered.
+"""The straight line: a message comes in, personas' replies go out, and all of it is remembered.
 
-Owns the order of the steps, who waits for whom, and what people are told when a step fails. Knows neither platforms
-nor SQL nor torch: the engine, the store and the personas are handed in.
+Owns the order of the steps, who waits for whom, what follows when a message is changed, and what people are told when a
+step fails. Knows neither platforms nor SQL nor torch: the engine, the store and the personas are handed in.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+import random
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
-from typing import Protocol
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Protocol
 
-from bot.access import is_meant_for
-from bot.adapters.base import ConversationBrowser, MessageHandler, ReplyChannel
+from bot.adapters.base import MessageHandler, ReplyChannel
+from bot.browsing import BrowsedStore, Browsing, greeting_of, unasked
+from bot.cast import who_speaks_next
+from bot.controls import reply_controls
+from bot.dialogue import Dialogue, DialogueLimits, PictureStore
 from bot.errors import BotError, CommandError, DeliveryError, MediaError, PersonaError, StoreError
-from bot.media.pictures import PictureLimits, PictureReader
-from bot.personas.prompt import build_request, fill_macros, speaker_label
+from bot.expressions import expression_for
+from bot.hearing import HeardStore, Hearing, HearingOptions
+from bot.media.links import LinkedPictures
+from bot.media.pictures import PictureLimits
 from bot.queues import KeyedLocks, KeyedQueues
 from bot.replies import Pacing, ReplyStream, send_text
+from bot.stage import PersonaSource, RoomStore, Stage, Stages
+from bot.steering import RatingStore, Steering
 from bot.types import (
     Attachment,
     Author,
+    AwaitedReply,
     ChatKind,
+    Control,
     ConversationKey,
-    IncomingFile,
     IncomingMessage,
+    IncomingReaction,
     NewTurn,
-    PersonaCard,
     ReplyOrigin,
     Room,
+    SpokenTurn,
     StoredTurn,
 )
 from engine.errors import AskerBusy, EngineBusy, EngineClosing, EngineError, PromptTooLong
 from engine.persona import Persona
-from engine.types import Asker, GenerationRequest, Image, ReplyEngine, Role, SamplingSettings, Turn
+from engine.types import ReplyEngine, Role, SamplingSettings
 
 logger = logging.getLogger(__name__)
 
-NO_PERSONA = "There is no persona here to talk to yet. Whoever runs me can add one with “commedia persona new”."
 BROKEN = "Something went wrong on my side. It is in my log; please try again, or tell whoever runs me."
 NOT_KEPT = "My memory has a problem, so I could not keep this. Please tell whoever runs me: my log says what to do."
 NOT_GENERATED = "I could not think of an answer: my engine has a problem. Please try again in a moment."
 TOO_BUSY = "Too many people are talking to me right now. Please try again in a minute."
 ASKED_ENOUGH = "I am still answering what you asked before. Please wait for one of the answers, then send this again."
 RESTARTING = "I am being restarted. Please send this again in a minute."
-NO_REPLY = "I have not answered anything here yet: ask me something first."
-NOT_MY_REPLY = "I do not remember that message as an answer of mine. Reply to one of my answers, or to none."
-NOT_AN_ANSWER = "That was no answer to anything: there was only me."
+BACK_SOON = "I am being restarted. If I have not answered in a few minutes, please send this again."
 TOO_LONG = "That is more than I can read at once. Please send a shorter message."
 
-MAX_QUOTE_LENGTH = 300
-# Shorter words, such as "no", occur inside of others by chance.
-MIN_TELLING_LENGTH = 30
-# As far back as replies are looked for that somebody asks about.
-MAX_TURNS_LOOKED_THROUGH = 1000
+# Rooms whose last reply's buttons are remembered, to be taken away from under it.
+MAX_ROOMS_WITH_CONTROLS = 10_000
 
 
-class PersonaSource(Protocol):
-    """The personas that can be talked to: `bot.personas.library.PersonaLibrary`."""
+class ConversationStore(BrowsedStore, HeardStore, Protocol):
+    """What was said, and what is owed: `bot.store.repositories.Conversations`. Raises `StoreError`."""
 
-    def all(self) -> tuple[Persona, ...]:
-        """All personas, by name."""
+    async def settle(self, key: ConversationKey, turn_id: int, persona_id: str) -> None:
+        """That persona owes no reply to that turn any more."""
 
-    def get(self, persona_id: str) -> Persona:
-        """The persona with this id. Raises `PersonaError`."""
+    async def note_shown(
+        self, key: ConversationKey, turn_id: int, persona_id: str, message_ids: tuple[str, ...]
+    ) -> None:
+        """The reply that is owed is shown in those messages so far."""
 
-    def find(self, text: str) -> Persona | None:
-        """The persona that somebody means by `text`."""
-
-    def card(self, persona: Persona) -> PersonaCard:
-        """What people see of `persona`."""
-
-
-class ConversationStore(Protocol):
-    """What was said: `bot.store.repositories.Conversations`. Raises `StoreError`."""
-
-    async def append(self, key: ConversationKey, turn: NewTurn) -> StoredTurn | None:
-        """Remember `turn`, for good when this returns; `None` where one of its messages was seen already.
-
-        Once begun it ends, also where the caller is cancelled.
-        """
-
-    async def recent(self, key: ConversationKey, *, max_turns: int) -> list[StoredTurn]:
-        """The newest turns since the last reset, oldest first."""
+    async def awaited(self, platform: str, *, since: datetime) -> list[AwaitedReply]:
+        """What is owed on `platform`, oldest first; what is older than `since` is given up."""
 
     async def reset(self, key: ConversationKey) -> int:
         """Forget the conversation, and say how many turns it had."""
 
-    async def speaker(self, room: Room, message_id: str) -> str | None:
-        """The id of the persona that sent that message."""
 
-    async def turn_of(self, room: Room, message_id: str) -> tuple[ConversationKey, int] | None:
-        """The turn that came in that message, and its conversation."""
+class Counting(Protocol):
+    """What is counted for whoever runs the bot: `bot.metrics.Metrics`."""
 
-    async def origin_of(self, key: ConversationKey, turn_id: int) -> ReplyOrigin | None:
-        """What that reply was made from, where that was noted."""
+    def accepted(self, platform: str) -> None:
+        """A message is to be answered."""
 
-    async def has_attachment(self, room: Room, digest: str) -> bool:
-        """Whether that picture was shown in `room`."""
+    def answered(self, platform: str, duration_s: float) -> None:
+        """It was, so long after it came."""
 
-    async def attachments_of(self, room: Room, message_id: str) -> tuple[Attachment, ...]:
-        """The pictures that came with that message."""
-
-
-class RoomStore(Protocol):
-    """Which persona a room chose: `bot.store.repositories.Rooms`. Raises `StoreError`."""
-
-    async def persona_id(self, room: Room) -> str | None:
-        """The persona that was chosen, if any was."""
-
-    async def choose(self, room: Room, persona_id: str) -> None:
-        """Let that persona answer in `room`."""
-
-
-class PictureStore(Protocol):
-    """Stored pictures: `bot.store.attachments.AttachmentStore`. Raises `StoreError`."""
-
-    async def put(self, data: bytes, *, mime: str, width: int, height: int) -> Attachment:
-        """Keep a picture."""
-
-    async def read(self, digest: str) -> bytes:
-        """A picture that was kept."""
+    def refused(self, platform: str, reason: str) -> None:
+        """It was not; `reason` is an error's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatOptions:
-    """How the bot converses. `default_persona=None` is the first by name."""
+    """How the bot converses. `default_persona=None` is the first by name.
+
+    `max_exchange` is how many replies personas in one room give to each other in a row. `has_controls` says for each
+    kind of chat whether replies have buttons. `timezone` is that of quiet hours, `None` the machine's.
+    """
 
     default_persona: str | None = None
     max_history_turns: int = 24
     max_history_pictures: int = 8
     max_waiting_messages: int = 8
+    merge_waiting: bool = False
+    max_exchange: int = 2
+    has_controls: frozenset[ChatKind] = frozenset()
+    always_faces: frozenset[str] = frozenset()
+    resume_s: float = 900.0
+    timezone: tzinfo | None = None
     max_pictures: int = 4
     picture_limits: PictureLimits = field(default_factory=PictureLimits)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     pacing: Pacing = field(default_factory=Pacing)
-
-
-@dataclass(frozen=True, slots=True)
-class AskedReply:
-    """A reply, and the request that it answers, put together anew: of the persona as it is today."""
-
-    request: GenerationRequest
-    reply: str
-    has_persona_changed: bool
 
 
 class _QueueFull(BotError):
@@ -155,22 +128,58 @@ class _Closing(BotError):
     """The bot is about to end, and takes nothing new."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Accepted:
-    """A message that is to be answered by `persona`. `turn=None` is a call without words: it is greeted."""
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A message on its way to its replies.
 
-    key: ConversationKey
-    persona: Persona
-    message: IncomingMessage
+    `turn=None` is a call without words: it is greeted. `merged` are earlier turns that the same replies answer, and
+    `shown` the messages that a persona's reply was shown in before a restart.
+    """
+
+    stage: Stage
+    personas: tuple[Persona, ...]
+    kind: ChatKind
+    author: Author
+    reply_to: str | None
+    message_id: str
+    channel: ReplyChannel
     turn: StoredTurn | None
     notices: tuple[str, ...] = ()
+    merged: tuple[int, ...] = ()
+    shown: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    kept_with: ConversationKey | None = None
+    message: IncomingMessage | None = None
+    stream: ReplyStream | None = None
+    current: Persona | None = None
+    began_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def key(self) -> ConversationKey:
+        """Where the message is kept: with the first that answers."""
+        return self.kept_with or ConversationKey(self.stage.room, self.personas[0].id)
+
+    @property
+    def lane(self) -> ConversationKey:
+        """Where it waits."""
+        return self.stage.lane(self.personas[0].id)
+
+    @property
+    def person(self) -> str:
+        """Who waits."""
+        return self.author.user_id
+
+    @property
+    def tag(self) -> int | None:
+        """What it is known by in its queue."""
+        return self.turn.id if self.turn is not None else None
 
 
-class ChatService(MessageHandler, ConversationBrowser):
-    """Answers messages, and shows conversations: a `MessageHandler` and a `ConversationBrowser`.
+class ChatService(Browsing, MessageHandler):
+    """Answers messages, and shows conversations.
 
-    A message is remembered as soon as it has arrived, in the order of arrival in its room; then it waits for its turn
-    in its conversation. So a crash loses no message, and one slow reply delays only its own conversation.
+    A message is remembered as soon as it has arrived, in the order of arrival in its room, with the replies that are
+    owed to it; then it waits for its turn. So a crash loses no message and doubles no answer, and one slow reply delays
+    only its own conversation.
     """
 
     def __init__(
@@ -183,48 +192,100 @@ class ChatService(MessageHandler, ConversationBrowser):
         *,
         options: ChatOptions | None = None,
         on_pictures: Callable[[Sequence[Attachment]], None] | None = None,
+        ratings: RatingStore | None = None,
+        links: LinkedPictures | None = None,
+        counting: Counting | None = None,
+        roll: Callable[[], float] = random.random,
     ) -> None:
-        """`on_pictures` hears of pictures that were shown, once their message is answered."""
+        """`on_pictures` hears of pictures that were shown, once their message is answered. Without `ratings` none are
+        taken, and without `links` no pictures fetched from them. `roll` gives numbers from 0 to 1, for what happens by
+        chance."""
+        options = options or ChatOptions()
+        stages = Stages(library, rooms, default_persona=options.default_persona, always_faces=options.always_faces)
+        limits = DialogueLimits(options.max_history_turns, options.max_history_pictures, options.sampling)
+        super().__init__(
+            library,
+            stages,
+            Dialogue(stages, conversations, attachments, limits=limits),
+            conversations,
+            rooms,
+            attachments,
+            arrivals=KeyedLocks(),
+            replies=KeyedQueues(max_inside=options.max_waiting_messages),
+        )
+        self._conversations: ConversationStore = conversations
         self._engine = engine
-        self._library = library
-        self._conversations = conversations
-        self._rooms = rooms
-        self._attachments = attachments
-        self._options = options or ChatOptions()
+        self._options = options
         self._on_pictures = on_pictures
-        self._pictures = PictureReader(self._options.picture_limits)
-        self._arrivals: KeyedLocks[Room] = KeyedLocks()
-        self._replies: KeyedQueues[ConversationKey] = KeyedQueues(max_inside=self._options.max_waiting_messages)
+        self._has_ratings = ratings is not None
+        self._counting = counting
+        self._roll = roll
+        self._hearing = Hearing(
+            stages,
+            self._dialogue,
+            conversations,
+            attachments,
+            options=HearingOptions(options.max_pictures, options.picture_limits, options.timezone),
+            links=links,
+            roll=roll,
+        )
+        self._jobs: dict[int, _Job] = {}
+        self._controlled: dict[Room, tuple[ReplyChannel, str]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._began_at = datetime.now(UTC)
         self._is_closing = False
         self._num_awaited = 0
         self._nothing_to_do = asyncio.Event()
         self._nothing_to_do.set()
+        self.steering = Steering(
+            engine,
+            self.stages,
+            self._dialogue,
+            conversations,
+            self._replies,
+            ratings=ratings,
+            pacing=self._options.pacing,
+            has_controls=self.has_controls,
+        )
 
     # --- answering
 
     async def handle(self, message: IncomingMessage, channel: ReplyChannel) -> None:
         """Answer `message` in `channel`, if it is meant for the bot. Never raises but for cancellation."""
-        stream = ReplyStream(channel, reply_to=_reply_to(message), pacing=self._options.pacing)
+        job: _Job | None = None
+        reply_to = _reply_to(message)
         is_late = self._is_closing
-        if not is_late:
-            self._num_awaited += 1
-            self._nothing_to_do.clear()
-        try:
-            async with self._arrivals.hold(message.room):
-                accepted = await self._accept(message, channel, is_late=is_late)
-            # No await in between: messages join their conversation's queue in the order of arrival.
-            if accepted is not None:
-                await self._replies.run(accepted.key, partial(self._answer, accepted, channel, stream))
-        except (BotError, EngineError) as error:
-            _log_expected(error, message)
-            await self._tell(channel, _explain(error), message, instead_of=stream.notice_id)
-        except Exception:
-            logger.exception("message %s in %s could not be answered", message.message_id, message.room)
-            await self._tell(channel, BROKEN, message, instead_of=stream.notice_id)
-        finally:
-            self._num_awaited -= not is_late
-            if not self._num_awaited:
-                self._nothing_to_do.set()
+        with self._awaited(is_late=is_late):
+            try:
+                async with self._arrivals.hold(message.room):
+                    job = await self._accept(message, channel, is_late=is_late)
+                # No await in between: messages join their conversation's queue in the order of arrival.
+                if job is not None:
+                    await self._run(job)
+            except (BotError, EngineError) as error:
+                _log_expected(error, message.room, message.message_id)
+                self._count_refused(message.room, error)
+                await self._tell(channel, _explain(error), reply_to, room=message.room)
+            except Exception:
+                logger.exception("message %s in %s could not be answered", message.message_id, message.room)
+                await self._tell(channel, BROKEN, reply_to, room=message.room)
+
+    async def resume(self, platform: str, open_channel: Callable[[Room, ChatKind], ReplyChannel | None]) -> int:
+        """Answer what was left unanswered on `platform` when the bot ended before, and say how many messages that were.
+
+        Called once the platform can be written to. Returns when all of them are answered.
+        """
+        since = self._began_at - timedelta(seconds=self._options.resume_s)
+        owed = [one for one in await self._conversations.awaited(platform, since=since) if self._is_left_over(one)]
+        jobs = []
+        for _, group in groupby(owed, key=lambda one: (one.key.room, one.turn.id)):
+            rows = list(group)
+            if job := await self._job_again(rows, open_channel(rows[0].key.room, rows[0].kind)):
+                jobs.append(job)
+            else:
+                await self._settle(rows[0].key, rows[0].turn.id, [row.persona_id for row in rows])
+        await asyncio.gather(*(self._run_again(job) for job in jobs))
+        return len(jobs)
 
     async def drain(self, drain_s: float) -> bool:
         """Take no new messages, give those that came before `drain_s` seconds, and say whether all were answered."""
@@ -233,343 +294,445 @@ class ChatService(MessageHandler, ConversationBrowser):
             await asyncio.wait_for(self._nothing_to_do.wait(), drain_s)
         return self._nothing_to_do.is_set()
 
-    async def _tell(
-        self, channel: ReplyChannel, text: str, message: IncomingMessage, *, instead_of: str | None = None
-    ) -> None:
-        try:
-            await send_text(
-                channel, text, reply_to=_reply_to(message), pacing=self._options.pacing, instead_of=instead_of
-            )
-        except Exception:
-            logger.exception("nobody in %s could be told: %s", message.room, text)
+    async def aclose(self) -> None:
+        """Give up what is done beside replies, such as an emoji under a message."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
 
-    async def _accept(self, message: IncomingMessage, channel: ReplyChannel, *, is_late: bool) -> _Accepted | None:
+    @contextlib.contextmanager
+    def _awaited(self, *, is_late: bool = False) -> Iterator[None]:
+        """What is done inside is waited for by `drain`."""
+        self._num_awaited += not is_late
+        if self._num_awaited:
+            self._nothing_to_do.clear()
+        try:
+            yield
+        finally:
+            self._num_awaited -= not is_late
+            if not self._num_awaited:
+                self._nothing_to_do.set()
+
+    async def _run(self, job: _Job) -> None:
+        """Wait for the turn of `job`, and answer it. What goes wrong is told here, where it is known what was shown."""
+        tag = job.tag
+        if tag is not None:
+            self._jobs[tag] = job
+        try:
+            await self._replies.run(job.lane, partial(self._answer_or_explain, job), tag=tag, person=job.person)
+        finally:
+            if tag is not None and self._jobs.get(tag) is job:
+                del self._jobs[tag]
+
+    async def _answer_or_explain(self, job: _Job) -> None:
+        try:
+            await self._answer(job)
+        except EngineClosing as error:
+            # The reply is still owed: the next start gives it, in the place of what is said now.
+            _log_expected(error, job.stage.room, job.message_id)
+            message_ids = await self._tell(
+                job.channel, BACK_SOON, job.reply_to, room=job.stage.room, instead_of=_notice_of(job)
+            )
+            if job.turn is not None and job.current is not None:
+                await self._note_shown(job.key, job.turn.id, job.current.id, message_ids)
+        except (BotError, EngineError) as error:
+            _log_expected(error, job.stage.room, job.message_id)
+            self._count_refused(job.stage.room, error)
+            await self._apologise(job, _explain(error))
+        except Exception:
+            logger.exception("message %s in %s could not be answered", job.message_id, job.stage.room)
+            await self._apologise(job, BROKEN)
+        else:
+            if self._counting is not None:
+                self._counting.answered(job.stage.room.platform, time.monotonic() - job.began_at)
+
+    async def _apologise(self, job: _Job, text: str) -> None:
+        """Tell why there is no reply; with that, none is owed any more."""
+        await self._tell(job.channel, text, job.reply_to, room=job.stage.room, instead_of=_notice_of(job))
+        if job.turn is not None:
+            for turn_id in (job.turn.id, *job.merged):
+                with contextlib.suppress(StoreError):
+                    await self._settle(job.key, turn_id, [persona.id for persona in job.personas])
+
+    async def _settle(self, key: ConversationKey, turn_id: int, persona_ids: Iterable[str]) -> None:
+        for persona_id in persona_ids:
+            await self._conversations.settle(key, turn_id, persona_id)
+
+    async def _tell(
+        self,
+        channel: ReplyChannel,
+        text: str,
+        reply_to: str | None,
+        *,
+        room: Room,
+        instead_of: str | None = None,
+    ) -> tuple[str, ...]:
+        """Tell people something beside what personas say. The messages in which it is told."""
+        try:
+            return await send_text(channel, text, reply_to=reply_to, pacing=self._options.pacing, instead_of=instead_of)
+        except Exception:
+            logger.exception("nobody in %s could be told: %s", room, text)
+            return ()
+
+    async def _accept(self, message: IncomingMessage, channel: ReplyChannel, *, is_late: bool) -> _Job | None:
         """Decide who answers, and remember the message. `None` where nobody answers, or it was answered before.
 
         One that `is_late` came after the bot was told to end.
         """
-        addressee = await self._addressee(message)
-        if addressee is None:
+        if message.author.is_bot:
             return None
-        persona, notices = addressee
-        key = ConversationKey(message.room, persona.id)
+        stage, personas = await self._hearing.addressees(message)
+        if stage is None or not personas:
+            return None
         if is_late:
             raise _Closing(RESTARTING)
-        if self._replies.is_full(key):
+        job = _Job(
+            stage,
+            personas,
+            message.kind,
+            message.author,
+            _reply_to(message),
+            message.message_id,
+            channel,
+            turn=None,
+            message=message,
+        )
+        if self._superseded(job) is None and self._replies.is_full(job.lane, job.person):
             raise _QueueFull(
-                f"{self._options.max_waiting_messages} messages wait for {persona.name} already. "
+                f"{self._options.max_waiting_messages} messages wait for {personas[0].name} already. "
                 "Please wait for the answers, then send it again."
             )
-        if notices:
-            await self._rooms.choose(message.room, persona.id)
-        pictures, refusals = await self._pictures_for(message, channel)
-        text = await self._text_with_quote(key, message)
+        if stage.notice is not None and stage.main in personas:
+            await self._rooms.choose(message.room, stage.main.id)
+            job.notices = (stage.notice,)
+        pictures, refusals = await self._hearing.pictures(message, channel)
+        text = await self._hearing.text(stage, personas[0], message)
         if not text and not pictures:
             if refusals:
                 raise MediaError("\n".join(refusals))
-            return _Accepted(key, persona, message, None, notices)
+            return job
         turn = NewTurn(Role.USER, text, message.author, (message.message_id,), pictures)
-        stored = await self._conversations.append(key, turn)
-        if stored is None:
+        awaited = tuple(persona.id for persona in personas)
+        job.turn = await self._conversations.append(job.key, turn, awaited=awaited, kind=message.kind)
+        if job.turn is None:
             return None
-        return _Accepted(key, persona, message, stored, (*notices, *refusals))
+        job.notices = (*job.notices, *refusals)
+        if self._counting is not None:
+            self._counting.accepted(message.room.platform)
+        await self._take_place(job)
+        return job
 
-    async def _answer(self, accepted: _Accepted, channel: ReplyChannel, stream: ReplyStream) -> None:
-        for notice in accepted.notices:
-            await self._tell(channel, notice, accepted.message)
-        if accepted.turn is None:
-            await self._greet(accepted, channel)
+    def _superseded(self, job: _Job) -> _Job | None:
+        """The message of the same person to the same personas that waits still, and can be answered together."""
+        if not self._options.merge_waiting:
+            return None
+        for tag in reversed(self._replies.waiting(job.lane)):
+            waiting = self._jobs.get(tag) if isinstance(tag, int) else None
+            if waiting is not None and waiting.author.user_id == job.author.user_id:
+                return waiting if waiting.personas == job.personas and not waiting.shown else None
+        return None
+
+    async def _take_place(self, job: _Job) -> None:
+        """Let `job` be answered together with the one that it supersedes."""
+        earlier = self._superseded(job)
+        if earlier is None or earlier.turn is None:
             return
-        told = await self._told(accepted.key, accepted.turn)
-        request = await self._request(accepted.key, accepted.persona, accepted.message.kind, told)
-        origin = ReplyOrigin(accepted.turn.id, accepted.persona.digest())
+        job.merged = (*earlier.merged, earlier.turn.id)
+        job.notices = (*earlier.notices, *job.notices)
+        await self._replies.cancel(job.lane, earlier.turn.id)
+
+    async def _answer(self, job: _Job) -> None:
+        for notice in job.notices:
+            await self._tell(job.channel, notice, job.reply_to, room=job.stage.room)
+        if job.turn is None:
+            await self._greet(job)
+            return
+        replies: list[SpokenTurn] = []
+        given = await self._given_before(job)
+        for persona in job.personas:
+            question = await self._conversations.turn(job.key, job.turn.id)
+            if question is None:  # it was deleted meanwhile
+                return
+            reply = await self._reply(job, persona, SpokenTurn(job.key.persona_id, question), followed_by=given)
+            if reply is not None:
+                replies.append(reply)
+                given.append(reply.turn.id)
+        if replies:
+            await self._exchange(job, replies)
+
+    async def _given_before(self, job: _Job) -> list[int]:
+        """The replies to `job` that others gave before a restart."""
+        if job.kept_with is None or job.turn is None:
+            return []
+        return [turn_id for _, turn_id in await self._conversations.replies_to(job.stage.room, job.turn.id)]
+
+    async def _reply(
+        self, job: _Job, persona: Persona, question: SpokenTurn, *, followed_by: Sequence[int] = ()
+    ) -> SpokenTurn | None:
+        """Let `persona` reply to `question`, after the replies `followed_by` of others: the reply, if there is one."""
+        job.current = persona
+        stage, key = job.stage, ConversationKey(job.stage.room, persona.id)
+        asked_key = ConversationKey(stage.room, question.persona_id)
+        heard = await self._dialogue.heard(stage, persona)
+        told = self._dialogue.told(heard, question, together_with=job.merged, followed_by=followed_by)
+        request = await self._dialogue.request(stage, persona, job.kind, told, asker=job.author)
+        is_to_person = question.turn.author is not None
+        channel = self.stages.speaking(job.channel, stage, persona)
+        stream = job.stream = ReplyStream(
+            channel,
+            reply_to=job.reply_to if is_to_person else None,
+            pacing=self._options.pacing,
+            instead_of=job.shown.pop(persona.id, ()),
+            controls=self._controls(stage, job.kind),
+            on_shown=partial(self._note_shown, asked_key, question.turn.id, persona.id) if is_to_person else None,
+        )
+        reply: StoredTurn | None = None
         try:
             await stream.deliver(self._engine.generate(request))
         finally:
             # Also what was broken off: people have seen it.
-            await self._remember(accepted.key, stream.text_to_remember, stream.message_ids, origin=origin)
-            if accepted.turn.attachments and self._on_pictures is not None:
-                self._on_pictures(accepted.turn.attachments)
+            origin = ReplyOrigin(question.turn.id, persona.digest())
+            settles = job.merged if is_to_person else ()
+            reply = await self._remember(
+                key, stream.text_to_remember, stream.message_ids, origin=origin, settles=settles
+            )
+            if question.turn.attachments and self._on_pictures is not None:
+                self._on_pictures(question.turn.attachments)
+        if reply is None:
+            if is_to_person:
+                await self._settle(asked_key, question.turn.id, [persona.id])
+            return None
+        self._move_controls(job, channel, stream.message_ids[-1:])
+        self._show_expression(job, channel, persona, reply.text)
+        return SpokenTurn(persona.id, reply)
 
-    async def _greet(self, accepted: _Accepted, channel: ReplyChannel) -> None:
-        text = _greeting(accepted.persona, accepted.message.author.display_name)
-        reply_to = _reply_to(accepted.message)
-        message_ids = await send_text(channel, text, reply_to=reply_to, pacing=self._options.pacing)
-        await self._remember(accepted.key, text, message_ids, origin=_unasked(accepted.persona))
+    async def _exchange(self, job: _Job, replies: Sequence[SpokenTurn]) -> None:
+        """Let the personas of the room talk to each other for a while. Whoever else waits comes first."""
+        stage = job.stage
+        max_depth = stage.settings.max_exchange
+        max_depth = self._options.max_exchange if max_depth is None else max_depth
+        spoken, already = replies[-1], [reply.persona_id for reply in replies]
+        for depth in range(max_depth):
+            if not stage.is_shared or self._replies.waiting(job.lane) or self._is_closing:
+                return
+            speaker = self.stages.persona(spoken.persona_id)
+            following = speaker and who_speaks_next(
+                spoken.turn.text,
+                speaker,
+                stage.cast,
+                depth=depth,
+                max_depth=max_depth,
+                already=already,
+                settings=stage.settings,
+                roll=self._roll,
+                message=job.message,
+                now=self._hearing.now(),
+            )
+            reply = await self._reply(job, following, spoken) if following else None
+            if reply is None:
+                return
+            spoken = reply
+            already.append(reply.persona_id)
+
+    async def _greet(self, job: _Job) -> None:
+        persona = job.personas[0]
+        text = greeting_of(persona, job.author.display_name)
+        channel = self.stages.speaking(job.channel, job.stage, persona)
+        message_ids = await send_text(channel, text, reply_to=job.reply_to, pacing=self._options.pacing)
+        await self._remember(job.key, text, message_ids, origin=unasked(persona))
 
     async def _remember(
-        self, key: ConversationKey, text: str, message_ids: tuple[str, ...], *, origin: ReplyOrigin | None = None
+        self,
+        key: ConversationKey,
+        text: str,
+        message_ids: tuple[str, ...],
+        *,
+        origin: ReplyOrigin | None = None,
+        settles: Sequence[int] = (),
+    ) -> StoredTurn | None:
+        if not text:
+            return None
+        turn = NewTurn(Role.ASSISTANT, text, None, message_ids, origin=origin)
+        return await self._conversations.append(key, turn, settles=settles)
+
+    async def _note_shown(
+        self, key: ConversationKey, turn_id: int, persona_id: str, message_ids: tuple[str, ...]
     ) -> None:
-        if text:
-            await self._conversations.append(key, NewTurn(Role.ASSISTANT, text, None, message_ids, origin=origin))
-
-    # --- who answers
-
-    async def _addressee(self, message: IncomingMessage) -> tuple[Persona, tuple[str, ...]] | None:
-        """The persona that answers `message`, and what people should know about the choice."""
-        if message.author.is_bot:
-            return None
-        replied_to = message.reply_to
-        is_reply = replied_to is not None and replied_to.is_from_bot
-        if replied_to is not None and is_reply:
-            speaker = self._persona(await self._conversations.speaker(message.room, replied_to.message_id))
-            if speaker is not None:
-                if is_meant_for(message, speaker, is_reply_to_persona=True):
-                    return speaker, ()
-                is_reply = False
-        persona, notices = await self._current(message.room)
-        if persona is None:
-            if message.kind is ChatKind.DIRECT or message.mentions_bot or is_reply:
-                raise PersonaError(NO_PERSONA)
-            return None
-        return (persona, notices) if is_meant_for(message, persona, is_reply_to_persona=is_reply) else None
-
-    async def _current(self, room: Room) -> tuple[Persona | None, tuple[str, ...]]:
-        """The persona that answers in `room`, and a notice where it had to be another than the chosen one."""
-        chosen_id = await self._rooms.persona_id(room)
-        chosen, default = self._persona(chosen_id), self._default()
-        if chosen is not None or chosen_id is None or default is None:
-            return chosen or default, ()
-        return default, (f"“{chosen_id}” is not here any more: {default.name} answers from now on.",)
-
-    def _persona(self, persona_id: str | None) -> Persona | None:
-        if persona_id is None:
-            return None
+        """So that a reply that a crash breaks off is gone on with, not given twice."""
         try:
-            return self._library.get(persona_id)
-        except PersonaError:
-            return None
+            await self._conversations.note_shown(key, turn_id, persona_id, message_ids)
+        except StoreError as error:
+            logger.error("it could not be noted where a reply is shown: %s", error)
 
-    def _default(self) -> Persona | None:
-        named = self._persona(self._options.default_persona)
-        return named or next(iter(self._library.all()), None)
+    # --- what is around a reply
 
-    # --- what is said
+    def has_controls(self, stage: Stage, kind: ChatKind) -> bool:
+        """Whether replies in that room have buttons."""
+        is_wanted = stage.settings.has_controls
+        return kind in self._options.has_controls if is_wanted is None else is_wanted
 
-    async def _pictures_for(
-        self, message: IncomingMessage, channel: ReplyChannel
-    ) -> tuple[tuple[Attachment, ...], list[str]]:
-        """The pictures of `message`, or of the message that it replies to, and why others were refused.
+    def _controls(self, stage: Stage, kind: ChatKind) -> tuple[Control, ...]:
+        """The buttons of a new reply."""
+        return reply_controls(has_ratings=self._has_ratings) if self.has_controls(stage, kind) else ()
 
-        Raises `MediaError` where all of its own files are refused: its words would be about something unseen.
-        """
-        replied_to = message.reply_to
-        if message.files:
-            pictures, refusals = await self._load(message.files, channel)
-            if not pictures:
-                raise MediaError("\n".join(refusals))
-            return pictures, refusals
-        if replied_to is None:
-            return (), []
-        known = await self._conversations.attachments_of(message.room, replied_to.message_id)
-        if known or not replied_to.files:
-            return known[: self._options.max_pictures], []
-        return await self._load(replied_to.files, channel)
+    def _move_controls(self, job: _Job, channel: ReplyChannel, last_id: tuple[str, ...]) -> None:
+        """Only the last reply of a room has buttons."""
+        if not last_id or not self._controls(job.stage, job.kind):
+            return
+        before = self._controlled.pop(job.stage.room, None)
+        self._controlled[job.stage.room] = (channel, last_id[0])
+        while len(self._controlled) > MAX_ROOMS_WITH_CONTROLS:
+            del self._controlled[next(iter(self._controlled))]
+        if before is not None and before[1] != last_id[0]:
+            self._in_background(_without_controls(*before))
 
-    async def _load(
-        self, files: Sequence[IncomingFile], channel: ReplyChannel
-    ) -> tuple[tuple[Attachment, ...], list[str]]:
-        max_pictures = self._options.max_pictures
-        with contextlib.suppress(DeliveryError):
-            await channel.show_typing()
-        loaded = await asyncio.gather(*(self._load_one(file) for file in files[:max_pictures]))
-        pictures = tuple(found for found in loaded if isinstance(found, Attachment))
-        refusals = [str(found) for found in loaded if isinstance(found, MediaError)]
-        if len(files) > max_pictures:
-            refusals.append(
-                f"I look at {max_pictures} pictures at a time, and left out the last {len(files) - max_pictures}."
-            )
-        return pictures, refusals
+    def _show_expression(self, job: _Job, channel: ReplyChannel, persona: Persona, text: str) -> None:
+        found = expression_for(text, persona) if persona.expressions else None
+        if found is None:
+            return
+        _, expression = found
+        sticker = self._library.sticker(persona, expression)
+        self._in_background(_express(channel, job.message_id, expression.reaction, sticker))
 
-    async def _load_one(self, file: IncomingFile) -> Attachment | MediaError:
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work` beside everything else. It is no part of a reply: what comes of it, nobody waits for."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # --- what changes afterwards
+
+    async def handle_edit(self, message: IncomingMessage, channel: ReplyChannel) -> None:
+        """What was said reads differently now: so does what is remembered, and the last reply follows."""
+        with self._awaited():
+            try:
+                async with self._arrivals.hold(message.room):
+                    edited = await self._rewrite(message)
+                if edited is not None:
+                    stage, key, turn_id = edited
+                    await self.steering.follow(stage, key, turn_id, kind=message.kind, channel=channel)
+            except (BotError, EngineError) as error:
+                _log_expected(error, message.room, message.message_id)
+            except Exception:
+                logger.exception("an edit of message %s in %s was lost", message.message_id, message.room)
+
+    async def handle_deletion(self, room: Room, message_ids: tuple[str, ...], channel: ReplyChannel) -> None:
+        """What was deleted is forgotten, and so are the replies to it."""
+        with self._awaited():
+            try:
+                for message_id in message_ids:
+                    await self._forget_message(room, message_id, channel)
+            except (BotError, EngineError) as error:
+                _log_expected(error, room, ", ".join(message_ids))
+            except Exception:
+                logger.exception("deleted messages in %s were not forgotten: %s", room, ", ".join(message_ids))
+
+    async def handle_reaction(self, reaction: IncomingReaction, channel: ReplyChannel) -> None:
+        """An emoji under a reply may be a wish."""
+        with self._awaited():
+            try:
+                await self.steering.react(reaction, channel)
+            except (BotError, EngineError) as error:
+                _log_expected(error, reaction.room, reaction.message_id)
+            except Exception:
+                logger.exception("a reaction in %s could not be handled", reaction.room)
+
+    async def handle_move(self, platform: str, old_chat_id: str, new_chat_id: str) -> None:
+        """A group goes on under another id, with everything that is remembered."""
         try:
-            picture = await self._pictures.read(file)
-        except MediaError as refusal:
-            return refusal
-        return await self._attachments.put(picture.data, mime=picture.mime, width=picture.width, height=picture.height)
+            await self._rooms.move(platform, old_chat_id, new_chat_id)
+        except BotError as error:
+            logger.error("what is kept of chat %s was not moved to %s: %s", old_chat_id, new_chat_id, error)
+        except Exception:
+            logger.exception("what is kept of chat %s was not moved to %s", old_chat_id, new_chat_id)
 
-    async def _text_with_quote(self, key: ConversationKey, message: IncomingMessage) -> str:
-        """What was said, after the words it replies to where the persona does not remember them."""
-        text, replied_to = message.text.strip(), message.reply_to
-        quoted = " ".join(replied_to.text.split()) if replied_to else ""
-        if replied_to is None or not quoted or await self._remembers(key, quoted):
-            return text
-        if len(quoted) > MAX_QUOTE_LENGTH:
-            quoted = f"{quoted[:MAX_QUOTE_LENGTH]}…"
-        return f"(replying to {speaker_label(replied_to.author.display_name)}: “{quoted}”) {text}".rstrip()
+    async def _rewrite(self, message: IncomingMessage) -> tuple[Stage, ConversationKey, int] | None:
+        """Keep the new words of a message, where it is kept and they are new."""
+        found = await self._conversations.turn_of(message.room, message.message_id)
+        stage = await self.stages.of(message.room) if found is not None else None
+        if found is None or stage is None:
+            return None
+        key, turn_id = found
+        turn, persona = await self._conversations.turn(key, turn_id), self.stages.persona(key.persona_id)
+        if turn is None or turn.author is None or turn.author.user_id != message.author.user_id or persona is None:
+            return None
+        text = await self._hearing.text(stage, persona, message)
+        if text == turn.text or not (text or turn.attachments):
+            return None
+        await self._conversations.rewrite(key, turn_id, text)
+        return stage, key, turn_id
 
-    async def _remembers(self, key: ConversationKey, words: str) -> bool:
-        turns = await self._conversations.recent(key, max_turns=self._options.max_history_turns)
-        remembered = (" ".join(turn.text.split()) for turn in turns)
-        # A part is enough, for a long reply comes in several messages.
-        return any(words == text or (len(words) >= MIN_TELLING_LENGTH and words in text) for text in remembered)
+    async def _forget_message(self, room: Room, message_id: str, channel: ReplyChannel) -> None:
+        async with self._arrivals.hold(room):
+            found = await self._conversations.turn_of(room, message_id)
+            stage = await self.stages.of(room) if found is not None else None
+            if found is None or stage is None:
+                return
+            key, turn_id = found
+            job = self._jobs.get(turn_id)
+            if job is not None:
+                await self._replies.cancel(job.lane, turn_id)
+            turn = await self._conversations.turn(key, turn_id)
+            kind = job.kind if job is not None else ChatKind.GROUP
+            if turn is None:
+                return
+            if turn.role is Role.USER:
+                await self.steering.forget_exchange(stage, key, turn, kind=kind, channel=channel)
+            else:
+                await self.steering.forget_reply(stage, key, turn_id, kind=kind, channel=channel)
 
-    async def _told(self, key: ConversationKey, current: StoredTurn) -> list[StoredTurn]:
-        """What a reply to `current`, which comes last, is made from.
+    # --- after a restart
 
-        Later messages wait for their own replies; replies that came after this message answer earlier ones.
-        """
-        recent = await self._conversations.recent(key, max_turns=self._options.max_history_turns)
-        return [*(turn for turn in recent if turn.id < current.id or turn.role is Role.ASSISTANT), current]
+    def _is_left_over(self, owed: AwaitedReply) -> bool:
+        """Whether that was asked before this process began, and is not being answered."""
+        return owed.turn.created_at < self._began_at and owed.turn.id not in self._jobs
 
-    async def _request(
-        self, key: ConversationKey, persona: Persona, kind: ChatKind, told: Sequence[StoredTurn]
-    ) -> GenerationRequest:
-        """The request for a reply to the last of `told`."""
-        author = told[-1].author
-        return build_request(
-            persona,
-            await self._turns(kind, told),
-            sampling=self._options.sampling,
-            user_name=author.display_name if author is not None else None,
-            is_group=kind is ChatKind.GROUP,
-            asker=_asker(key, author) if author is not None else None,
+    async def _job_again(self, rows: Sequence[AwaitedReply], channel: ReplyChannel | None) -> _Job | None:
+        """The message of `rows` as one that waits; `None` where nobody can answer it any more."""
+        first = rows[0]
+        stage = await self.stages.of(first.key.room)
+        owing = (self.stages.persona(row.persona_id) for row in rows)
+        personas = tuple(persona for persona in owing if persona is not None)
+        if stage is None or channel is None or not personas or first.turn.author is None:
+            logger.warning("a message in %s stays unanswered: nobody is there for it any more", first.key.room)
+            return None
+        return _Job(
+            stage,
+            personas,
+            first.kind,
+            first.turn.author,
+            first.message_id if first.kind is ChatKind.GROUP else None,
+            first.message_id,
+            channel,
+            first.turn,
+            kept_with=first.key,
+            shown={row.persona_id: row.message_ids for row in rows},
         )
 
-    async def _turns(self, kind: ChatKind, told: Sequence[StoredTurn]) -> list[Turn]:
-        """The conversation as the engine takes it; the last turn is the one to answer."""
-        turns: list[Turn] = []
-        room_left = max(self._options.max_history_pictures, len(told[-1].attachments))
-        for stored in reversed(told):
-            images = await self._images(stored.attachments[:room_left], is_needed=stored is told[-1])
-            room_left -= len(images)
-            turns.append(Turn(stored.role, _spoken(stored, kind), images))
-        return turns[::-1]
-
-    async def _images(self, attachments: Sequence[Attachment], *, is_needed: bool) -> tuple[Image, ...]:
-        images: list[Image] = []
-        for attachment in attachments:
+    async def _run_again(self, job: _Job) -> None:
+        with self._awaited():
             try:
-                images.append(Image(attachment.digest, await self._attachments.read(attachment.digest)))
-            except StoreError as error:
-                if is_needed:
-                    raise
-                logger.warning("an earlier picture is left out of the conversation: %s", error)
-        return tuple(images)
+                await self._run(job)
+            except Exception:
+                logger.exception("message %s in %s could not be answered again", job.message_id, job.stage.room)
 
-    # --- showing conversations
+    def _count_refused(self, room: Room, error: Exception) -> None:
+        if self._counting is not None:
+            self._counting.refused(room.platform, type(error).__name__.removeprefix("_"))
 
-    def personas(self) -> tuple[PersonaCard, ...]:
-        """All personas that can be talked to, by name."""
-        return tuple(self._library.card(persona) for persona in self._library.all())
 
-    def find_persona(self, text: str) -> Persona:
-        """The persona that somebody means by an id, a name or its beginning. Raises `PersonaError`."""
-        persona = self._library.find(text.strip())
-        if persona is None:
-            names = ", ".join(persona.name for persona in self._library.all())
-            known = f"I do not know who “{speaker_label(text)}” is. You can talk to: {names}."
-            raise PersonaError(known if names else NO_PERSONA)
-        return persona
-
-    async def chosen(self, room: Room) -> str:
-        """The id of the persona that answers in `room`. Raises `PersonaError` where there is none at all."""
-        persona, _ = await self._current(room)
-        if persona is None:
-            raise PersonaError(NO_PERSONA)
-        return persona.id
-
-    async def choose(self, room: Room, persona_id: str) -> None:
-        """Let another persona answer in `room`; its earlier conversation there goes on."""
-        await self._rooms.choose(room, self._library.get(persona_id).id)
-
-    async def history(self, room: Room, *, max_turns: int = 200) -> list[StoredTurn]:
-        """The conversation with the chosen persona, oldest first. A new one begins with the persona's greeting."""
-        await self.greet_once(room)
-        return await self._conversations.recent(await self._key(room), max_turns=max_turns)
-
-    async def greet_once(self, room: Room, *, user_name: str | None = None) -> str | None:
-        """Begin the conversation with the chosen persona's greeting; `None` where it has begun before."""
-        async with self._arrivals.hold(room):
-            key = await self._key(room)
-            if await self._conversations.recent(key, max_turns=1):
-                return None
-            persona = self._library.get(key.persona_id)
-            text = _greeting(persona, user_name)
-            await self._remember(key, text, (), origin=_unasked(persona))
-            return text
-
-    async def start_over(self, room: Room) -> None:
-        """Forget the conversation with the chosen persona in `room`, and stop what it was about to say."""
-        async with self._arrivals.hold(room):
-            key = await self._key(room)
-            await self._replies.empty(key)
-            await self._conversations.reset(key)
-
-    async def asked(self, room: Room, kind: ChatKind, *, message_id: str | None = None) -> AskedReply:
-        """The reply in that message of `room`, or the last one, with its request. Raises `CommandError`."""
-        key, reply, turns = await self._find_reply(room, message_id)
-        origin = await self._conversations.origin_of(key, reply.id)
-        question = _question_of(reply, origin, turns)
-        persona = self._persona(key.persona_id)
-        if persona is None:
-            raise CommandError(f"“{key.persona_id}” is not here any more, so I cannot say why it said that.")
-        earlier = [
-            turn for turn in turns if turn.id < question.id or (turn.role is Role.ASSISTANT and turn.id < reply.id)
-        ]
-        told = [*earlier[-self._options.max_history_turns :], question]
-        has_changed = origin is not None and origin.persona_digest != persona.digest()
-        return AskedReply(await self._request(key, persona, kind, told), reply.text, has_changed)
-
-    async def _find_reply(
-        self, room: Room, message_id: str | None
-    ) -> tuple[ConversationKey, StoredTurn, list[StoredTurn]]:
-        """A reply among the turns of its conversation."""
-        found = await self._conversations.turn_of(room, message_id) if message_id is not None else None
-        if message_id is not None and found is None:
-            raise CommandError(NOT_MY_REPLY)
-        key, turn_id = found or (await self._key(room), None)
-        turns = await self._conversations.recent(key, max_turns=MAX_TURNS_LOOKED_THROUGH)
-        is_wanted = (turn for turn in reversed(turns) if turn.role is Role.ASSISTANT and turn_id in (None, turn.id))
-        reply = next(is_wanted, None)
-        if reply is None:
-            raise CommandError(NO_REPLY if message_id is None else NOT_MY_REPLY)
-        return key, reply, turns
-
-    async def picture(self, room: Room, digest: str) -> bytes:
-        """A picture that was shown in `room`; pictures of other rooms are refused."""
-        if not await self._conversations.has_attachment(room, digest):
-            raise MediaError("There is no such picture in this conversation.")
-        return await self._attachments.read(digest)
-
-    async def _key(self, room: Room) -> ConversationKey:
-        return ConversationKey(room, await self.chosen(room))
+def _notice_of(job: _Job) -> str | None:
+    """The message that says where `job` waits, if one does."""
+    return job.stream.notice_id if job.stream is not None else None
 
 
 def _reply_to(message: IncomingMessage) -> str | None:
     """The message that an answer quotes: in a group one has to see who is meant."""
-    return message.message_id if message.kind is ChatKind.GROUP else None
-
-
-def _asker(key: ConversationKey, author: Author) -> Asker:
-    """For whom the engine makes a reply. A person is the same in all rooms of a platform."""
-    room = "/".join(filter(None, (key.room.platform, key.room.chat_id, key.room.thread_id)))
-    return Asker(user=f"{author.platform}/{author.user_id}", room=room, conversation=f"{room}/{key.persona_id}")
-
-
-def _question_of(reply: StoredTurn, origin: ReplyOrigin | None, turns: Sequence[StoredTurn]) -> StoredTurn:
-    """The turn that `reply` answers. Of replies that are older than their notes it is the last one before."""
-    before = [turn for turn in turns if turn.role is Role.USER and turn.id < reply.id]
-    if origin is not None:
-        before = [turn for turn in before if turn.id == origin.asked_turn_id]
-    if not before:
-        raise CommandError(NOT_AN_ANSWER)
-    return before[-1]
-
-
-def _unasked(persona: Persona) -> ReplyOrigin:
-    """The origin of what `persona` says by itself."""
-    return ReplyOrigin(None, persona.digest())
-
-
-def _greeting(persona: Persona, user_name: str | None) -> str:
-    return fill_macros(persona.greetings[0], persona, user_name)
-
-
-def _spoken(turn: StoredTurn, kind: ChatKind) -> str:
-    if kind is ChatKind.GROUP and turn.role is Role.USER and turn.author is not None:
-        return f"{speaker_label(turn.author.display_name)}: {turn.text}".rstrip()
-    return turn.text
+    if message.kind is ChatKind.DIRECT:
+        return None
+    if message.is_summons:
+        return message.reply_to.message_id if message.reply_to is not None else None
+    return message.message_id
 
 
 def _explain(error: BotError | EngineError) -> str:
@@ -589,7 +752,28 @@ def _explain(error: BotError | EngineError) -> str:
     return NOT_GENERATED if isinstance(error, EngineError) else BROKEN
 
 
-def _log_expected(error: BotError | EngineError, message: IncomingMessage) -> None:
-    is_senders_matter = isinstance(error, (MediaError, _QueueFull, _Closing, EngineBusy, EngineClosing, PromptTooLong))
-    level = logging.INFO if is_senders_matter else logging.ERROR
-    logger.log(level, "message %s in %s: %s", message.message_id, message.room, error)
+def _log_expected(error: BotError | EngineError, room: Room, message_id: str) -> None:
+    is_senders_matter = isinstance(
+        error, (MediaError, CommandError, _QueueFull, _Closing, EngineBusy, EngineClosing, PromptTooLong)
+    )
+    logger.log(logging.INFO if is_senders_matter else logging.ERROR, "message %s in %s: %s", message_id, room, error)
+
+
+async def _without_controls(channel: ReplyChannel, message_id: str) -> None:
+    try:
+        await channel.ready()
+        await channel.show_controls(message_id, ())
+    except DeliveryError as error:
+        logger.debug("buttons could not be taken away: %s", error)
+
+
+async def _express(channel: ReplyChannel, message_id: str, reaction: str | None, sticker: Path | None) -> None:
+    """Show a feeling, as far as the platform has ways to."""
+    try:
+        if reaction is not None:
+            await channel.react(message_id, reaction)
+        if sticker is not None:
+            await channel.ready()
+            await channel.send_sticker(sticker)
+    except DeliveryError as error:
+        logger.info("an expression could not be shown: %s", error)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from bot.adapters.base import ReplyChannel
-from bot.errors import BotError, StoreError
+from bot.errors import BotError, CommandError, StoreError
 from bot.languages import LANGUAGE_NAMES, language_named
 from bot.personas.prompt import fill_macros
-from bot.types import Author, ChatKind, IncomingFile, PersonaCard, RepliedMessage, Room
+from bot.types import Author, ChatKind, IncomingFile, PersonaCard, Rating, RepliedMessage, Room
 from engine.errors import EngineBusy, EngineClosing, EngineError, NotAvailable, RequestError
 from engine.persona import Persona
 
@@ -24,6 +24,7 @@ MAX_SUGGESTIONS = 25  # as many as Discord shows
 
 HELP = """Write to me, with or without pictures, and I answer in character.
 In a group, mention me, reply to me or call me by name. Reply to a message with a picture to ask about it.
+Edit your message and I answer anew; the buttons under my answer give you another one, more of it, or none.
 
 {commands}"""
 TOO_BUSY = "Too many people are asking me right now. Please try again in a minute."
@@ -185,7 +186,48 @@ class CommandedSeeing(Protocol):
         """What a reply was made of."""
 
 
-def build_commands(chat: CommandedChat, seeing: CommandedSeeing | None = None) -> CommandTable:
+class CommandedSteering(Protocol):
+    """The commands on replies: `bot.steering.Steering`. Raises `BotError` and `EngineError`."""
+
+    def swipe(self, call: CommandCall, /) -> Awaitable[CommandReply]:
+        """The version of a reply before, or the one after."""
+
+    def regenerate(self, call: CommandCall, /) -> Awaitable[CommandReply]:
+        """Another version."""
+
+    def go_on(self, call: CommandCall, /) -> Awaitable[CommandReply]:
+        """More of a reply."""
+
+    def stop(self, call: CommandCall, /) -> Awaitable[CommandReply]:
+        """No more of a reply that is being given."""
+
+    def undo(self, call: CommandCall, /) -> Awaitable[CommandReply]:
+        """The last exchange is forgotten."""
+
+    def delete(self, call: CommandCall, /) -> Awaitable[CommandReply]:
+        """A reply is gone."""
+
+    def edit(self, call: CommandCall, /) -> Awaitable[CommandReply]:
+        """A reply in other words."""
+
+    def current_text(self, call: CommandCall, /) -> Awaitable[str]:
+        """The words of a reply that is to be edited."""
+
+    def rate(self, call: CommandCall, /) -> Awaitable[CommandReply]:
+        """What somebody thinks of a reply."""
+
+    def ratings(self, call: CommandCall, /) -> Awaitable[CommandReply]:
+        """Whether that may be kept."""
+
+
+def build_commands(
+    chat: CommandedChat,
+    seeing: CommandedSeeing | None = None,
+    *,
+    steering: CommandedSteering | None = None,
+    more: tuple[Command, ...] = (),
+    has_ratings: bool = False,
+) -> CommandTable:
     """The table of all commands, in the order of menus. Each raises `BotError` with a text for people."""
     commands = _ChatCommands(chat)
     persona = Argument("name", "Who it is about", suggest=commands.suggest)
@@ -196,10 +238,12 @@ def build_commands(chat: CommandedChat, seeing: CommandedSeeing | None = None) -
         Command(("persona", "list"), "Who you can talk to", commands.list, only_looks=True),
         Command(("persona", "use"), "Talk to another persona", commands.use, (persona,)),
         Command(("persona", "show"), "Get to know a persona", commands.show, (maybe_persona,), only_looks=True),
+        *(_steering_commands(steering, has_ratings=has_ratings) if steering is not None else ()),
         *(_seeing_commands(seeing) if seeing is not None else ()),
+        *more,
         Command(("reset",), "Forget our conversation and start over", commands.reset),
     )
-    commands.table = CommandTable(tuple(replace(command, run=_for_people(command.run)) for command in listed))
+    commands.table = CommandTable(tuple(replace(command, run=_for_people(command)) for command in listed))
     return commands.table
 
 
@@ -231,6 +275,37 @@ def _seeing_commands(seeing: CommandedSeeing) -> tuple[Command, ...]:
     )
 
 
+def _steering_commands(steering: CommandedSteering, *, has_ratings: bool) -> tuple[Command, ...]:
+    direction = Argument("direction", "back or next", is_required=False, suggest=_suggesting("next", "back"))
+    text = Argument("text", "What I should have said", is_prose=True, prefill=steering.current_text)
+    rating = Argument("rating", "good, bad or none", suggest=_suggesting(*Rating, "none"))
+    answer = Argument("answer", "on or off", is_required=False, suggest=_suggesting("on", "off"))
+    listed = (
+        Command(("swipe",), "Another version of my last answer", steering.swipe, (direction,)),
+        Command(("regenerate",), "Answer again", steering.regenerate),
+        Command(("continue",), "Go on where my last answer ended", steering.go_on),
+        Command(("stop",), "Stop what I am saying", steering.stop),
+        Command(("undo",), "Forget your last message and my answer", steering.undo),
+        Command(("delete",), "Delete an answer of mine", steering.delete),
+        Command(("edit",), "Put other words into my answer", steering.edit, (text,)),
+    )
+    if not has_ratings:
+        return listed
+    return (
+        *listed,
+        Command(("rate",), "Say whether an answer of mine is good", steering.rate, (rating,)),
+        Command(("ratings",), "Whether I may keep your ratings", steering.ratings, (answer,)),
+    )
+
+
+def _suggesting(*values: str) -> Callable[[CommandCall, str], Awaitable[tuple[Choice, ...]]]:
+    async def suggest(_call: CommandCall, typed: str) -> tuple[Choice, ...]:
+        wanted = typed.strip().casefold()
+        return tuple(Choice(value, value) for value in values if value.startswith(wanted))
+
+    return suggest
+
+
 async def _suggest_languages(_call: CommandCall, typed: str) -> tuple[Choice, ...]:
     wanted = typed.strip().casefold()
     names = [name for name in LANGUAGE_NAMES if name.casefold().startswith(wanted)]
@@ -238,12 +313,14 @@ async def _suggest_languages(_call: CommandCall, typed: str) -> tuple[Choice, ..
     return tuple(Choice(name, name) for name in dict.fromkeys([*filter(None, [meant]), *names]))[:MAX_SUGGESTIONS]
 
 
-def _for_people(
-    run: Callable[[CommandCall], Awaitable[CommandReply]],
-) -> Callable[[CommandCall], Awaitable[CommandReply]]:
-    """`run`, with what is wrong with store or engine told to the log: it names folders of the machine."""
+def _for_people(command: Command) -> Callable[[CommandCall], Awaitable[CommandReply]]:
+    """What `command` does, for those who may use it, and with what is wrong with store or engine told to the log: it
+    names folders of the machine."""
+    run = command.run
 
     async def run_for_people(call: CommandCall) -> CommandReply:
+        if command.for_moderators and call.kind is ChatKind.GROUP and not call.is_moderator:
+            raise CommandError(f"Only moderators may use /{' '.join(command.path)} here.")
         try:
             return await run(call)
         except StoreError as error:

@@ -138,6 +138,11 @@ class KeyedQueues(Generic[Key]):
         queue = self._queues.get(key)
         return tuple(entry.tag for entry in queue.waiting()) if queue is not None else ()
 
+    def person_running(self, key: Key) -> Hashable:
+        """Whose job runs; `None` where none does."""
+        queue = self._queues.get(key)
+        return queue.running.person if queue is not None and queue.running is not None else None
+
     async def run(
         self, key: Key, job: Callable[[], Coroutine[Any, Any, None]], *, tag: Hashable = None, person: Hashable = None
     ) -> bool:

@@ -29,9 +29,9 @@ class TriggerChanges(BaseModel):
 class RoomSettings(BaseModel):
     """The settings of one room.
 
-    `cast` are the ids of the personas that are in the room beside the one that was chosen. `triggers` are by persona id,
-    with `EVERYONE` for all. `max_exchange` bounds how many replies personas give to each other in a row, `None` is the
-    configured bound. `has_controls`: whether replies have buttons.
+    `cast` are the ids of the personas that are in the room beside the one that was chosen. `triggers` are by persona
+    id, with `EVERYONE` for all. `max_exchange` bounds how many replies personas give to each other in a row, `None` is
+    the configured bound. `has_controls`: whether replies have buttons.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import wraps
 from typing import Protocol
 
-from bot.chat import AskedReply
+from bot.browsing import AskedReply
 from bot.commands import CommandCall, CommandReply, ReplyPicture
 from bot.errors import CommandError, StoreError
 from bot.languages import language_named

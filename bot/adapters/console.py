@@ -13,9 +13,10 @@ import sys
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Self, TextIO
 from uuid import uuid4
 
 from rich.bar import Bar
@@ -35,7 +36,7 @@ from bot.adapters.base import (
 )
 from bot.commands import Command, CommandCall, CommandReply, CommandTable, ReplyPicture
 from bot.errors import BotError, DeliveryError, MediaError
-from bot.types import Author, ChatKind, Control, IncomingFile, IncomingMessage, Room, StoredTurn
+from bot.types import Author, ChatKind, Control, IncomingFile, IncomingMessage, Room, Speaker, StoredTurn
 from engine.errors import EngineError
 from engine.types import Explanation, Role
 
@@ -82,10 +83,19 @@ class ConsoleChannel(ReplyChannel):
 
     limits = LIMITS
 
-    def __init__(self, write: Callable[[str], None], *, on_typing: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        *,
+        on_typing: Callable[[], None] | None = None,
+        on_speaker: Callable[[str], None] | None = None,
+    ) -> None:
+        """`on_speaker` hears who speaks, where that is another persona than the one that was chosen."""
         self._write = write
         self._on_typing = on_typing
+        self._on_speaker = on_speaker
         self._shown: dict[str, str] = {}
+        self._speaker = ""
 
     async def show_typing(self) -> None:
         """Show that an answer is being written, until the first of it is sent."""
@@ -102,6 +112,8 @@ class ConsoleChannel(ReplyChannel):
         """Print `text`, on a line of its own."""
         if self._shown:
             self._print("\n")
+        elif self._speaker and self._on_speaker is not None:
+            self._on_speaker(self._speaker)
         message_id = uuid4().hex
         self._shown[message_id] = text
         self._print(text)
@@ -119,9 +131,27 @@ class ConsoleChannel(ReplyChannel):
             self._print("\n" + text)
         self._shown[message_id] = text
 
+    def speaking_as(self, speaker: Speaker) -> Self:
+        """The same terminal, with the speaker's name on a line before what it says."""
+        named = copy(self)
+        named._shown, named._speaker = {}, speaker.name
+        return named
+
     def _print(self, text: str) -> None:
         if printable := _printable(text):
             self._write(printable)
+
+
+class RetellingChannel(ConsoleChannel):
+    """A `ConsoleChannel` for a reply that is changed: what was printed once cannot be, so that it is printed anew."""
+
+    async def edit(self, message_id: str, text: str, *, controls: tuple[Control, ...] = ()) -> None:
+        """Print `text`, or what it has more than was printed of it by now."""
+        self._shown.setdefault(message_id, "")
+        await super().edit(message_id, text, controls=controls)
+
+    async def delete(self, message_id: str) -> None:
+        """Printed text cannot be taken back; it is forgotten all the same."""
 
 
 def _printable(text: str) -> str:
@@ -325,7 +355,7 @@ class ConsoleAdapter(Adapter):
         message = _message(ROOM, text, [incoming_file(path) for path in paths])
         name = await self._speaker()
         waiting = Waiting(self._console, name)
-        channel = ConsoleChannel(waiting.end_and_write, on_typing=waiting.begin)
+        channel = ConsoleChannel(waiting.end_and_write, on_typing=waiting.begin, on_speaker=waiting.introduce)
         try:
             await self._handler.handle(message, channel)
         finally:
@@ -348,9 +378,18 @@ class ConsoleAdapter(Adapter):
         if missing:
             self._say(f"/{' '.join(command.path)} needs {' and '.join(missing)}.")
             return
-        with self._console.status("One moment") if self._console.is_terminal else contextlib.nullcontext():
-            reply = await command.run(CommandCall(ROOM, ChatKind.DIRECT, AUTHOR, arguments, tuple(files)))
-        self._say(reply.text)
+        waiting = Waiting(self._console, await self._speaker())
+        channel = RetellingChannel(waiting.end_and_write, on_speaker=waiting.introduce)
+        call = CommandCall(ROOM, ChatKind.DIRECT, AUTHOR, arguments, tuple(files), channel=channel)
+        waiting.begin("One moment")
+        try:
+            reply = await command.run(call)
+        finally:
+            waiting.end()
+        if not waiting.is_over:
+            self._say(reply.text)
+        else:
+            self._console.print("\n")
         for picture in reply.pictures:
             path = await asyncio.to_thread(self._write, picture)
             self._console.print(str(path), style="cyan", markup=False, highlight=False, soft_wrap=True)
@@ -402,10 +441,15 @@ class Waiting:
         self._sign: Status | None = None
         self._has_name = False
 
-    def begin(self) -> None:
-        """Show the sign, on a terminal."""
+    @property
+    def is_over(self) -> bool:
+        """Whether words have come."""
+        return self._has_name
+
+    def begin(self, sign: str = "") -> None:
+        """Show the sign, on a terminal: by default that the speaker writes."""
         if self._sign is None and self._console.is_terminal:
-            self._sign = self._console.status(f"{escape(self._name)} is writing")
+            self._sign = self._console.status(sign or f"{escape(self._name)} is writing")
             self._sign.start()
 
     def end(self) -> None:
@@ -413,6 +457,13 @@ class Waiting:
         if self._sign:
             self._sign.stop()
             self._sign = None
+
+    def introduce(self, name: str) -> None:
+        """From here on, somebody else speaks."""
+        self.end()
+        if self._has_name:
+            self._console.print()
+        self._name, self._has_name = name, False
 
     def end_and_write(self, text: str) -> None:
         """Take the sign away, and print `text` behind the speaker's name."""

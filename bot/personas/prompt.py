@@ -137,6 +137,7 @@ def build_request(
     is_group: bool = False,
     seed: int | None = None,
     asker: Asker | None = None,
+    reply_start: str = "",
 ) -> GenerationRequest:
     """The request for `persona`'s reply to the last of `turns`. `asker` is for whom the engine makes it.
 
@@ -157,6 +158,7 @@ def build_request(
         turns=tuple(replace(turn, text=_without_markers(turn.text)) for turn in turns),
         sampling=settings if seed is None else replace(settings, seed=seed),
         asker=asker,
+        reply_start=reply_start,
     )
 
 

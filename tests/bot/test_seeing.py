@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.chat import NO_REPLY, NOT_AN_ANSWER, NOT_MY_REPLY, ChatOptions, ChatService
+from bot.browsing import NOT_AN_ANSWER
+from bot.chat import ChatOptions, ChatService
 from bot.commands import NOT_DONE, NOT_SEEN, TOO_BUSY, CommandCall, CommandReply, build_commands
 from bot.errors import BotError, CommandError, MediaError, StoreError
 from bot.media import heatmap
@@ -25,6 +26,7 @@ from bot.seeing import (
     PERSONA_HAS_CHANGED,
     SeeingService,
 )
+from bot.steering import NO_REPLY, NOT_MY_REPLY
 from bot.types import Author, ChatKind, IncomingFile, IncomingMessage, RepliedMessage, Room
 from engine.errors import DeviceError, EngineBusy, EngineError, NotAvailable
 from engine.types import Embedding, Explanation, Image, Translation

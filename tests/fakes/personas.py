@@ -1,10 +1,11 @@
 """A few personas in memory, without files."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from bot.errors import PersonaError
-from bot.types import PersonaCard
-from engine.persona import Persona
+from bot.types import PersonaCard, Speaker
+from engine.persona import Expression, Persona
 
 
 def a_persona(name: str, **changes: object) -> Persona:
@@ -42,3 +43,9 @@ class MemoryLibrary:
 
     def card(self, persona: Persona) -> PersonaCard:
         return PersonaCard(persona.id, persona.name, persona.summary, persona.language)
+
+    def speaker(self, persona: Persona, platform: str) -> Speaker:
+        return Speaker(persona.id, persona.name)
+
+    def sticker(self, persona: Persona, expression: Expression) -> Path | None:
+        return Path(expression.sticker) if expression.sticker else None

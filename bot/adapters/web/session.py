@@ -13,7 +13,7 @@ from typing import Protocol
 from uuid import uuid4
 
 from bot.adapters.base import ConversationBrowser, MessageHandler
-from bot.adapters.web.channel import MAX_FILE_BYTES, Exchange, PageChannel
+from bot.adapters.web.channel import MAX_FILE_BYTES, Exchange, PageChannel, UnseenChannel
 from bot.adapters.web.transcript import (
     Bubble,
     Offer,
@@ -368,7 +368,7 @@ class Session:
         if missing:
             self._note(f"/{' '.join(command.path)} needs {' and '.join(missing)}.")
             return
-        call = CommandCall(self.room, ChatKind.DIRECT, self.author, arguments, files)
+        call = CommandCall(self.room, ChatKind.DIRECT, self.author, arguments, files, channel=UnseenChannel())
         if command.only_looks:
             await self._look(command, call)
             return
@@ -381,7 +381,8 @@ class Session:
             # The command may have changed any conversation, or chosen another one.
             self._transcripts = {exchange.persona_id: exchange.transcript for exchange in self._exchanges}
             await self._show_chosen()
-        self._note_answer(reply, self.transcript)
+        if not reply.is_silent:
+            self._note_answer(reply, self.transcript)
         self._refresh_views()
 
     async def _look(self, command: Command, call: CommandCall) -> None:

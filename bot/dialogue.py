@@ -1,0 +1,172 @@
+"""What a reply is made from: the turns that a persona has heard, as the engine takes them.
+
+Owns the choice of turns and pictures, and who is told to have said what. Knows neither platforms nor queues, nor how a
+reply is shown.
+"""
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from bot.errors import StoreError
+from bot.personas.prompt import build_request, speaker_label
+from bot.stage import Stage, Stages
+from bot.types import Attachment, Author, ChatKind, ConversationKey, Room, SpokenTurn, StoredTurn
+from engine.persona import Persona
+from engine.types import Asker, GenerationRequest, Image, Role, SamplingSettings, Turn
+
+logger = logging.getLogger(__name__)
+
+
+class TurnStore(Protocol):
+    """What was said: `bot.store.repositories.Conversations`. Raises `StoreError`."""
+
+    async def recent(self, key: ConversationKey, *, max_turns: int) -> list[StoredTurn]:
+        """The newest turns since the last reset, oldest first."""
+
+    async def room_turns(self, room: Room, persona_ids: Sequence[str], *, max_turns: int) -> list[SpokenTurn]:
+        """The newest turns of those personas' conversations in `room`, oldest first."""
+
+
+class PictureStore(Protocol):
+    """Stored pictures: `bot.store.attachments.AttachmentStore`. Raises `StoreError`."""
+
+    async def put(self, data: bytes, *, mime: str, width: int, height: int) -> Attachment:
+        """Keep a picture."""
+
+    async def read(self, digest: str) -> bytes:
+        """A picture that was kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class DialogueLimits:
+    """How much of a conversation a reply is made from."""
+
+    max_turns: int = 24
+    max_pictures: int = 8
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The turns that a reply is made from, oldest first, and the one among them that it answers."""
+
+    turns: tuple[SpokenTurn, ...]
+    question: StoredTurn
+
+
+class Dialogue:
+    """Puts requests together."""
+
+    def __init__(
+        self, stages: Stages, conversations: TurnStore, attachments: PictureStore, *, limits: DialogueLimits
+    ) -> None:
+        self._stages = stages
+        self._conversations = conversations
+        self._attachments = attachments
+        self._limits = limits
+
+    async def heard(self, stage: Stage, persona: Persona, *, max_turns: int | None = None) -> list[SpokenTurn]:
+        """The newest turns that `persona` knows of, oldest first: its own conversation's, in a shared room all."""
+        max_turns = self._limits.max_turns if max_turns is None else max_turns
+        if stage.is_shared and stage.has(persona.id):
+            return await self._conversations.room_turns(stage.room, stage.persona_ids, max_turns=max_turns)
+        key = ConversationKey(stage.room, persona.id)
+        turns = await self._conversations.recent(key, max_turns=max_turns)
+        return [SpokenTurn(persona.id, turn) for turn in turns]
+
+    async def request(
+        self,
+        stage: Stage,
+        persona: Persona,
+        kind: ChatKind,
+        told: Told,
+        *,
+        asker: Author | None = None,
+        reply_start: str = "",
+    ) -> GenerationRequest:
+        """The request for `persona`'s reply, which begins with `reply_start`, for `asker`, by default whoever asked."""
+        author = asker or told.question.author
+        others = tuple(f"\n{other.name}:" for other in stage.cast if other.id != persona.id)
+        return build_request(
+            persona,
+            await self._turns(persona, kind, told, is_shared=stage.is_shared),
+            # Nobody speaks for the others in the room.
+            sampling=replace(self._limits.sampling, stop=(*self._limits.sampling.stop, *others)),
+            user_name=author.display_name if author is not None else None,
+            is_group=kind is ChatKind.GROUP or stage.is_shared,
+            asker=_asker(ConversationKey(stage.room, persona.id), author) if author is not None else None,
+            reply_start=reply_start,
+        )
+
+    def told(
+        self,
+        heard: Sequence[SpokenTurn],
+        question: SpokenTurn,
+        *,
+        reply_id: int | None = None,
+        together_with: Collection[int] = (),
+        followed_by: Collection[int] = (),
+    ) -> Told:
+        """Of `heard`, what a reply to `question` is made from; the question comes last.
+
+        Later messages wait for their own replies; replies that came after this message answer earlier ones, up to the
+        reply `reply_id` where that is made anew. The turns `together_with` were said while waiting, and are answered
+        too. Only what others have said to the same question follows it: the turns `followed_by`.
+        """
+        asked_id = question.turn.id
+        placed = {asked_id, *together_with, *followed_by}
+        others = [spoken for spoken in heard if spoken.turn.id not in placed]
+        earlier = [
+            spoken
+            for spoken in others
+            if spoken.turn.id < asked_id
+            or (spoken.turn.role is Role.ASSISTANT and (reply_id is None or spoken.turn.id < reply_id))
+        ]
+        together = [spoken for spoken in heard if spoken.turn.id in together_with]
+        after = [spoken for spoken in heard if spoken.turn.id in followed_by]
+        return Told((*earlier[-self._limits.max_turns :], *together, question, *after), question.turn)
+
+    async def _turns(self, persona: Persona, kind: ChatKind, told: Told, *, is_shared: bool) -> list[Turn]:
+        """The conversation as the engine takes it; the last turn is the one to answer."""
+        turns: list[Turn] = []
+        num_left = max(self._limits.max_pictures, len(told.question.attachments))
+        for spoken in reversed(told.turns):
+            stored = spoken.turn
+            images = await self._images(stored.attachments[:num_left], is_needed=stored is told.question)
+            num_left -= len(images)
+            is_own = stored.role is Role.ASSISTANT and spoken.persona_id == persona.id
+            text = self._spoken(spoken, is_named=not is_own and (kind is ChatKind.GROUP or is_shared))
+            turns.append(Turn(Role.ASSISTANT if is_own else Role.USER, text, images))
+        return turns[::-1]
+
+    def _spoken(self, spoken: SpokenTurn, *, is_named: bool) -> str:
+        turn = spoken.turn
+        if not is_named:
+            return turn.text
+        if turn.author is not None:
+            name = turn.author.display_name
+        elif turn.role is Role.ASSISTANT:
+            other = self._stages.persona(spoken.persona_id)
+            name = other.name if other is not None else spoken.persona_id
+        else:
+            return turn.text
+        return f"{speaker_label(name)}: {turn.text}".rstrip()
+
+    async def _images(self, attachments: Sequence[Attachment], *, is_needed: bool) -> tuple[Image, ...]:
+        images: list[Image] = []
+        for attachment in attachments:
+            try:
+                images.append(Image(attachment.digest, await self._attachments.read(attachment.digest)))
+            except StoreError as error:
+                if is_needed:
+                    raise
+                logger.warning("an earlier picture is left out of the conversation: %s", error)
+        return tuple(images)
+
+
+def _asker(key: ConversationKey, author: Author) -> Asker:
+    """For whom the engine makes a reply. A person is the same in all rooms of a platform."""
+    room = "/".join(filter(None, (key.room.platform, key.room.chat_id, key.room.thread_id)))
+    return Asker(user=f"{author.platform}/{author.user_id}", room=room, conversation=f"{room}/{key.persona_id}")

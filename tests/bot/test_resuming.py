@@ -1,0 +1,171 @@
+"""What is left unanswered when the bot ends is answered after a restart: once, and in the right place."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from bot.types import ChatKind, ConversationKey, Room
+from engine.errors import DeviceError, EngineClosing
+from tests.bot.chatting import BOB, LUNA, ROOM, Stage, in_group, message
+from tests.fakes.adapter import FakeChannel
+
+
+async def killed(stage: Stage, *said, until_shown: bool = False) -> None:
+    """The bot dies while it answers: nothing that it would do in the end is done."""
+    tasks = [asyncio.create_task(stage.chat.handle(one, stage.channel)) for one in said]
+    async with asyncio.timeout(5):
+        while not (stage.channel.texts if until_shown else stage.engine.requests):
+            await asyncio.sleep(0)
+        while len(await stage.said()) < len(said):
+            await asyncio.sleep(0)
+    await asyncio.sleep(0.02)  # where the reply is shown is noted
+    kept = stage.conversations.append
+
+    async def lost(*_args, **_kwargs) -> None:
+        return None
+
+    stage.conversations.append = lost  # type: ignore[method-assign]
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    stage.conversations.append = kept  # type: ignore[method-assign]
+    stage.engine.script = lambda request: (f"Late: {request.turns[-1].text}",)
+    stage.engine.requests.clear()
+
+
+async def resume(stage: Stage, **changes) -> int:
+    stage.with_options(**changes)
+    async with asyncio.timeout(10):
+        return await stage.chat.resume("fake", lambda _room, _kind: stage.channel)
+
+
+async def test_a_message_that_was_not_answered_is_answered(stage: Stage) -> None:
+    stage.script(asyncio.Event())
+    said = in_group("Hello?")
+    await killed(stage, said)
+    assert await resume(stage) == 1
+    assert stage.channel.texts == ["Late: Ann: Hello?"]
+    assert stage.channel.sent[0].reply_to == said.message_id
+    assert await stage.said() == ["Hello?", "Late: Ann: Hello?"]
+    assert await resume(stage) == 0, "once is enough"
+
+
+async def test_a_reply_that_was_broken_off_is_gone_on_with(stage: Stage) -> None:
+    stage.script("This is half of", asyncio.Event())
+    await killed(stage, message("Hello?"), until_shown=True)
+    assert await resume(stage) == 1
+    assert stage.channel.texts == ["Late: Hello?"], "in the message that was there"
+
+
+async def test_messages_are_answered_in_their_order(stage: Stage) -> None:
+    stage.script(asyncio.Event())
+    await killed(stage, message("One"), message("Two"))
+    assert await resume(stage) == 2
+    assert stage.channel.texts == ["Late: One", "Late: Two"]
+    assert stage.heard() == ["One", "Late: One", "Two"]
+
+
+async def test_what_was_answered_is_not_answered_again(stage: Stage) -> None:
+    await stage.say(message("One"))
+    stage.script(DeviceError("no device"))
+    await stage.say(message("Two"))
+    stage.script("")
+    await stage.say(message("Three"))
+    assert await resume(stage) == 0
+    assert len(stage.channel.texts) == 3
+
+
+async def test_a_platform_answers_its_own(stage: Stage) -> None:
+    stage.script(asyncio.Event())
+    await killed(stage, message("Hello?"))
+    stage.with_options()
+    assert await stage.chat.resume("other", lambda _room, _kind: stage.channel) == 0
+    assert await stage.chat.resume("fake", lambda _room, _kind: stage.channel) == 1
+
+
+async def test_old_messages_stay_unanswered(stage: Stage) -> None:
+    stage.script(asyncio.Event())
+    await killed(stage, message("Hello?"))
+    await asyncio.sleep(0.01)
+    assert await resume(stage, resume_s=0) == 0
+    assert await resume(stage) == 0
+
+
+async def test_a_room_that_cannot_be_written_to_is_given_up(stage: Stage) -> None:
+    stage.script(asyncio.Event())
+    await killed(stage, message("Hello?"))
+    stage.with_options()
+    assert await stage.chat.resume("fake", lambda _room, _kind: None) == 0
+    assert await resume(stage) == 0
+
+
+async def test_what_is_being_answered_now_is_left_alone(stage: Stage) -> None:
+    may_go = asyncio.Event()
+    stage.script(may_go, "Now.")
+    saying = asyncio.create_task(stage.chat.handle(message("Hello?"), stage.channel))
+    async with asyncio.timeout(5):
+        while not stage.engine.requests:
+            await asyncio.sleep(0)
+    assert await stage.chat.resume("fake", lambda _room, _kind: FakeChannel()) == 0
+    may_go.set()
+    await saying
+    assert stage.channel.texts == ["Now."]
+
+
+async def test_a_message_that_comes_again_after_the_restart_is_not_answered_twice(stage: Stage) -> None:
+    stage.script(asyncio.Event())
+    said = message("Hello?")
+    await killed(stage, said)
+    assert await resume(stage) == 1
+    assert await stage.say(said) == []
+
+
+async def test_forgetting_takes_back_what_is_owed(stage: Stage) -> None:
+    stage.script(asyncio.Event())
+    await killed(stage, message("Hello?"))
+    stage.with_options()
+    await stage.chat.start_over(ROOM)
+    assert await stage.chat.resume("fake", lambda _room, _kind: stage.channel) == 0
+
+
+async def test_the_kind_of_chat_is_known_again(stage: Stage) -> None:
+    stage.script(asyncio.Event())
+    await killed(stage, in_group("Hello?"))
+    asked: list[tuple[Room, ChatKind]] = []
+    stage.with_options()
+    await stage.chat.resume("fake", lambda room, kind: asked.append((room, kind)))
+    assert asked == [(ROOM, ChatKind.GROUP)]
+
+
+@pytest.mark.parametrize("author", [BOB, message().author])
+async def test_waiting_messages_of_one_person_are_answered_together(stage: Stage, author) -> None:
+    stage.with_options(merge_waiting=True)
+    may_go = asyncio.Event()
+    stage.engine.script = lambda request: (may_go, f"You said: {request.turns[-1].text}")
+    said = [message("One"), message("Two"), message("Three", author=author), message("Four")]
+    tasks = []
+    for number, one in enumerate(said, start=1):
+        tasks.append(asyncio.create_task(stage.chat.handle(one, stage.channel)))
+        while len(await stage.said()) < number:
+            await asyncio.sleep(0)
+    may_go.set()
+    async with asyncio.timeout(10):
+        await asyncio.gather(*tasks)
+    if author == BOB:
+        assert stage.channel.texts == ["You said: One", "You said: Three", "You said: Four"]
+    else:
+        assert stage.channel.texts == ["You said: One", "You said: Four"]
+        assert stage.heard() == ["One", "You said: One", "Two", "Three", "Four"]
+    assert await resume(stage) == 0, "all of them were answered"
+    assert timedelta(0) <= timedelta(seconds=stage.chat._options.resume_s)
+
+
+async def test_a_closing_engine_leaves_the_message_for_the_next_start(stage: Stage) -> None:
+    stage.script(EngineClosing("closing"))
+    await stage.say(message("Hello?"))
+    key = ConversationKey(ROOM, "luna")
+    assert key == LUNA
+    stage.script("Back again.")
+    assert await resume(stage) == 1
+    assert stage.channel.texts == ["Back again."], "in place of what was said in between"
