@@ -1,65 +1,72 @@
-"""The table of commands as Discord's slash commands, entries under a message, autocompletion, buttons and menus.
+"""The table of commands as Discord's slash commands, entries under a message, autocompletion, buttons and fields.
 
-Owns their shape on Discord and answering within its three seconds. Does not know what any command does. Each button
-carries the command in its own id, so it works after a restart too.
+Owns their shape on Discord and running them. Does not know what any command does; `controls.py` has the ids by which
+buttons find their command, `answers.py` shows what comes of it.
 """
 
 import asyncio
 import hashlib
 import inspect
-import io
 import json
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
 import discord
 from discord import app_commands
 
+from bot.adapters.discord.answers import answer, respond
+from bot.adapters.discord.channel import Channels
+from bot.adapters.discord.controls import MAX_LABEL_LENGTH, Pressed, field_for, pressed_in, shorten
 from bot.adapters.discord.errors import REQUEST_ERRORS, describe
-from bot.adapters.discord.messages import MessageTranslator, author_of, room_of
+from bot.adapters.discord.messages import MessageTranslator, author_of
+from bot.adapters.discord.places import is_moderator, place_of
 from bot.adapters.discord.tasks import TaskSet
-from bot.commands import Choice, Command, CommandCall, CommandReply, CommandTable, ReplyPicture
+from bot.commands import Argument, Choice, Command, CommandCall, CommandReply, CommandTable
 from bot.errors import BotError
 from bot.types import ChatKind
 
 logger = logging.getLogger(__name__)
 
-# Discord waits three seconds for the first sign. A quick answer is better than "thinking…" first: only the answer
-# itself tells whether others may see it, and what was shown to one person cannot be shown to all any more.
-PROMPT_ANSWER_S = 1.0
 SUGGESTION_TIMEOUT_S = 2.0
-MAX_TEXT_LENGTH = 2000
+# A field has to be opened within Discord's three seconds; what stands in it already is a convenience.
+PREFILL_TIMEOUT_S = 1.5
 MAX_SUGGESTIONS = 25
-MAX_LABEL_LENGTH = 100
-MAX_BUTTON_LABEL_LENGTH = 80
-MAX_BUTTONS = 5
-MAX_MENU_OPTIONS = 25
-MAX_MENUS = 5
-MAX_CUSTOM_ID_LENGTH = 100
 MAX_ENTRIES_UNDER_A_MESSAGE = 5
-MAX_FILES = 10
-MAX_ALT_LENGTH = 1024
 PICTURE_OPTION = "picture"
+REPLY_ENTRY = "Reply in persona"
 
-_APOLOGY = "Something went wrong here, and it has been written down. Please try again."
-_OUTDATED = "This button belongs to a command that is no longer there. /help shows what there is."
+APOLOGY = "Something went wrong here, and it has been written down. Please try again."
+OUTDATED = "This button belongs to a command that is no longer there. /help shows what there is."
+FOR_MODERATORS = "That is for moderators: people here who may manage messages."
 _CONTEXTS = app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=False)
 _INSTALLS = app_commands.AppInstallationType(guild=True, user=False)
+_MODERATORS = discord.Permissions(manage_messages=True)
 
 
 Suggest = Callable[[CommandCall, str], Awaitable[tuple[Choice, ...]]]
 Completion = Callable[[discord.Interaction, str], Coroutine[Any, Any, list[app_commands.Choice[str]]]]
+Summon = Callable[[discord.Interaction, discord.Message], Coroutine[Any, Any, None]]
 
 
 class SlashCommands:
-    """Renders a `CommandTable` and runs what people choose from it."""
+    """Renders a `CommandTable` and runs what people choose from it. `summon` is what “Reply in persona” does."""
 
-    def __init__(self, table: CommandTable, tasks: TaskSet, translator: MessageTranslator) -> None:
+    def __init__(
+        self,
+        table: CommandTable,
+        tasks: TaskSet,
+        translator: MessageTranslator,
+        channels: Channels,
+        *,
+        summon: Summon,
+    ) -> None:
         self._table = table
         self._tasks = tasks
         self._translator = translator
+        self._channels = channels
+        self._summon = summon
         self._synced_digest: str | None = None
         # A name that Discord would refuse should stop the start, not be found out when the bot is already online.
         self.tree(discord.Client(intents=discord.Intents(guilds=True)))
@@ -74,11 +81,11 @@ class SlashCommands:
                 continue
             name = command.path[0]
             if name not in groups:
-                groups[name] = app_commands.Group(name=name, description=f"/{name} …")
+                groups[name] = self._group(name)
                 tree.add_command(groups[name])
             groups[name].add_command(self._native(command))
-        for command in [command for command in self._table if command.is_about_message][:MAX_ENTRIES_UNDER_A_MESSAGE]:
-            tree.add_command(self._under_a_message(command))
+        for entry in self._entries_under_a_message():
+            tree.add_command(entry)
         return tree
 
     async def sync(self, tree: app_commands.CommandTree[discord.Client]) -> None:
@@ -95,99 +102,155 @@ class SlashCommands:
             self._synced_digest = digest
 
     def press(self, interaction: discord.Interaction) -> None:
-        """Run the command behind a button or a menu's entry."""
+        """Run the command behind a button, a menu's entry or a field."""
         data: Mapping[str, Any] = interaction.data or {}
-        chosen = _parse_custom_id(str(data.get("custom_id", "")), data.get("values", ()))
-        if chosen is None:
+        pressed = pressed_in(data)
+        if pressed is None:
             return
-        path, argument, value = chosen
-        command = self._table.find(*path)
+        command = self._table.find(*pressed.path)
         if command is None:
-            self._tasks.spawn(_respond(interaction, CommandReply(_OUTDATED, is_private=True)))
-        else:
-            self._start(interaction, command, _call(interaction, {argument: value}))
+            self._tasks.spawn(_tell(interaction, OUTDATED))
+            return
+        call = self._call(interaction, pressed.arguments)
+        if interaction.message is not None:
+            call = replace(call, message_id=str(interaction.message.id))
+        self._start(interaction, command, call, pressed)
+
+    def _group(self, name: str) -> app_commands.Group:
+        # Discord lets only a whole group be hidden from people.
+        inside = [command for command in self._table if len(command.path) > 1 and command.path[0] == name]
+        are_all_for_moderators = all(command.for_moderators for command in inside)
+        permissions = _MODERATORS if are_all_for_moderators else None
+        return app_commands.Group(name=name, description=f"/{name} …", default_permissions=permissions)
 
     def _native(self, command: Command) -> app_commands.Command[Any, ..., None]:
         async def callback(interaction: discord.Interaction, **options: str | discord.Attachment | None) -> None:
             texts = {name: value for name, value in options.items() if isinstance(value, str)}
             attached = [value for value in options.values() if isinstance(value, discord.Attachment)]
-            call = _call(interaction, texts)
-            self._start(interaction, command, replace(call, files=tuple(map(self._translator.file, attached))))
+            call = replace(self._call(interaction, texts), files=tuple(map(self._translator.file, attached)))
+            self._start(interaction, command, call, Pressed(command.path, texts))
 
         # discord.py reads a command's arguments off its function's signature.
         callback.__signature__ = _signature(command)  # type: ignore[attr-defined]
         native: app_commands.Command[Any, ..., None] = app_commands.Command(
-            name=command.path[-1], description=_shorten(command.description, MAX_LABEL_LENGTH), callback=callback
+            name=command.path[-1], description=shorten(command.description, MAX_LABEL_LENGTH), callback=callback
         )
+        if command.for_moderators and len(command.path) == 1:
+            native.default_permissions = _MODERATORS
         descriptions = {argument.name: argument.description for argument in command.arguments}
         if command.takes_picture:
             descriptions[PICTURE_OPTION] = "Which picture, if not the last one here"
-        app_commands.describe(**{name: _shorten(text, MAX_LABEL_LENGTH) for name, text in descriptions.items()})(native)
+        app_commands.describe(**{name: shorten(text, MAX_LABEL_LENGTH) for name, text in descriptions.items()})(native)
         for argument in command.arguments:
             if argument.suggest is not None:
-                native.autocomplete(argument.name)(_completion(argument.suggest))
+                native.autocomplete(argument.name)(self._completion(argument.suggest))
         return native
+
+    def _entries_under_a_message(self) -> list[app_commands.ContextMenu]:
+        async def reply(interaction: discord.Interaction, message: discord.Message) -> None:
+            self._tasks.spawn(self._summon(interaction, message))
+
+        about = [command for command in self._table if command.is_about_message]
+        own = [self._under_a_message(command) for command in about[: MAX_ENTRIES_UNDER_A_MESSAGE - 1]]
+        return [app_commands.ContextMenu(name=REPLY_ENTRY, callback=reply), *own]
 
     def _under_a_message(self, command: Command) -> app_commands.ContextMenu:
         async def callback(interaction: discord.Interaction, message: discord.Message) -> None:
             about = self._translator.replied_to(interaction.client, message)
-            self._start(interaction, command, replace(_call(interaction, {}), reply_to=about))
+            call = replace(self._call(interaction, {}), reply_to=about)
+            self._start(interaction, command, call, Pressed(command.path, {}))
 
-        return app_commands.ContextMenu(name=command.path[-1].capitalize(), callback=callback)
+        entry = app_commands.ContextMenu(name=command.path[-1].capitalize(), callback=callback)
+        if command.for_moderators:
+            entry.default_permissions = _MODERATORS
+        return entry
 
-    def _start(self, interaction: discord.Interaction, command: Command, call: CommandCall) -> None:
-        self._tasks.spawn(_answer(interaction, command, call))
+    def _completion(self, suggest: Suggest) -> Completion:
+        async def complete(interaction: discord.Interaction, current: str) -> list[app_commands.Choice[str]]:
+            typed = {name: str(value) for name, value in interaction.namespace if value is not None}
+            try:
+                async with asyncio.timeout(SUGGESTION_TIMEOUT_S):
+                    choices = await suggest(self._call(interaction, typed), current)
+            except (BotError, TimeoutError) as error:
+                logger.info("No suggestions for a command: %s", error)
+                return []
+            return [
+                app_commands.Choice(name=shorten(choice.label, MAX_LABEL_LENGTH), value=choice.value)
+                for choice in choices[:MAX_SUGGESTIONS]
+            ]
+
+        return complete
+
+    def _call(self, interaction: discord.Interaction, arguments: Mapping[str, str]) -> CommandCall:
+        channel_id = interaction.channel_id or 0
+        place = place_of(interaction.channel, channel_id, interaction.guild_id)
+        return CommandCall(
+            room=place.room,
+            kind=place.kind,
+            author=author_of(interaction.user),
+            arguments=arguments,
+            is_moderator=interaction.guild_id is not None and is_moderator(interaction.permissions),
+            channel=self._channels.open(channel_id),
+        )
+
+    def _start(self, interaction: discord.Interaction, command: Command, call: CommandCall, pressed: Pressed) -> None:
+        prose = next((one for one in command.arguments if one.is_prose and not call.arguments.get(one.name)), None)
+        if not _may_use(command, call):
+            self._tasks.spawn(_tell(interaction, FOR_MODERATORS))
+        elif prose is not None and not pressed.is_filled:
+            self._tasks.spawn(_open_field(interaction, call, pressed, prose))
+        else:
+            self._tasks.spawn(answer(interaction, _run(command, call), " ".join(command.path)))
+
+
+def _may_use(command: Command, call: CommandCall) -> bool:
+    # Whoever manages a server can let others see the command, which lets them do no more.
+    return not command.for_moderators or call.is_moderator or call.kind is ChatKind.DIRECT
 
 
 def _signature(command: Command) -> inspect.Signature:
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter("interaction", positional, annotation=discord.Interaction)]
-    for argument in sorted(command.arguments, key=lambda argument: not argument.is_required):
-        default = inspect.Parameter.empty if argument.is_required else None
+    for argument in sorted(command.arguments, key=lambda argument: not _has_to_be_typed(argument)):
+        default = inspect.Parameter.empty if _has_to_be_typed(argument) else None
         parameters.append(inspect.Parameter(argument.name, positional, annotation=str, default=default))
     if command.takes_picture:
         parameters.append(inspect.Parameter(PICTURE_OPTION, positional, annotation=discord.Attachment, default=None))
     return inspect.Signature(parameters)
 
 
-def _completion(suggest: Suggest) -> Completion:
-    async def complete(interaction: discord.Interaction, current: str) -> list[app_commands.Choice[str]]:
-        typed = {name: str(value) for name, value in interaction.namespace if value is not None}
-        try:
-            async with asyncio.timeout(SUGGESTION_TIMEOUT_S):
-                choices = await suggest(_call(interaction, typed), current)
-        except (BotError, TimeoutError) as error:
-            logger.info("No suggestions for a command: %s", error)
-            return []
-        return [
-            app_commands.Choice(name=_shorten(choice.label, MAX_LABEL_LENGTH), value=choice.value)
-            for choice in choices[:MAX_SUGGESTIONS]
-        ]
-
-    return complete
+def _has_to_be_typed(argument: Argument) -> bool:
+    # For a longer text, a field is opened.
+    return argument.is_required and not argument.is_prose
 
 
-def _call(interaction: discord.Interaction, arguments: Mapping[str, str]) -> CommandCall:
-    return CommandCall(
-        room=room_of(interaction.channel, interaction.channel_id or 0),
-        kind=ChatKind.DIRECT if interaction.guild_id is None else ChatKind.GROUP,
-        author=author_of(interaction.user),
-        arguments=arguments,
-    )
-
-
-async def _answer(interaction: discord.Interaction, command: Command, call: CommandCall) -> None:
-    """Run the command, and show that it takes a while if it does."""
-    running = asyncio.create_task(_run(command, call))
+async def _open_field(interaction: discord.Interaction, call: CommandCall, pressed: Pressed, prose: Argument) -> None:
+    """Let somebody write a longer text; where that cannot be for them, say why."""
     try:
-        await asyncio.wait({running}, timeout=PROMPT_ANSWER_S)
-        if not running.done():
-            await interaction.response.defer(ephemeral=True, thinking=True)
-        await _respond(interaction, await running)
+        field = field_for(pressed, prose, await _prefill(call, prose))
+        await interaction.response.send_modal(field)
+    except BotError as error:
+        await _tell(interaction, str(error))
     except REQUEST_ERRORS as error:
-        logger.warning("The answer to /%s did not reach Discord: %s", " ".join(command.path), describe(error))
-    finally:
-        running.cancel()
+        logger.warning("The field of /%s did not reach Discord: %s", " ".join(pressed.path), describe(error))
+
+
+async def _prefill(call: CommandCall, prose: Argument) -> str:
+    if prose.prefill is None:
+        return ""
+    try:
+        async with asyncio.timeout(PREFILL_TIMEOUT_S):
+            return await prose.prefill(call)
+    except TimeoutError:
+        return ""
+
+
+async def _tell(interaction: discord.Interaction, text: str) -> None:
+    """Say something to whoever used a command, and to nobody else."""
+    try:
+        await respond(interaction, CommandReply(text, is_private=True))
+    except REQUEST_ERRORS as error:
+        logger.warning("An answer to a command did not reach Discord: %s", describe(error))
 
 
 async def _run(command: Command, call: CommandCall) -> CommandReply:
@@ -198,124 +261,4 @@ async def _run(command: Command, call: CommandCall) -> CommandReply:
         return CommandReply(str(error), is_private=True)
     except Exception:
         logger.exception("/%s failed", " ".join(command.path))
-        return CommandReply(_APOLOGY, is_private=True)
-
-
-async def _respond(interaction: discord.Interaction, reply: CommandReply) -> None:
-    *earlier, last = _pieces(reply.text or "Done.")
-    is_first = True
-    for piece in earlier:
-        await _show(interaction, piece, discord.utils.MISSING, [], reply.is_private, is_first)
-        is_first = False
-    files = [_file(picture) for picture in reply.pictures[:MAX_FILES]]
-    await _show(interaction, last, _view(reply), files, reply.is_private, is_first)
-
-
-async def _show(
-    interaction: discord.Interaction,
-    text: str,
-    view: discord.ui.View,
-    files: Sequence[discord.File],
-    is_private: bool,
-    is_first: bool,
-) -> None:
-    silent = discord.AllowedMentions.none()
-    is_deferred = is_first and interaction.response.is_done()
-    if is_deferred and not is_private:
-        # "Thinking…" was for one person; what everyone may see needs a message of its own.
-        await interaction.delete_original_response()
-
-    async def send(files: Sequence[discord.File]) -> None:
-        if is_first and not is_deferred:
-            await interaction.response.send_message(
-                text, view=view, files=files, ephemeral=is_private, allowed_mentions=silent
-            )
-        elif is_deferred and is_private:
-            await interaction.edit_original_response(
-                content=text, view=view, attachments=files, allowed_mentions=silent
-            )
-        else:
-            await interaction.followup.send(text, view=view, files=files, ephemeral=is_private, allowed_mentions=silent)
-
-    try:
-        await send(files)
-    except discord.HTTPException as error:
-        # Too large for this server, or pictures are not allowed in this channel: the words still are.
-        if not files or error.status not in (400, 403, 413):
-            raise
-        logger.warning("Discord refused the pictures of an answer: %s", describe(error))
-        await send([])
-
-
-def _file(picture: ReplyPicture) -> discord.File:
-    return discord.File(
-        io.BytesIO(picture.data), filename=picture.name, description=_shorten(picture.alt, MAX_ALT_LENGTH) or None
-    )
-
-
-def _view(reply: CommandReply) -> discord.ui.View:
-    """The choices of a reply: a few as buttons, many as menus."""
-    if not reply.choices:
-        nothing: discord.ui.View = discord.utils.MISSING
-        return nothing
-    view = discord.ui.View(timeout=None)
-    if len(reply.choices) <= MAX_BUTTONS:
-        for choice in reply.choices:
-            view.add_item(_button(reply, choice))
-    else:
-        shown = reply.choices[: MAX_MENU_OPTIONS * MAX_MENUS]
-        for start in range(0, len(shown), MAX_MENU_OPTIONS):
-            view.add_item(_menu(reply, start, shown[start : start + MAX_MENU_OPTIONS]))
-    # A view that has ended is not kept in memory: `on_interaction` finds the command by the id alone.
-    view.stop()
-    return view
-
-
-def _button(reply: CommandReply, choice: Choice) -> discord.ui.Button[discord.ui.View]:
-    return discord.ui.Button(
-        label=_shorten(choice.label, MAX_BUTTON_LABEL_LENGTH),
-        style=discord.ButtonStyle.secondary,
-        custom_id=_custom_id("button", reply, choice.value),
-    )
-
-
-def _menu(reply: CommandReply, start: int, choices: tuple[Choice, ...]) -> discord.ui.Select[discord.ui.View]:
-    options = [
-        discord.SelectOption(label=_shorten(choice.label, MAX_LABEL_LENGTH), value=choice.value) for choice in choices
-    ]
-    return discord.ui.Select(custom_id=_custom_id("menu", reply, str(start)), placeholder="Choose…", options=options)
-
-
-def _custom_id(kind: str, reply: CommandReply, value: str) -> str:
-    custom_id = ":".join((kind, ".".join(reply.choice_path), reply.choice_argument, value))
-    if len(custom_id) > MAX_CUSTOM_ID_LENGTH:
-        raise ValueError(f"the names of command and argument are too long for a button: {custom_id}")
-    return custom_id
-
-
-def _parse_custom_id(custom_id: str, values: Sequence[object]) -> tuple[tuple[str, ...], str, str] | None:
-    """Path, argument and value behind a component, or `None` where it is none of ours."""
-    parts = custom_id.split(":", 3)
-    if len(parts) != 4 or parts[0] not in ("button", "menu"):
-        return None
-    kind, path, argument, value = parts
-    if kind == "menu":
-        if not values:
-            return None
-        value = str(values[0])
-    return tuple(path.split(".")), argument, value
-
-
-def _pieces(text: str) -> list[str]:
-    """`text` in pieces that fit into a message, cut at line ends where there are any."""
-    pieces = []
-    while len(text) > MAX_TEXT_LENGTH:
-        cut = text.rfind("\n", 1, MAX_TEXT_LENGTH)
-        cut = cut if cut > 0 else MAX_TEXT_LENGTH
-        pieces.append(text[:cut])
-        text = text[cut:].lstrip("\n")
-    return [*pieces, text]
-
-
-def _shorten(text: str, max_length: int) -> str:
-    return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
+        return CommandReply(APOLOGY, is_private=True)

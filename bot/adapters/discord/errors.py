@@ -6,7 +6,7 @@ Owns the meaning of status, error and close codes. Raises nothing itself.
 import aiohttp
 import discord
 
-from bot.errors import DeliveryError, RateLimited
+from bot.errors import BotError, DeliveryError, RateLimited
 
 # What a request may raise: discord.py's own errors, the network's, and what a nonsensical answer makes of its parsers.
 REQUEST_ERRORS = (
@@ -19,6 +19,7 @@ REQUEST_ERRORS = (
     TypeError,
     AttributeError,
     RuntimeError,
+    DeliveryError,
 )
 _EXPECTED = (discord.DiscordException, aiohttp.ClientError, OSError, TimeoutError)
 
@@ -32,22 +33,21 @@ _REFUSED_CREDENTIALS = (
 _NO_MESSAGE_CONTENT = (
     "Discord does not let the bot read messages. In the developer portal (https://discord.com/developers/applications) "
     "open your application, page “Bot”, section “Privileged Gateway Intents”, switch on “Message Content Intent”, "
-    "save, and start again."
-)
-_TOO_MANY_SERVERS = (
-    "Discord demands sharding, which is not supported: the bot is in too many servers for one connection. "
-    "Let it leave some of them."
+    "save, and start again. Or set discord.message_content = false: then the bot answers direct messages, mentions "
+    "and “Reply in persona” only."
 )
 _OUTDATED = "Discord no longer understands this version of discord.py. Update discord.py and Commedia."
 
 _FATAL_CLOSE_CODES = {
     4004: _REFUSED_CREDENTIALS,
     4010: _OUTDATED,
-    4011: _TOO_MANY_SERVERS,
     4012: _OUTDATED,
     4013: _OUTDATED,
     4014: _NO_MESSAGE_CONTENT,
 }
+SHARDING_REQUIRED = 4011
+# Unknown channel or server, missing access, no direct messages, missing permission.
+_SHUT_OUT = {10003, 10004, 50001, 50007, 50013}
 _KNOWN_REFUSALS = {
     10003: "the channel no longer exists",
     10008: "the message no longer exists",
@@ -71,6 +71,17 @@ def fatal_cause(error: BaseException) -> str | None:
     return None
 
 
+def needs_sharding(error: BaseException) -> bool:
+    """Whether the bot has grown into more servers than its connections may serve."""
+    return isinstance(error, discord.ConnectionClosed) and error.code == SHARDING_REQUIRED
+
+
+def is_shut_out(error: BaseException) -> bool:
+    """Whether `error` tells that nothing can be said in that place for now, whatever it is."""
+    is_refusal = isinstance(error, (discord.Forbidden, discord.NotFound))
+    return is_refusal and isinstance(error, discord.HTTPException) and error.code in _SHUT_OUT
+
+
 def is_expected(error: BaseException) -> bool:
     """Whether `error` is an everyday failure of network or platform, for which a log needs no traceback."""
     return isinstance(_root(error), _EXPECTED)
@@ -85,11 +96,15 @@ def describe(error: BaseException) -> str:
         return _shorten(f"Discord cannot be reached ({root})")
     if isinstance(root, discord.DiscordException):
         return _shorten(str(root))
+    if isinstance(root, BotError):
+        return _shorten(str(root))
     return _shorten(f"Discord sent something unexpected ({type(root).__name__}: {root})")
 
 
 def delivery_error(error: Exception, missing_permissions: tuple[str, ...] = ()) -> DeliveryError:
     """The bot's own error for a request that failed with `error`."""
+    if isinstance(error, DeliveryError):
+        return error
     if isinstance(error, discord.RateLimited):
         return RateLimited(error.retry_after)
     if not isinstance(error, discord.HTTPException):

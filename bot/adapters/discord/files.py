@@ -1,14 +1,29 @@
-"""Files that lie on Discord's CDN.
+"""Files that lie on Discord's CDN, and files on their way there.
 
 Owns downloading them within a limit. Does not look at what is in them: `bot.media` does.
 """
 
+from pathlib import Path
+from typing import Any
+
 import aiohttp
+import discord
 
 from bot.errors import MediaError
 
 CHUNK_BYTES = 64 * 1024
+ATTACHMENTS = ("https://cdn.discordapp.com/attachments/", "https://media.discordapp.net/attachments/")
 TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10, sock_read=20)
+
+
+def is_attachment(url: str) -> bool:
+    """Whether `url` leads to something that was uploaded to Discord, and not to anybody's server."""
+    return url.startswith(ATTACHMENTS)
+
+
+def upload(picture: Path | None) -> dict[str, Any]:
+    """The arguments that send `picture` along. To be made anew for each try: an upload is read to its end."""
+    return {"file": discord.File(picture, filename=picture.name)} if picture is not None else {}
 
 
 class Downloads:

@@ -1,7 +1,7 @@
 """Discord's messages in the bot's words.
 
-Owns what counts as a message to the bot's ears, which room it belongs to, and its readable text. Does not decide
-whether to answer: `bot.chat` does.
+Owns what counts as a message to the bot's ears, its readable text and its pictures. Does not decide whether to answer:
+`bot.chat` does.
 """
 
 import asyncio
@@ -12,13 +12,13 @@ from functools import partial
 import discord
 
 from bot.adapters.discord.errors import REQUEST_ERRORS, describe
-from bot.adapters.discord.files import Downloads
-from bot.types import Author, ChatKind, IncomingFile, IncomingMessage, RepliedMessage, Room
+from bot.adapters.discord.files import Downloads, is_attachment
+from bot.adapters.discord.places import FETCH_TIMEOUT_S, PLATFORM, Place, Places
+from bot.types import Author, IncomingFile, IncomingMessage, RepliedMessage
 
 logger = logging.getLogger(__name__)
 
-PLATFORM = "discord"
-FETCH_TIMEOUT_S = 10.0
+MAX_EMOJI_FILES = 3
 _SAID_BY_PEOPLE = frozenset({discord.MessageType.default, discord.MessageType.reply})
 _STICKER_MIMES = {
     discord.StickerFormatType.png: "image/png",
@@ -26,18 +26,20 @@ _STICKER_MIMES = {
     discord.StickerFormatType.gif: "image/gif",
 }
 _MARKUP = re.compile(r"<(?P<kind>@!?|@&|#|a?:(?P<emoji>\w+):)(?P<id>\d+)>")
+_ONLY_EMOJI = re.compile(r"(?:\s*<a?:\w+:\d+>)+\s*")
+
+Source = discord.Message | discord.MessageSnapshot
 
 
 def is_conversation(message: discord.Message) -> bool:
-    """Whether a person said this: no notice of Discord's, no webhook, no bot, which might talk back for ever."""
-    return message.type in _SAID_BY_PEOPLE and not message.author.bot and message.webhook_id is None
+    """Whether a person said this: no notice of Discord's, no webhook, no bot, which might talk back for ever.
 
-
-def room_of(channel: object, channel_id: int) -> Room:
-    """A thread is a room of its own inside its parent channel."""
-    if isinstance(channel, discord.Thread):
-        return Room(PLATFORM, str(channel.parent_id), str(channel.id))
-    return Room(PLATFORM, str(channel_id))
+    A poll is nothing to answer, and neither is a message that the bot may not read.
+    """
+    is_from_person = message.type in _SAID_BY_PEOPLE and not message.author.bot and message.webhook_id is None
+    return is_from_person and bool(
+        message.content or message.attachments or message.stickers or message.message_snapshots or message.embeds
+    )
 
 
 def author_of(user: discord.abc.User) -> Author:
@@ -48,22 +50,41 @@ def author_of(user: discord.abc.User) -> Author:
 class MessageTranslator:
     """Turns `discord.Message` into `IncomingMessage`."""
 
-    def __init__(self, downloads: Downloads) -> None:
+    def __init__(self, downloads: Downloads, places: Places) -> None:
         self._downloads = downloads
-        self._fetched_rooms: dict[int, Room] = {}
+        self._places = places
 
     async def translate(self, client: discord.Client, message: discord.Message) -> IncomingMessage:
         """`message` with all that belongs to it. What Discord does not tell is fetched, within a time limit."""
-        is_direct = isinstance(message.channel, discord.DMChannel)
+        guild_id = message.guild.id if message.guild is not None else None
+        if isinstance(message.channel, discord.PartialMessageable):
+            guild_id = message.channel.guild_id
+        place = await self._places.find(client, message.channel.id, guild_id)
         return IncomingMessage(
-            room=await self._room(client, message),
-            kind=ChatKind.DIRECT if is_direct else ChatKind.GROUP,
+            room=place.room,
+            kind=place.kind,
             message_id=str(message.id),
             author=author_of(message.author),
             text=_text(message, client),
-            files=self._files(message),
+            files=self._files(message, client),
             reply_to=await self._replied(client, message),
             mentions_bot=_mentions_bot(message, client),
+            room_names=place.names,
+            sent_at=message.created_at,
+        )
+
+    def summons(self, interaction: discord.Interaction, target: discord.Message, place: Place) -> IncomingMessage:
+        """The wish for an answer to `target`, of which all comes with the interaction."""
+        return IncomingMessage(
+            room=place.room,
+            kind=place.kind,
+            message_id=f"interaction-{interaction.id}",
+            author=author_of(interaction.user),
+            text="",
+            reply_to=self.replied_to(interaction.client, target),
+            room_names=place.names,
+            sent_at=interaction.created_at,
+            is_summons=True,
         )
 
     def replied_to(self, client: discord.Client, message: discord.Message) -> RepliedMessage:
@@ -72,7 +93,7 @@ class MessageTranslator:
             message_id=str(message.id),
             author=author_of(message.author),
             text=_text(message, client),
-            files=self._files(message),
+            files=self._files(message, client),
             is_from_bot=_is_own(message, client),
         )
 
@@ -81,35 +102,44 @@ class MessageTranslator:
         mime = item.content_type.partition(";")[0].strip().lower() if item.content_type else None
         return IncomingFile(item.filename, mime, item.size, partial(self._downloads.read, item.url, item.filename))
 
-    async def _room(self, client: discord.Client, message: discord.Message) -> Room:
-        channel_id = message.channel.id
-        if not isinstance(message.channel, discord.PartialMessageable):
-            return room_of(message.channel, channel_id)
-        # A channel that the gateway has not told of: it may be a thread, and only Discord knows its parent.
-        if channel_id not in self._fetched_rooms:
-            try:
-                async with asyncio.timeout(FETCH_TIMEOUT_S):
-                    self._fetched_rooms[channel_id] = room_of(await client.fetch_channel(channel_id), channel_id)
-            except REQUEST_ERRORS as error:
-                logger.warning("Discord channel %s is unknown: %s", channel_id, describe(error))
-                return room_of(None, channel_id)
-        return self._fetched_rooms[channel_id]
-
     async def _replied(self, client: discord.Client, message: discord.Message) -> RepliedMessage | None:
         replied = await _replied_message(message)
         return None if replied is None else self.replied_to(client, replied)
 
-    def _files(self, message: discord.Message) -> tuple[IncomingFile, ...]:
-        """Attachments and stickers of a message, and of what it forwards."""
-        sources: list[discord.Message | discord.MessageSnapshot] = [message, *message.message_snapshots]
+    def _files(self, message: discord.Message, client: discord.Client) -> tuple[IncomingFile, ...]:
+        """The files of a message, and of what it forwards."""
+        sources: list[Source] = [message, *message.message_snapshots]
         attachments = [self.file(item) for source in sources for item in source.attachments]
-        stickers = [self._sticker(item) for item in message.stickers if item.format in _STICKER_MIMES]
-        return (*attachments, *stickers)
+        stickers = [item for source in sources for item in source.stickers if item.format in _STICKER_MIMES]
+        linked = [file for source in sources for file in self._linked(source)]
+        said = [_without_bot(message, client), *(snapshot.content for snapshot in message.message_snapshots)]
+        emoji = [file for text in said for file in self._emoji(text)]
+        return (*attachments, *map(self._sticker, stickers), *linked, *emoji)
 
     def _sticker(self, item: discord.StickerItem) -> IncomingFile:
-        return IncomingFile(
-            item.name, _STICKER_MIMES[item.format], None, partial(self._downloads.read, item.url, item.name)
-        )
+        return self._download(item.name, _STICKER_MIMES[item.format], item.url)
+
+    def _linked(self, source: Source) -> list[IncomingFile]:
+        """Pictures that a link leads to, if they were uploaded to Discord itself."""
+        attached = {item.url.partition("?")[0] for item in source.attachments}
+        urls = [url for embed in source.embeds for url in (embed.image.url, embed.thumbnail.url) if url]
+        own = [url for url in dict.fromkeys(urls) if is_attachment(url) and url.partition("?")[0] not in attached]
+        return [self._download(url.partition("?")[0].rpartition("/")[2] or "picture", None, url) for url in own]
+
+    def _emoji(self, text: str) -> list[IncomingFile]:
+        """A server's own emoji as pictures, where they are all that was said."""
+        if not _ONLY_EMOJI.fullmatch(text):
+            return []
+        emoji = [discord.PartialEmoji.from_str(match[0]) for match in _MARKUP.finditer(text)]
+        distinct = list({one.id: one for one in emoji}.values())[:MAX_EMOJI_FILES]
+        return [
+            self._download(one.name, "image/gif" if one.animated else "image/png", one.url)
+            for one in distinct
+            if one.id
+        ]
+
+    def _download(self, name: str, mime: str | None, url: str) -> IncomingFile:
+        return IncomingFile(name, mime, None, partial(self._downloads.read, url, name))
 
 
 async def _replied_message(message: discord.Message) -> discord.Message | None:
@@ -148,7 +178,9 @@ def _text(message: discord.Message, client: discord.Client) -> str:
     """What was said, as people read it, without the bot's own name."""
     said = _readable(_without_bot(message, client), message)
     forwarded = [_readable(snapshot.content, message) for snapshot in message.message_snapshots]
-    unseen_stickers = [f"[sticker: {item.name}]" for item in message.stickers if item.format not in _STICKER_MIMES]
+    sources: list[Source] = [message, *message.message_snapshots]
+    stickers = [item for source in sources for item in source.stickers]
+    unseen_stickers = [f"[sticker: {item.name}]" for item in stickers if item.format not in _STICKER_MIMES]
     return "\n".join(part.strip() for part in (said, *forwarded, *unseen_stickers) if part.strip())
 
 

@@ -139,7 +139,7 @@ class Rest:
         for command in commands:
             (check_entry if command.get("type") == ENTRY_UNDER_A_MESSAGE else check_command)(command)
         added = {"application_id": self._fake.application_id, "version": "1"}
-        self._fake.commands[:] = [command | added | {"id": snowflake()} for command in commands]
+        self._fake.commands[:] = [{"description": ""} | command | added | {"id": snowflake()} for command in commands]
         return answer(self._fake.commands)
 
     async def open_dm(self, request: web.Request) -> web.Response:

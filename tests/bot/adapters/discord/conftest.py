@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from bot.adapters.base import AdapterState, ReplyChannel
+from bot.adapters.base import AdapterState, MessageHandler, ReplyChannel
 from bot.adapters.discord.adapter import DiscordAdapter
 from bot.commands import Argument, Choice, Command, CommandCall, CommandReply, CommandTable
 from bot.errors import PersonaError
@@ -17,7 +17,7 @@ from tests.fakes.discord import FakeDiscord
 
 
 @dataclass
-class RecordingHandler:
+class RecordingHandler(MessageHandler):
     """Keeps what it is given; `answer` says what else to do."""
 
     received: list[IncomingMessage] = field(default_factory=list)

@@ -7,7 +7,7 @@ import pytest
 
 from bot.adapters.base import AdapterState
 from bot.adapters.discord.adapter import DiscordAdapter
-from bot.adapters.discord.commands import MAX_TEXT_LENGTH
+from bot.adapters.discord.answers import MAX_TEXT_LENGTH
 from bot.commands import Choice, Command, CommandCall, CommandReply, CommandTable, ReplyPicture
 from bot.errors import PersonaError
 from bot.types import ChatKind, Room
@@ -25,7 +25,8 @@ def place(stage: Stage) -> Channel:
 
 async def test_commands_are_registered_natively(stage: Stage) -> None:
     await wait_for_commands(stage)
-    persona, reset = sorted(stage.discord.commands, key=lambda command: command["name"])
+    typed = [command for command in stage.discord.commands if command["type"] == 1]
+    persona, reset = sorted(typed, key=lambda command: command["name"])
     assert [option["name"] for option in persona["options"]] == ["list", "use"]
     [name] = persona["options"][1]["options"]
     assert (name["name"], name["description"], name["required"]) == ("name", "Whom to talk to", True)
@@ -66,7 +67,7 @@ async def test_private_answer_in_a_direct_chat(stage: Stage) -> None:
 async def test_slow_command_shows_a_sign_in_time(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, is_private: bool
 ) -> None:
-    monkeypatch.setattr("bot.adapters.discord.commands.PROMPT_ANSWER_S", 0.05)
+    monkeypatch.setattr("bot.adapters.discord.answers.PROMPT_ANSWER_S", 0.05)
     release = asyncio.Event()
 
     async def slowly() -> CommandReply:
@@ -87,7 +88,7 @@ async def test_slow_command_shows_a_sign_in_time(
 async def test_slow_command_brings_its_picture_to_whom_it_is_for(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, is_private: bool
 ) -> None:
-    monkeypatch.setattr("bot.adapters.discord.commands.PROMPT_ANSWER_S", 0.05)
+    monkeypatch.setattr("bot.adapters.discord.answers.PROMPT_ANSWER_S", 0.05)
     release = asyncio.Event()
 
     async def slowly() -> CommandReply:
@@ -111,7 +112,7 @@ async def test_slow_command_brings_its_picture_to_whom_it_is_for(
 async def test_refused_pictures_do_not_take_the_words_along(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, is_private: bool, is_slow: bool
 ) -> None:
-    monkeypatch.setattr("bot.adapters.discord.commands.PROMPT_ANSWER_S", 0.05 if is_slow else 2.0)
+    monkeypatch.setattr("bot.adapters.discord.answers.PROMPT_ANSWER_S", 0.05 if is_slow else 2.0)
     release = asyncio.Event()
 
     async def huge() -> CommandReply:
@@ -145,7 +146,7 @@ async def test_choice_by_button_works_after_a_restart(stage: Stage) -> None:
     asked = stage.discord.use_command(channel, ada, "persona", "list")
     await stage.discord.wait_for(lambda: asked.messages)
     # The next client shares nothing with the one that sent the buttons.
-    stage.discord.gateway.dispatch("MESSAGE_CREATE", {})
+    stage.discord.gateway.send_text("{this is no json")
     await stage.discord.wait_for(lambda: len(stage.discord.gateway.identifies) == 2)
     await stage.discord.wait_until_connected()
     pressed = stage.discord.press(asked.messages[0], ada, "Otto")
@@ -232,7 +233,7 @@ async def test_long_answer_is_split_and_nothing_is_lost(stage: Stage) -> None:
 
 async def test_commands_are_synced_once_a_process(stage: Stage) -> None:
     await wait_for_commands(stage)
-    stage.discord.gateway.dispatch("MESSAGE_CREATE", {})
+    stage.discord.gateway.send_text("{this is no json")
     await stage.discord.wait_for(lambda: len(stage.discord.gateway.identifies) == 2)
     await stage.wait_for_state(AdapterState.RUNNING)
     ada = stage.discord.add_user("ada")

@@ -83,20 +83,28 @@ async def test_handler_outlives_the_client(stage: Stage) -> None:
     dm = stage.discord.add_dm(ada)
     stage.discord.say(dm, ada, "hello")
     await stage.wait_for_messages()
-    stage.discord.gateway.dispatch("MESSAGE_CREATE", {"id": "1"})
+    stage.discord.gateway.send_text("{this is no json")
     await stage.wait_for_state(AdapterState.RECONNECTING)
     release.set()
     await stage.discord.wait_for(lambda: stage.discord.bot_messages(dm))
 
 
-@pytest.mark.parametrize("poison", ["event", "json", "zlib"])
-async def test_malformed_input_costs_only_the_client(
+async def test_malformed_event_costs_only_itself(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    await say_and_hear(stage, "before")
+    for event in ("MESSAGE_CREATE", "MESSAGE_UPDATE", "INTERACTION_CREATE", "GUILD_CREATE", "MESSAGE_REACTION_ADD"):
+        stage.discord.gateway.dispatch(event, {"id": "1", "content": "a secret", "guild_id": None})
+    await say_and_hear(stage, "after")
+    assert len(stage.discord.gateway.identifies) == 1
+    assert "a malformed MESSAGE_CREATE (KeyError), left out" in caplog.text
+    assert "a secret" not in caplog.text
+
+
+@pytest.mark.parametrize("poison", ["json", "zlib"])
+async def test_malformed_frame_costs_only_the_client(
     stage: Stage, poison: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await say_and_hear(stage, "before")
-    if poison == "event":
-        stage.discord.gateway.dispatch("MESSAGE_CREATE", {"id": "1", "content": None})
-    elif poison == "json":
+    if poison == "json":
         stage.discord.gateway.send_text("{this is no json")
     else:
         stage.discord.gateway.send_bytes(b"\xff\xff\xff\xff\x00\x00\xff\xff")
