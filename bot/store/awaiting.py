@@ -55,16 +55,14 @@ async def note_shown(
 
 async def awaited_since(connection: AsyncConnection, platform: str, since: datetime) -> list[AwaitedReply]:
     """What is owed to that platform, the oldest first. Who asked before `since` waits no more: that is forgotten."""
-    await connection.execute(
-        delete(awaited_replies).where(
-            awaited_replies.c.turn_id.in_(
-                select(turns.c.id)
-                .select_from(turns.join(conversations).join(rooms))
-                .where(rooms.c.platform == platform)
-                .where(turns.c.created_at < since)
-            )
-        )
+    # From the few that are owed: looking through all turns of the platform takes long.
+    too_old = (
+        select(awaited_replies.c.turn_id)
+        .select_from(awaited_replies.join(turns).join(conversations).join(rooms))
+        .where(rooms.c.platform == platform)
+        .where(turns.c.created_at < since)
     )
+    await connection.execute(delete(awaited_replies).where(awaited_replies.c.turn_id.in_(too_old)))
     first_message = (
         select(messages.c.message_id)
         .where(messages.c.turn_id == turns.c.id)
@@ -85,7 +83,8 @@ async def awaited_since(connection: AsyncConnection, platform: str, since: datet
         )
         .select_from(awaited_replies.join(turns).join(conversations).join(rooms))
         .where(rooms.c.platform == platform)
-        .order_by(turns.c.id, awaited_replies.c.persona_id)
+        # Not by the turns' ids, which are the same: SQLite would go through all turns for it.
+        .order_by(awaited_replies.c.turn_id, awaited_replies.c.persona_id)
     )
     rows = (await connection.execute(query)).all()
     found = await read_turns(connection, rows)

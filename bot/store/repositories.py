@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Select, delete, exists, func, literal, select, update
+from sqlalchemy import Select, delete, exists, false, func, literal, select, union_all, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -122,7 +122,7 @@ class Conversations:
 
     async def last_reply(self, room: Room, persona_ids: Sequence[str]) -> tuple[ConversationKey, StoredTurn] | None:
         """The newest reply that one of those personas gave in `room`."""
-        query = _turns_of(room, persona_ids).where(turns.c.role == Role.ASSISTANT.value).limit(1)
+        query = _newest_turns(room, persona_ids, 1, role=Role.ASSISTANT)
         found = await self._database.read(lambda connection: _spoken(connection, query))
         return (ConversationKey(room, found[0].persona_id), found[0].turn) if found else None
 
@@ -335,17 +335,31 @@ class Rooms:
 
 
 async def _append(connection: AsyncConnection, key: ConversationKey, turn: NewTurn) -> StoredTurn | None:
-    in_room = await ensure_room(connection, key.room)
     message_ids = tuple(dict.fromkeys(turn.message_ids))
-    if await _was_seen(connection, in_room, message_ids):
+    in_room, conversation, is_seen = await _place_of(connection, key, message_ids)
+    if is_seen:
         return None
-    stored = await _insert_turn(connection, await ensure_conversation(connection, in_room, key.persona_id), turn)
+    if in_room is None:
+        in_room = await ensure_room(connection, key.room)
+    if conversation is None:
+        conversation = await ensure_conversation(connection, in_room, key.persona_id)
+    stored = await _insert_turn(connection, conversation, turn)
     await _link_messages(connection, in_room, key, stored, message_ids)
     if turn.attachments:
         await _link_attachments(connection, stored.id, turn.attachments)
     if turn.origin is not None:
         await _note_origin(connection, key.room, stored.id, turn.origin)
     return stored
+
+
+async def _place_of(
+    connection: AsyncConnection, key: ConversationKey, message_ids: Sequence[str]
+) -> tuple[int | None, int | None, bool]:
+    """The ids of room and conversation, and whether one of the messages was seen there: one question for every turn."""
+    seen = exists().where(messages.c.room_id == room_id(key.room)).where(messages.c.message_id.in_(message_ids))
+    query = select(room_id(key.room), conversation_id(key), seen)
+    in_room, conversation, is_seen = (await connection.execute(query)).one()
+    return in_room, conversation, is_seen
 
 
 async def _insert_turn(connection: AsyncConnection, conversation_id: int, turn: NewTurn) -> StoredTurn:
@@ -496,21 +510,35 @@ async def _recent(connection: AsyncConnection, key: ConversationKey, max_turns: 
     return await read_turns(connection, (await connection.execute(query)).all()[::-1])
 
 
-def _turns_of(room: Room, persona_ids: Sequence[str]) -> Select[tuple[Any, ...]]:
-    """The turns of those personas' conversations in `room`, newest first."""
+def _newest_turns(
+    room: Room, persona_ids: Sequence[str], max_turns: int, *, role: Role | None = None
+) -> Select[tuple[Any, ...]]:
+    """The newest turns of those personas' conversations in `room`, newest first.
+
+    Each conversation is asked for its own newest ones, which its index gives at once: of all of them together, SQLite
+    would sort every turn that there ever was.
+    """
+    newest = []
+    for persona_id in dict.fromkeys(persona_ids):
+        own = select(turns.c.id).where(turns.c.conversation_id == conversation_id(ConversationKey(room, persona_id)))
+        if role is not None:
+            own = own.where(turns.c.role == role.value)
+        newest.append(select(own.order_by(turns.c.id.desc()).limit(max_turns).subquery().c.id))
+    wanted = turns.c.id.in_(union_all(*newest)) if newest else false()
     return (
         select(turns, conversations.c.persona_id)
         .select_from(turns.join(conversations))
-        .where(conversations.c.room_id == room_id(room))
-        .where(conversations.c.persona_id.in_(persona_ids))
+        .where(wanted)
         .order_by(turns.c.id.desc())
+        .limit(max_turns)
     )
 
 
 async def _room_turns(
     connection: AsyncConnection, room: Room, persona_ids: Sequence[str], max_turns: int
 ) -> list[SpokenTurn]:
-    newest_first = await _spoken(connection, _turns_of(room, persona_ids).limit(max(max_turns, 0)))
+    # A negative limit means "no limit" to SQLite.
+    newest_first = await _spoken(connection, _newest_turns(room, persona_ids, max(max_turns, 0)))
     return newest_first[::-1]
 
 
@@ -530,11 +558,6 @@ async def _reset(connection: AsyncConnection, key: ConversationKey) -> int:
 async def _choose(connection: AsyncConnection, room: Room, persona_id: str) -> None:
     in_room = await ensure_room(connection, room)
     await connection.execute(rooms.update().where(rooms.c.id == in_room).values(persona_id=persona_id))
-
-
-async def _was_seen(connection: AsyncConnection, in_room: int, message_ids: Sequence[str]) -> bool:
-    seen = exists().where(messages.c.room_id == in_room).where(messages.c.message_id.in_(message_ids))
-    return bool(message_ids) and bool(await connection.scalar(select(seen)))
 
 
 async def _change(connection: AsyncConnection, room: Room, settings: RoomSettings) -> None:

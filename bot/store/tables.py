@@ -198,8 +198,8 @@ room_settings = Table(
     Column("settings", Text, nullable=False),
 )
 
-# Events that have arrived. Ids have no gaps, so that the oldest are found by counting back: with autoincrement, an event
-# that comes again would leave one.
+# Events that have arrived. Ids have no gaps, so that the oldest are found by counting back: with autoincrement, an
+# event that comes again would leave one.
 seen_events = Table(
     "seen_events",
     metadata,
