@@ -10,9 +10,11 @@ import logging
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import tzinfo
 from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from filelock import FileLock, Timeout
 
@@ -20,15 +22,23 @@ from bot.adapters.base import Adapter, AdapterState, AdapterStatus
 from bot.chat import ChatOptions, ChatService
 from bot.commands import CommandTable, build_commands
 from bot.errors import BotError, SettingsError, StoreError
+from bot.incidents import Incidents
+from bot.media.links import LinkedPictures
 from bot.media.pictures import PictureLimits
+from bot.metrics import Metrics
 from bot.personas.library import PersonaLibrary
 from bot.picture_index import PictureIndex
+from bot.room_commands import room_commands
 from bot.seeing import SeeingService
 from bot.settings import Settings
 from bot.store.attachments import AttachmentStore, write_atomically
 from bot.store.database import Database
+from bot.store.incidents import IncidentRecords
+from bot.store.ratings import Ratings
 from bot.store.remedies import store_errors
 from bot.store.repositories import Conversations, PictureEmbeddings, Rooms
+from bot.store.seen import SeenEvents
+from bot.types import ChatKind
 from engine.config import EngineConfig
 from engine.types import Engine, SamplingSettings
 
@@ -37,6 +47,11 @@ logger = logging.getLogger(__name__)
 _STATUS_INTERVAL_S = 0.25
 _PRUNE_INTERVAL_S = 86_400
 _MIN_SECRET_LENGTH = 32
+_CONTROLS = {
+    "always": frozenset(ChatKind),
+    "direct": frozenset({ChatKind.DIRECT}),
+    "never": frozenset[ChatKind](),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +64,9 @@ class Application:
     chat: ChatService
     commands: CommandTable
     engine: Engine
+    seen: SeenEvents
+    incidents: Incidents
+    metrics: Metrics
 
 
 @contextlib.asynccontextmanager
@@ -70,18 +88,30 @@ async def open_application(settings: Settings, *, seed: int | None = None) -> As
         attachments = AttachmentStore(settings.home / "attachments", database)
         index = PictureIndex(engine, PictureEmbeddings(database), attachments)
         stack.push_async_callback(index.aclose)
-        conversations, options = Conversations(database), chat_options(settings, seed=seed)
+        conversations, rooms = Conversations(database), Rooms(database)
+        options, has_ratings = chat_options(settings, seed=seed), settings.chat.ratings
+        seen, incidents = SeenEvents(database), Incidents(IncidentRecords(database), secrets=settings.secrets())
+        metrics = Metrics(load=engine.load, incidents=incidents.counts)
+        await stack.enter_async_context(_running(incidents.run(), seen.run()))
+        links = LinkedPictures(hosts=settings.pictures.link_hosts) if settings.pictures.links else None
         chat = ChatService(
             engine,
             library,
             conversations,
-            Rooms(database),
+            rooms,
             attachments,
             options=options,
             on_pictures=index.look_soon,
+            ratings=Ratings(database) if has_ratings else None,
+            links=links,
+            counting=metrics,
         )
+        stack.push_async_callback(chat.aclose)
         seeing = SeeingService(engine, chat, conversations, attachments, index, picture_limits=options.picture_limits)
-        yield Application(settings, library, attachments, chat, build_commands(chat, seeing), engine)
+        commands = build_commands(
+            chat, seeing, steering=chat.steering, more=room_commands(chat, rooms), has_ratings=has_ratings
+        )
+        yield Application(settings, library, attachments, chat, commands, engine, seen, incidents, metrics)
 
 
 async def serve(settings: Settings) -> int:
@@ -180,10 +210,25 @@ def chat_options(settings: Settings, *, seed: int | None = None) -> ChatOptions:
         default_persona=settings.chat.default_persona,
         max_history_turns=settings.chat.max_history_turns,
         max_waiting_messages=settings.chat.max_waiting_messages,
+        merge_waiting=settings.chat.merge_waiting,
+        max_exchange=settings.chat.max_exchange,
+        has_controls=_CONTROLS[settings.chat.controls],
+        always_faces=frozenset({"discord"} if settings.discord.faces == "always" else ()),
+        resume_s=settings.chat.resume_s,
+        timezone=_timezone(settings.chat.timezone),
         max_pictures=settings.pictures.max_per_message,
         picture_limits=PictureLimits(max_bytes=settings.pictures.max_bytes, max_pixels=settings.pictures.max_pixels),
         sampling=sampling_defaults(settings, seed=seed),
     )
+
+
+def _timezone(name: str | None) -> tzinfo | None:
+    if name is None:
+        return None
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise SettingsError(f"chat.timezone: there is no zone {name!r}. Name one such as Europe/Berlin.") from None
 
 
 def build_adapters(application: Application) -> list[Adapter]:
@@ -202,6 +247,7 @@ def build_adapters(application: Application) -> list[Adapter]:
                 commands=commands,
                 storage_secret=_page_secret(settings.home),
                 max_files=settings.pictures.max_per_message,
+                monitor=application.metrics,
             )
         )
     if settings.discord.token is not None:
@@ -214,11 +260,23 @@ def build_adapters(application: Application) -> list[Adapter]:
                 commands=commands,
                 api_url=settings.discord.api_url,
                 gateway_url=settings.discord.gateway_url,
+                message_content=settings.discord.message_content,
+                faces=settings.discord.faces,
+                avatars_url=settings.discord.avatars_url,
+                catch_up_s=settings.discord.catch_up_s,
+                seen=application.seen,
+                incidents=application.incidents,
             )
         )
     if settings.telegram.token is not None:
-        from bot.adapters.telegram import TelegramAdapter
+        from bot.adapters.telegram import TelegramAdapter, Webhook
 
+        telegram = settings.telegram
+        webhook = None
+        if telegram.webhook_url is not None:
+            webhook = Webhook(telegram.webhook_url, telegram.webhook_host, telegram.webhook_port)
+            if telegram.webhook_secret is not None:
+                webhook = replace(webhook, secret=telegram.webhook_secret.get_secret_value())
         adapters.append(
             TelegramAdapter(
                 settings.telegram.token.get_secret_value(),
@@ -226,6 +284,9 @@ def build_adapters(application: Application) -> list[Adapter]:
                 commands=commands,
                 api_url=settings.telegram.api_url,
                 file_url=settings.telegram.file_url or settings.telegram.api_url,
+                webhook=webhook,
+                seen=application.seen,
+                incidents=application.incidents,
             )
         )
     return adapters
@@ -239,9 +300,11 @@ async def _serve_all(application: Application, adapters: Sequence[Adapter], stop
         asyncio.create_task(application.library.watch(), name="persona watch"),
         asyncio.create_task(_report_changes(adapters), name="status report"),
         asyncio.create_task(_prune_daily(application.attachments), name="attachment pruning"),
+        *(asyncio.create_task(_resume(application.chat, adapter), name="unanswered messages") for adapter in adapters),
     ]
     for job in background:
         job.add_done_callback(_report_failure)
+    application.metrics.watch(adapters)
     running = {asyncio.create_task(adapter.run(), name=adapter.name): adapter for adapter in adapters}
     stopped = asyncio.create_task(stop.wait())
     pending: set[asyncio.Task[object]] = {*running, stopped}
@@ -300,6 +363,29 @@ async def _report_changes(adapters: Sequence[Adapter]) -> None:
                 level = logging.WARNING if status.state is AdapterState.RECONNECTING else logging.INFO
                 logger.log(level, "%s is %s%s", adapter.name, status.state, status.detail and f": {status.detail}")
         await asyncio.sleep(_STATUS_INTERVAL_S)
+
+
+async def _resume(chat: ChatService, adapter: Adapter) -> None:
+    """Once `adapter` can write, answer what was left unanswered when the bot ended before."""
+    while True:
+        if adapter.status.state is AdapterState.RUNNING:
+            break
+        await asyncio.sleep(_STATUS_INTERVAL_S)
+    try:
+        if num_answered := await chat.resume(adapter.name, adapter.channel):
+            logger.info("%d messages that %s was left with were answered", num_answered, adapter.name)
+    except StoreError as error:
+        logger.error("messages that were left unanswered on %s cannot be found: %s", adapter.name, error)
+
+
+@contextlib.asynccontextmanager
+async def _running(*jobs: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    """Run `jobs` beside what is done inside, and end them after it."""
+    tasks = [asyncio.create_task(job) for job in jobs]
+    try:
+        yield
+    finally:
+        await _cancel(tasks)
 
 
 async def _prune_daily(attachments: AttachmentStore) -> None:

@@ -398,8 +398,9 @@ class ChatService(Browsing, MessageHandler):
             message=message,
         )
         if self._superseded(job) is None and self._replies.is_full(job.lane, job.person):
+            num_inside = len(self._replies.waiting(job.lane)) + 1  # with the one that is being answered
             raise _QueueFull(
-                f"{self._options.max_waiting_messages} messages wait for {personas[0].name} already. "
+                f"{num_inside} messages wait for {personas[0].name} already. "
                 "Please wait for the answers, then send it again."
             )
         if stage.notice is not None and stage.main in personas:
