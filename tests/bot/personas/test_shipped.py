@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from bot.expressions import expression_for
 from bot.personas.library import PersonaLibrary
 from bot.personas.prompt import build_request
 from engine.persona import Persona
@@ -76,6 +77,35 @@ def test_the_face(persona: Persona) -> None:
     with Image.open(path) as image:
         assert (image.format, image.size) == ("PNG", (256, 256))
         image.load()
+
+
+@pytest.mark.parametrize(
+    ("persona_id", "text", "face", "reaction"),
+    [
+        ("grub", "Shiny! A customer!", "grub-joy.png", "🤩"),
+        ("grub", "Grub also scared, always.", "grub-fear.png", "😱"),
+        ("grub", "Rope! Potions! A spoon that screams!", None, None),
+        ("amo", "哼，垫子借你坐一会儿。", "amo-annoyance.png", "🤨"),
+        ("amo", "进来吧，鱼干一条。", "amo-joy.png", "❤"),
+        ("amo", "门没锁，进来吧。", None, None),
+        ("june", "Thank you so much!", None, None),
+    ],
+)
+def test_the_faces_that_they_make(persona_id: str, text: str, face: str | None, reaction: str | None) -> None:
+    persona = LIBRARY.get(persona_id)
+    found = expression_for(text, persona)
+    assert (found[1].reaction if found else None) == reaction
+    path = LIBRARY.avatar_for(persona, text)
+    assert (path.name if path else None) == face
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "avatars").glob("*-*.png")), ids=lambda path: path.stem)
+def test_a_face_is_as_large_as_the_avatar(path: Path) -> None:
+    assert path.stat().st_size < 60_000
+    with Image.open(path) as image:
+        assert (image.format, image.size) == ("PNG", (256, 256))
+        image.load()
+    assert any(f"avatars/{path.name}" == face.avatar for one in LIBRARY.all() for face in one.expressions.values())
 
 
 def test_everything_chinese_is_chinese() -> None:
