@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bot.store.database import Database
 from bot.store.repositories import Conversations, PictureEmbeddings, Rooms
-from bot.types import Attachment, Author, ConversationKey, NewTurn, ReplyOrigin, Room, StoredTurn
+from bot.types import Attachment, Author, ConversationKey, NewTurn, ReplyOrigin, Room, SpokenTurn, StoredTurn
 from engine.types import Role
 
 ROOM = Room("discord", "1")
@@ -314,7 +314,13 @@ async def test_no_turn_leaks(database: Database, conversations: Conversations, h
         assert await conversations.recent(key, max_turns=1000) == expected[key]
         found = await conversations.pictures_of(key, max_pictures=1000)
         assert [shown.attachment for shown in found] == [turn.attachments[0] for turn in reversed(expected[key])]
+    everyone = {key.persona_id for key, _ in history}
     for room in {key.room for key, _ in history}:
+        kept = [
+            SpokenTurn(key.persona_id, turn) for key, turns in expected.items() if key.room == room for turn in turns
+        ]
+        kept.sort(key=lambda spoken: spoken.turn.id)
+        assert await conversations.room_turns(room, sorted(everyone), max_turns=1000) == kept
         shown = {turn.attachments[0] for key, turns in expected.items() if key.room == room for turn in turns}
         for number in range(len(history)):
             picture = replace(DOG, digest=f"{number:064x}")
