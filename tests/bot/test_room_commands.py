@@ -3,8 +3,10 @@
 import asyncio
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
+import yaml
 
 from bot.access import effective_triggers
 from bot.commands import Command, CommandCall, CommandReply, CommandTable
@@ -16,6 +18,8 @@ from engine.persona import Persona, Triggers
 from tests.fakes.adapter import ANN
 from tests.fakes.personas import MemoryLibrary, a_persona
 from tests.fakes.store import MemoryRooms
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "rooms.md").read_text(encoding="utf-8")
 
 ROOM = Room("fake", "1")
 THREAD = Room("fake", "1", "7")
@@ -306,6 +310,22 @@ async def test_exchange(hall: Hall) -> None:
     for wrong in ("11", "-1", "two", "٣", "1" * 5000):
         with pytest.raises(CommandError, match="from 0 to 10"):
             await hall.type(f"/exchange {wrong}")
+
+
+async def test_what_the_guide_says_works(hall: Hall) -> None:
+    hall.library.personas += [a_persona("Grub")]
+    blocks = re.findall(r"```\n(/.+?)```", GUIDE, re.DOTALL)
+    commands = [line for block in blocks for line in block.splitlines() if line.startswith("/")]
+    assert len(commands) >= 20
+    for line in commands:
+        await hall.type(line)
+    written = yaml.safe_load(re.findall(r"```yaml\n(.+?)```", GUIDE, re.DOTALL)[0])
+    assert Triggers.model_validate(written["triggers"]).patterns == (r"ships?\b",)
+
+
+def test_the_guide_knows_every_trigger() -> None:
+    listed = re.findall(r"^\| `(\w+)` \|", GUIDE, re.MULTILINE)
+    assert listed == list(Triggers.model_fields)
 
 
 async def test_a_thread_takes_over_and_then_goes_its_own_way(hall: Hall) -> None:
