@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-from telegram import ChatMemberAdministrator, ChatMemberOwner
 from telegram.error import TelegramError
 
 from bot.adapters.base import IncidentLog
@@ -145,16 +144,10 @@ class KnownChats:
 
     async def _moderators_of(self, chat_id: int) -> frozenset[int]:
         try:
-            members = await self._client.get_chat_administrators(chat_id)
+            return await self._client.moderators(chat_id)
         except (TelegramError, *MALFORMED_ANSWER) as error:
             logger.info("the moderators of chat %s are not known: %s", chat_id, type(error).__name__)
             return frozenset()
-        return frozenset(
-            member.user.id
-            for member in members
-            if isinstance(member, ChatMemberOwner)
-            or (isinstance(member, ChatMemberAdministrator) and member.can_delete_messages)
-        )
 
     # Topics
 

@@ -13,8 +13,6 @@ from telegram import (
     CallbackQuery,
     Chat,
     ChatMember,
-    ChatMemberRestricted,
-    ChatMemberUpdated,
     Message,
     MessageReactionUpdated,
     Update,
@@ -76,7 +74,11 @@ class UpdateDispatcher:
         """Begin to handle one update. One that makes no sense is reported and given up, so that it blocks no other."""
         update_id = raw["update_id"]
         try:
-            self._route(Update.de_json(raw, self._client))
+            if (membership := raw.get("my_chat_member")) is not None:
+                self._note_membership(membership)
+                self._ledger.handed_over(update_id)
+            else:
+                self._route(Update.de_json(raw, self._client))
         except Exception as error:
             # Without the traceback: it may quote what somebody wrote.
             detail = f"update {update_id} cannot be read ({type(error).__name__}) and is skipped; nothing is to be done"
@@ -108,8 +110,6 @@ class UpdateDispatcher:
             reaction = update.message_reaction
             self._start(update_ids, lambda _: self._react(reaction))
         else:
-            if update.my_chat_member is not None:
-                self._note_membership(update.my_chat_member)
             self._ledger.handed_over(update.update_id)
 
     def _take(self, message: Message, update_id: int) -> None:
@@ -245,19 +245,24 @@ class UpdateDispatcher:
         if message.migrate_from_chat_id:
             self._chats.move(message.migrate_from_chat_id, message.chat.id)
 
-    def _note_membership(self, update: ChatMemberUpdated) -> None:
-        """The bot was added, removed, muted or allowed to write."""
-        chat, member = update.chat, update.new_chat_member
-        if member.status in {ChatMember.LEFT, ChatMember.BANNED}:
-            if chat.type == Chat.PRIVATE:
-                self._chats.close(chat.id, "its person has blocked the bot", remedy="They have to start it again.")
-            else:
-                remedy = "Add it again, if it is wanted there."
-                self._chats.close(chat.id, "the bot was removed from the group", remedy=remedy)
-        elif isinstance(member, ChatMemberRestricted) and not (member.is_member and member.can_send_messages):
-            self._chats.mute(chat.id, "the bot may not write there", remedy="Allow it in the group's permissions.")
+    def _note_membership(self, change: dict[str, Any]) -> None:
+        """The bot was added, removed, muted or allowed to write.
+
+        Not by the library's classes: those ask for every right that the newest server knows.
+        """
+        chat_id, is_private = int(change["chat"]["id"]), change["chat"]["type"] == Chat.PRIVATE
+        member = change["new_chat_member"]
+        is_restricted = member["status"] == ChatMember.RESTRICTED
+        is_gone = member["status"] in {ChatMember.LEFT, ChatMember.BANNED}
+        if is_gone and is_private:
+            self._chats.close(chat_id, "its person has blocked the bot", remedy="They have to start it again.")
+        elif is_gone or (is_restricted and not member.get("is_member")):
+            remedy = "Add it again, if it is wanted there."
+            self._chats.close(chat_id, "the bot was removed from the group", remedy=remedy)
+        elif is_restricted and not member.get("can_send_messages"):
+            self._chats.mute(chat_id, "the bot may not write there", remedy="Allow it in the group's permissions.")
         else:
-            self._chats.admit(chat.id)
+            self._chats.admit(chat_id)
 
     def _channel(self, message: Message, *, on_sent: HandOver | None = None) -> TelegramChannel:
         return TelegramChannel(

@@ -96,10 +96,12 @@ def room_names_of(message: Message, chats: KnownChats | None = None) -> tuple[st
     thread_id, begun = thread_of(message), message.reply_to_message
     if thread_id is not None:
         created = begun.forum_topic_created if begun is not None else None
-        if created is not None and chats is not None:
-            chats.name_topic(message.chat.id, thread_id, created.name)
         known = chats.topic_name(message.chat.id, thread_id) if chats is not None else None
-        names.append(known or (created.name if created is not None else None))
+        if known is None and created is not None:
+            known = created.name  # its first name; nobody tells a later one, but those who hear of the change
+            if chats is not None:
+                chats.name_topic(message.chat.id, thread_id, known)
+        names.append(known)
     return tuple(name for name in names if name)
 
 

@@ -47,20 +47,6 @@ MAX_ENTITIES = 100
 MAX_DOWNLOAD_BYTES = 20 * 1024 * 1024
 GENERAL_TOPIC = 1
 ALLOWED_REACTIONS = frozenset(["👍", "👎", "❤", "🔥", "🥰", "👏", "😁", "🤔", "🎉", "👌", "🤣", "😢", "😱", "👀"])
-_ADMIN_RIGHTS = (
-    "can_be_edited",
-    "is_anonymous",
-    "can_manage_chat",
-    "can_delete_messages",
-    "can_manage_video_chats",
-    "can_restrict_members",
-    "can_promote_members",
-    "can_change_info",
-    "can_invite_users",
-    "can_post_stories",
-    "can_edit_stories",
-    "can_delete_stories",
-)
 _CHUNK_BYTES = 64 * 1024
 _KINDS = {
     "message",
@@ -267,7 +253,7 @@ class FakeTelegram:
         if is_owner:
             chat.admins[user.id] = {"user": user.json(), "status": "creator", "is_anonymous": False}
         else:
-            rights = dict.fromkeys(_ADMIN_RIGHTS, False) | {"can_delete_messages": can_delete_messages}
+            rights = {"can_delete_messages": can_delete_messages}
             chat.admins[user.id] = {"user": user.json(), "status": "administrator"} | rights
 
     def add_custom_emoji(self, data: bytes) -> str:

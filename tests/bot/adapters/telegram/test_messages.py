@@ -1,5 +1,7 @@
 """What people write arrives as `IncomingMessage`."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from bot.errors import MediaError
@@ -110,11 +112,11 @@ async def test_album_is_one_message(fake: FakeTelegram) -> None:
         await fake.wait_for(lambda: fake.sent)
         fake.say(chat, ada, "Well?")
         await fake.wait_for(lambda: len(fake.sent) == 2)
+        await fake.wait_for(lambda: not fake.pending_update_ids)
         album, after = handler.messages
         assert [await file.read(100) for file in album.files] == pictures
     assert (album.text, album.message_id) == ("Which is best?", str(first["message_id"]))
     assert after.text == "Well?"
-    assert fake.pending_update_ids == []
 
 
 async def test_what_follows_an_album_comes_after_it(fake: FakeTelegram) -> None:
@@ -261,3 +263,143 @@ async def test_topics_in_a_private_chat_leave_it_one_room(fake: FakeTelegram) ->
         fake.inject({"message": {"message_id": 7, "date": 1, "chat": chat, "from": person, "text": "hi"}})
         await eventually(lambda: handler.messages)
     assert handler.messages[0].room == Room("telegram", str(ada.id))
+
+
+# Where and when
+
+
+async def test_a_room_has_names_and_a_message_has_a_time(fake: FakeTelegram) -> None:
+    ada = fake.add_user("Ada")
+    group, handler = fake.add_group("Kitchen"), RecordingHandler(stay_silent)
+    async with serving(fake, handler):
+        fake.say(group, ada, "hi", extra={"chat": group.json() | {"username": "kitchen_talk"}})
+        fake.say(fake.private_chat(ada), ada, "hi")
+        await eventually(lambda: len(handler.messages) == 2)
+    in_group, direct = handler.messages
+    assert in_group.room_names == ("Kitchen", "kitchen_talk")
+    assert direct.room_names == ()
+    assert in_group.sent_at is not None
+    assert abs((datetime.now(UTC) - in_group.sent_at).total_seconds()) < 60
+
+
+async def test_a_topic_has_a_name_as_soon_as_it_was_heard(fake: FakeTelegram) -> None:
+    ada = fake.add_user("Ada")
+    forum = fake.add_group("Forum", is_forum=True)
+    dogs = fake.add_topic(forum, "Dogs")
+    handler = RecordingHandler(stay_silent)
+    service = {"message_thread_id": dogs, "is_topic_message": True}
+    async with serving(fake, handler):
+        said = fake.say(forum, ada, "one", thread_id=dogs)
+        await eventually(lambda: handler.messages)
+        fake.say(forum, ada, "two", reply_to=said["message_id"], extra=service)
+        await eventually(lambda: len(handler.messages) == 2)
+        fake.say(forum, ada, extra=service | {"forum_topic_edited": {"name": "Cats"}})
+        fake.say(forum, ada, "three", reply_to=said["message_id"], extra=service)
+        await eventually(lambda: len(handler.messages) == 3)
+    assert [message.room_names for message in handler.messages] == [
+        ("Forum", "Dogs"),
+        ("Forum", "Dogs"),
+        ("Forum", "Cats"),
+    ]
+
+
+# What is quoted, and what is forwarded
+
+
+async def test_the_quoted_part_is_what_was_replied_to(fake: FakeTelegram) -> None:
+    ada = fake.add_user("Ada")
+    chat, handler = fake.private_chat(ada), RecordingHandler(stay_silent)
+    async with serving(fake, handler):
+        said = fake.say(chat, ada, "one. two. three.")
+        fake.say(chat, ada, "why two?", reply_to=said["message_id"], extra={"quote": {"text": "two.", "position": 5}})
+        await eventually(lambda: len(handler.messages) == 2)
+    replied = handler.messages[1].reply_to
+    assert replied is not None
+    assert (replied.message_id, replied.text) == (str(said["message_id"]), "two.")
+
+
+@pytest.mark.parametrize(
+    ("origin", "user_id"),
+    [
+        ({"type": "user", "sender_user": {"id": 77, "is_bot": False, "first_name": "Bob"}}, "77"),
+        ({"type": "hidden_user", "sender_user_name": "Bob"}, "hidden"),
+        ({"type": "chat", "sender_chat": {"id": -78, "type": "supergroup", "title": "Bob"}}, "-78"),
+        ({"type": "channel", "chat": {"id": -79, "type": "channel", "title": "Bob"}, "message_id": 5}, "-79"),
+    ],
+)
+async def test_a_message_quoted_from_another_chat_brings_its_picture(
+    fake: FakeTelegram, origin: dict[str, object], user_id: str
+) -> None:
+    ada = fake.add_user("Ada")
+    handler = RecordingHandler(stay_silent)
+    external = {
+        "origin": origin | {"date": 1},
+        "chat": {"id": -55, "type": "supergroup", "title": "Elsewhere"},
+        "message_id": 12,
+    }
+    async with serving(fake, handler):
+        fields = {
+            "external_reply": external | fake.world.photo_fields(PICTURE),
+            "quote": {"text": "my dog", "position": 0},
+        }
+        fake.say(fake.private_chat(ada), ada, "who is that?", extra=fields)
+        (message,) = await eventually(lambda: handler.messages)
+        replied = message.reply_to
+        assert replied is not None
+        assert await replied.files[0].read(1000) == PICTURE
+    assert (replied.text, replied.message_id) == ("my dog", "-55/12")
+    assert (replied.author.user_id, replied.author.display_name) == (user_id, "Bob")
+
+
+async def test_a_forwarded_picture_is_a_picture(fake: FakeTelegram) -> None:
+    ada = fake.add_user("Ada")
+    handler = RecordingHandler(stay_silent)
+    origin = {"type": "hidden_user", "sender_user_name": "Bob", "date": 1}
+    async with serving(fake, handler):
+        fake.say(fake.private_chat(ada), ada, "look", photo=PICTURE, extra={"forward_origin": origin})
+        (message,) = await eventually(lambda: handler.messages)
+        assert await message.files[0].read(1000) == PICTURE
+    assert message.text == "look"
+
+
+async def test_a_reply_to_an_albums_item_brings_that_item(fake: FakeTelegram) -> None:
+    ada = fake.add_user("Ada")
+    chat, handler = fake.private_chat(ada), RecordingHandler(stay_silent)
+    async with serving(fake, handler):
+        first = fake.say(chat, ada, "two", album=[b"one", b"two"])
+        fake.say(chat, ada, "this one?", reply_to=first["message_id"] + 1)
+        await eventually(lambda: len(handler.messages) == 2)
+        replied = handler.messages[1].reply_to
+        assert replied is not None
+        assert await replied.files[0].read(100) == b"two"
+
+
+# Custom emoji
+
+
+def emoji_text(*parts: str, ids: list[str]) -> dict[str, object]:
+    """A text of `parts`, in which each 🙂 is a custom emoji."""
+    text, entities = "".join(parts), []
+    for at, sign in enumerate(text):
+        if sign == "🙂":
+            offset = len(text[:at].encode("utf-16-le")) // 2
+            entity = {"type": "custom_emoji", "offset": offset, "length": 2, "custom_emoji_id": ids[len(entities)]}
+            entities.append(entity)
+    return {"text": text, "entities": entities}
+
+
+async def test_custom_emoji_alone_are_pictures(fake: FakeTelegram) -> None:
+    ada = fake.add_user("Ada")
+    chat, handler = fake.private_chat(ada), RecordingHandler(stay_silent)
+    ids = [fake.add_custom_emoji(f"emoji {number}".encode()) for number in range(4)]
+    async with serving(fake, handler):
+        fake.say(chat, ada, extra=emoji_text("🙂 ", "🙂🙂", "🙂🙂", ids=[ids[0], ids[0], *ids[1:]]))
+        fake.say(chat, ada, extra=emoji_text("hi 🙂", ids=ids))
+        fake.say(chat, ada, extra=emoji_text("🙂", ids=["999"]))
+        await eventually(lambda: len(handler.messages) == 3)
+        alone, amid_words, unknown = handler.messages
+        assert [await file.read(100) for file in alone.files] == [b"emoji 0", b"emoji 1", b"emoji 2"]
+        assert alone.text == "🙂 🙂🙂🙂🙂"
+        assert amid_words.files == ()
+        with pytest.raises(MediaError, match="emoji cannot be fetched"):
+            await unknown.files[0].read(100)
