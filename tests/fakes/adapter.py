@@ -6,18 +6,29 @@
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from bot.adapters.base import Adapter, AdapterState, AdapterStatus, MessageHandler, PlatformLimits, ReplyChannel
 from bot.commands import CommandCall, CommandReply, CommandTable
 from bot.errors import BotError, DeliveryError, MediaError
-from bot.types import Author, ChatKind, Control, IncomingFile, IncomingMessage, RepliedMessage, Room, Speaker
+from bot.types import (
+    Author,
+    ChatKind,
+    Control,
+    IncomingFile,
+    IncomingMessage,
+    IncomingReaction,
+    RepliedMessage,
+    Room,
+    Speaker,
+)
 
 BOT = Author("fake", "bot", "Bot", is_bot=True)
 ANN = Author("fake", "ann", "Ann")
+EVE = Author("fake", "eve", "Ann")
 LIMITS = PlatformLimits(2000, 0.01, 0.05, 10 * 2**20)
 
 
@@ -142,7 +153,7 @@ class FakeAdapter(Adapter):
         self._handler = handler
         self._commands = commands
         self._status = AdapterStatus(AdapterState.STARTING)
-        self._said: asyncio.Queue[tuple[IncomingMessage, FakeChannel]] = asyncio.Queue()
+        self._happened: asyncio.Queue[Coroutine[Any, Any, None]] = asyncio.Queue()
         self._channels: dict[Room, FakeChannel] = {}
         self._messages: dict[str, IncomingMessage] = {}
         self._new_id = map("said-{}".format, itertools.count(1)).__next__
@@ -158,18 +169,20 @@ class FakeAdapter(Adapter):
         try:
             async with asyncio.TaskGroup() as tasks:
                 while True:
-                    message, channel = await self._said.get()
-                    tasks.create_task(self._handle(message, channel))
+                    tasks.create_task(self._guard(await self._happened.get()))
         finally:
             self._status = AdapterStatus(AdapterState.STOPPED)
 
-    async def _handle(self, message: IncomingMessage, channel: FakeChannel) -> None:
+    async def _guard(self, handling: Coroutine[Any, Any, None]) -> None:
         try:
-            await self._handler.handle(message, channel)
+            await handling
         except Exception:
             logging.getLogger(__name__).exception("the handler broke its promise")
 
-    def channel(self, chat_id: str = "1") -> FakeChannel:
+    def channel(self, room: Room, kind: ChatKind) -> ReplyChannel | None:
+        return self.channel_of(room.chat_id)
+
+    def channel_of(self, chat_id: str = "1") -> FakeChannel:
         """The channel of a chat."""
         return self._channels.setdefault(Room("fake", chat_id), FakeChannel())
 
@@ -195,13 +208,51 @@ class FakeAdapter(Adapter):
             mentions_bot=mentions_bot,
         )
         self._messages[message.message_id] = message
-        self._said.put_nowait((message, self.channel(chat_id)))
+        self._happened.put_nowait(self._handler.handle(message, self.channel_of(chat_id)))
         return message.message_id
+
+    async def press(
+        self, message_id: str, label: str, *, chat_id: str = "1", is_group: bool = False, by_other: bool = False
+    ) -> CommandReply:
+        """Let Ann, or Eve, press a button under a message."""
+        channel = self.channel_of(chat_id)
+        sent = next(sent for sent in channel.sent if sent.id == message_id)
+        control = next(control for control in sent.controls if control.label == label)
+        command = self._commands.find(*control.path)
+        assert command is not None
+        call = CommandCall(
+            Room("fake", chat_id),
+            ChatKind.GROUP if is_group else ChatKind.DIRECT,
+            EVE if by_other else ANN,
+            {control.argument: control.value} if control.argument else {},
+            message_id=message_id,
+            channel=channel,
+        )
+        try:
+            return await command.run(call)
+        except BotError as error:
+            return CommandReply(str(error), is_private=True)
+
+    def edit_said(self, message_id: str, text: str, *, chat_id: str = "1") -> None:
+        """Let Ann change what she wrote."""
+        edited = replace(self._messages[message_id], text=text)
+        self._happened.put_nowait(self._handler.handle_edit(edited, self.channel_of(chat_id)))
+
+    def delete_said(self, message_id: str, *, chat_id: str = "1") -> None:
+        """Let Ann delete what she wrote."""
+        room = Room("fake", chat_id)
+        self._happened.put_nowait(self._handler.handle_deletion(room, (message_id,), self.channel_of(chat_id)))
+
+    def react(self, message_id: str, emoji: str, *, chat_id: str = "1", is_group: bool = False) -> None:
+        """Let Ann put an emoji under a message."""
+        kind = ChatKind.GROUP if is_group else ChatKind.DIRECT
+        reaction = IncomingReaction(Room("fake", chat_id), kind, message_id, ANN, emoji)
+        self._happened.put_nowait(self._handler.handle_reaction(reaction, self.channel_of(chat_id)))
 
     def _replied(self, message_id: str, chat_id: str) -> RepliedMessage:
         if earlier := self._messages.get(message_id):
             return RepliedMessage(message_id, earlier.author, earlier.text, earlier.files)
-        text = next(sent.text for sent in self.channel(chat_id).sent if sent.id == message_id)
+        text = next(sent.text for sent in self.channel_of(chat_id).sent if sent.id == message_id)
         return RepliedMessage(message_id, BOT, text, is_from_bot=True)
 
     async def use_command(
@@ -223,6 +274,7 @@ class FakeAdapter(Adapter):
             arguments,
             files=() if picture is None else (a_file(picture),),
             reply_to=self._replied(reply_to, chat_id) if reply_to else None,
+            channel=self.channel_of(chat_id),
         )
         try:
             return await command.run(call)

@@ -33,13 +33,15 @@ def as_written(sent: SentMessage) -> str:
 class TelegramHarness:
     """People on the fake Telegram, and the adapter beside them."""
 
-    traits = ALL_TRAITS
+    traits = ALL_TRAITS - {"deletions"}  # Telegram tells no bot of them
 
     def __init__(self, telegram: FakeTelegram, adapter: TelegramAdapter, running: contextlib.AsyncExitStack) -> None:
         self.adapter = adapter
         self._telegram = telegram
         self._running = running
         ada, bob = telegram.add_user("Ada"), telegram.add_user("Bob")
+        self._stranger = telegram.add_user("Eve")
+        self._said: dict[str, dict[str, object]] = {}
         self._chats = {
             "direct": (telegram.private_chat(ada), ada),
             "other": (telegram.private_chat(bob), bob),
@@ -63,12 +65,18 @@ class TelegramHarness:
             photo=picture,
             reply_to=int(reply_to) if reply_to is not None else None,
         )
+        self._said[str(said["message_id"])] = said
         return str(said["message_id"])
 
     async def shown(self, chat: Chat = "direct") -> list[Shown]:
         room, _ = self._chats[chat]
         return [
-            Shown(str(sent.message_id), as_written(sent), str(sent.reply_to) if sent.reply_to is not None else None)
+            Shown(
+                str(sent.message_id),
+                as_written(sent),
+                str(sent.reply_to) if sent.reply_to is not None else None,
+                tuple(button.text for button in sent.buttons),
+            )
             for sent in self._telegram.sent_to(room)
             if not sent.is_deleted
         ]
@@ -100,6 +108,22 @@ class TelegramHarness:
         await self._telegram.wait_for(lambda: len(pictures()) >= num_pictures)
         text = "".join(one.text for one in self._telegram.sent_to(room)[num_before:])
         return Answered(text, pictures())
+
+    async def press(self, message_id: str, label: str, *, chat: Chat = "direct", by_other: bool = False) -> None:
+        room, author = self._chats[chat]
+        sent = next(sent for sent in self._telegram.sent_to(room) if str(sent.message_id) == message_id)
+        button = next(button for button in sent.buttons if button.text == label)
+        self._telegram.press(button, self._stranger if by_other else author)
+
+    async def edit_said(self, message_id: str, text: str, *, chat: Chat = "direct") -> None:
+        self._telegram.edit(self._chats[chat][0], self._said[message_id], text)
+
+    async def delete_said(self, message_id: str, *, chat: Chat = "direct") -> None:
+        raise AssertionError("Telegram tells no bot of deletions")
+
+    async def react(self, message_id: str, emoji: str, *, chat: Chat = "direct") -> None:
+        room, author = self._chats[chat]
+        self._telegram.put_reaction(room, author, int(message_id), emoji)
 
     async def stop(self) -> None:
         await self._running.aclose()

@@ -16,19 +16,24 @@ from bot.commands import CommandTable
 Chat = Literal["direct", "other", "group"]
 """Two direct chats with different people, and a room with several."""
 
-Trait = Literal["groups", "replies", "other", "names"]
-"""Rooms with several people; replies to a certain message; a second direct chat; people who have names."""
+Trait = Literal["groups", "replies", "other", "names", "buttons", "edits", "deletions", "reactions"]
+"""Rooms with several people; replies to a certain message; a second direct chat; people who have names; buttons under
+messages; people who edit or delete what they wrote, and who put emoji under messages."""
 
-ALL_TRAITS: frozenset[Trait] = frozenset({"groups", "replies", "other", "names"})
+ALL_TRAITS: frozenset[Trait] = frozenset(
+    {"groups", "replies", "other", "names", "buttons", "edits", "deletions", "reactions"}
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A message of the bot as people see it now. `reply_to` is the id of the message that it replies to."""
+    """A message of the bot as people see it now. `reply_to` is the id of the message that it replies to, `buttons` are
+    the labels of what can be pressed."""
 
     id: str
     text: str
     reply_to: str | None = None
+    buttons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,18 @@ class Harness(Protocol):
 
         The answer's text is "Here is what I found." or longer, and its last picture is the last thing to arrive.
         """
+
+    async def press(self, message_id: str, label: str, *, chat: Chat = "direct", by_other: bool = False) -> None:
+        """Let whoever writes in that chat, or somebody else, press a button under a message of the bot."""
+
+    async def edit_said(self, message_id: str, text: str, *, chat: Chat = "direct") -> None:
+        """Let a person change what they wrote in that chat."""
+
+    async def delete_said(self, message_id: str, *, chat: Chat = "direct") -> None:
+        """Let a person delete what they wrote in that chat."""
+
+    async def react(self, message_id: str, emoji: str, *, chat: Chat = "direct") -> None:
+        """Let whoever writes in that chat put an emoji under a message of the bot."""
 
     async def stop(self) -> None:
         """Cancel the adapter's `run`, and wait for its end."""

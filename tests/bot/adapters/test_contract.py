@@ -62,7 +62,10 @@ class FakeHarness:
         )
 
     async def shown(self, chat: Chat = "direct") -> list[Shown]:
-        return [Shown(sent.id, sent.text, sent.reply_to) for sent in self.adapter.channel(chat).sent]
+        return [
+            Shown(sent.id, sent.text, sent.reply_to, tuple(control.label for control in sent.controls))
+            for sent in self.adapter.channel_of(chat).sent
+        ]
 
     async def use_command(self, path: tuple[str, ...], arguments: Mapping[str, str]) -> str:
         return (await self.adapter.use_command(path, arguments, chat_id="direct")).text
@@ -77,6 +80,18 @@ class FakeHarness:
     ) -> Answered:
         reply = await self.adapter.use_command(path, arguments, chat_id="direct", picture=picture, reply_to=reply_to)
         return Answered(reply.text, tuple(picture.data for picture in reply.pictures))
+
+    async def press(self, message_id: str, label: str, *, chat: Chat = "direct", by_other: bool = False) -> None:
+        await self.adapter.press(message_id, label, chat_id=chat, is_group=chat == "group", by_other=by_other)
+
+    async def edit_said(self, message_id: str, text: str, *, chat: Chat = "direct") -> None:
+        self.adapter.edit_said(message_id, text, chat_id=chat)
+
+    async def delete_said(self, message_id: str, *, chat: Chat = "direct") -> None:
+        self.adapter.delete_said(message_id, chat_id=chat)
+
+    async def react(self, message_id: str, emoji: str, *, chat: Chat = "direct") -> None:
+        self.adapter.react(message_id, emoji, chat_id=chat, is_group=chat == "group")
 
     async def stop(self) -> None:
         self._running.cancel()

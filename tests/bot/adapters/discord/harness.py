@@ -36,6 +36,7 @@ class DiscordHarness:
             backoff=QUICK,
         )
         ada, bob = discord.add_user("ada"), discord.add_user("bob")
+        self._stranger = discord.add_user("eve")
         channel = discord.add_channel(discord.add_guild("Museum"), "paintings")
         self._chats: dict[Chat, tuple[Channel, User]] = {
             "direct": (discord.add_dm(ada), ada),
@@ -70,7 +71,12 @@ class DiscordHarness:
     async def shown(self, chat: Chat = "direct") -> list[Shown]:
         channel, _ = self._chats[chat]
         return [
-            Shown(message.id, message.content, message.reply_to.id if message.reply_to else None)
+            Shown(
+                message.id,
+                message.content,
+                message.reply_to.id if message.reply_to else None,
+                tuple(part["label"] for row in message.components for part in row["components"]),
+            )
             for message in self._discord.bot_messages(channel)
         ]
 
@@ -98,6 +104,19 @@ class DiscordHarness:
             used = self._discord.use_command(channel, user, *path, **given)
         await self._discord.wait_for(lambda: used.pictures)
         return Answered(used.text, used.pictures)
+
+    async def press(self, message_id: str, label: str, *, chat: Chat = "direct", by_other: bool = False) -> None:
+        _, author = self._chats[chat]
+        self._discord.press(self._discord.messages[message_id], self._stranger if by_other else author, label)
+
+    async def edit_said(self, message_id: str, text: str, *, chat: Chat = "direct") -> None:
+        self._discord.edit(self._discord.messages[message_id], text)
+
+    async def delete_said(self, message_id: str, *, chat: Chat = "direct") -> None:
+        self._discord.delete(self._discord.messages[message_id])
+
+    async def react(self, message_id: str, emoji: str, *, chat: Chat = "direct") -> None:
+        self._discord.react(self._discord.messages[message_id], self._chats[chat][1], emoji)
 
     async def stop(self) -> None:
         self._running.cancel()
