@@ -1,7 +1,10 @@
 """A long text in, pieces that a platform accepts out. Pure.
 
 Owns where a text may be cut: paragraph, line, sentence, clause, word, and never inside a character that people see as
-one. Knows Markdown's code fences, which it closes and opens again; knows no platform.
+one. Knows what people write as Markdown: code fences and formatting that are open at a cut are closed and opened again,
+links and emoji are not cut. Knows no platform.
+
+Where a cut is depends only on what comes before it, so that a text may grow; what is put around a piece, on all of it.
 """
 
 import re
@@ -9,7 +12,11 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-MIN_LIMIT = 128  # leaves room for a fence at both ends of a piece
+MIN_LIMIT = 128  # leaves room for what is opened and closed at both ends of a piece
+# What a piece may begin and end with beside its part of the text: see `_Formatting`, and a closing fence.
+_OPENING_ROOM = 28
+_CLOSING_ROOM = 12
+_MAX_LINE_MARK = 12
 
 _BORDERS = (
     re.compile(r"(?=\r?\n[ \t]*\r?\n)"),  # paragraph
@@ -21,6 +28,31 @@ _BORDERS = (
 )
 _OPENING = re.compile(r" {0,3}(`{3,10}|~{3,10})[ \t]*([^`\s]{0,20})[^`\n]{0,40}\r?")
 _JOINERS = {"\u200d", "\u200c"}
+# Whether there may be formatting at all.
+_MARKED = re.compile(r"[*_~|`>#]|^[ \t]*\d+[.)] ", re.MULTILINE)
+_MARK_CHARACTERS = frozenset("*_~|`")
+# What is not cut inside: links, addresses, emoji and mentions in angle brackets, marks; also where only the beginning
+# is to be seen.
+_WHOLE = re.compile(
+    r"!?\[[^\[\]\n]{1,300}(?:\](?:\((?:[^()\s]|\([^()\s]*(?:\)|$)){0,500}(?:\)|$)|$)|$)"
+    r"|<[^<>\s]{1,200}(?:>|$)"
+    r"|https?://[!-;=?-~]+|ht{0,2}(?:ps?:?/{0,2})?$"
+    r"|\*{2,3}|_{2,3}|~~|\|\||`{2,}"
+)
+_INLINE = re.compile(
+    r"\\."
+    r"|(?P<code>(?<!`)(?P<ticks>`{1,2})(?!`)(?:[^`]|(?!(?P=ticks)(?!`))`++)++(?P=ticks)(?!`))"
+    r"|https?://[!-)+-;=?-{}]+|<[^<>\s]{1,200}>|\]\([^()\s]*\)"
+    r"|(?P<mark>\*+|_+|~+|\|+)"
+)
+_MARKS = {
+    "*": ("*",), "**": ("**",), "***": ("**", "*"), "_": ("_",), "__": ("__",), "___": ("__", "_"),
+    "~~": ("~~",), "||": ("||",),
+}  # fmt: skip
+_LINE_MARK = re.compile(r"[ \t]{0,3}(?:(?:>[ \t]?)+(?:#{1,3} )?|#{1,3} |-# )")
+_LONG_QUOTE = re.compile(r"^>>> ", re.MULTILINE)
+_BLOCK_MARKS = re.compile(r"(?:[ \t]*(?:>+|#{1,3}|-#|[-*+]|\d+[.)])[ \t]+)*")
+_ITEM = re.compile(r"([ \t]*)(\d{1,6})([.)]) ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,33 +93,135 @@ def split_text(text: str, *, limit: int, measure: Callable[[str], int] = len) ->
     if limit < MIN_LIMIT:
         raise ValueError(f"limit must be at least {MIN_LIMIT}, not {limit}")
     pieces: list[Piece] = []
+    formatting = _Formatting(text)
     fence: _Fence | None = None
     start, end = len(text) - len(text.lstrip()), len(text.rstrip())
     while start < end:
-        piece, fence = _first_piece(text, start, end, fence, limit, measure)
+        piece, fence = _first_piece(formatting, start, end, fence, limit, measure)
         pieces.append(piece)
         start = _skip_gap(text, piece.end, fence)
     return pieces
 
 
 def _first_piece(
-    text: str, start: int, end: int, fence: _Fence | None, limit: int, measure: Callable[[str], int]
+    formatting: "_Formatting", start: int, end: int, fence: _Fence | None, limit: int, measure: Callable[[str], int]
 ) -> tuple[Piece, _Fence | None]:
-    opening = fence.opening if fence else ""
-    rest = text[start:end]
-    if measure(opening) + measure(rest) <= limit:
-        return Piece(opening + rest, start, end), None
-    room = limit - measure(opening)
+    rest = formatting.text[start:end]
+    room = limit - (measure(fence.opening) if fence else formatting.room_at(start))
+    if measure(rest) <= room:
+        return Piece(formatting.opened(start, end, fence), start, end), None
     window = _fitting(rest, room, measure)
-    if fence or "```" in rest[:window] or "~~~" in rest[:window]:
-        window = _fitting(rest, room - 11, measure)  # the longest closing fence and its line break
-    cut = _best_cut(rest, window, fence)
-    body, after = rest[:cut], _fence_after(rest[:cut], fence)
+    if fence or _MARKED.search(rest[:window]):
+        window = _fitting(rest, room - _CLOSING_ROOM, measure)
+    cut = start + _best_cut(rest, window, fence)
+    after = _fence_after(formatting.text[start:cut], fence)
     if after is None:
-        return Piece(opening + body.rstrip(), start, start + cut), None
-    own_closing = re.match(rf"\r?\n {{0,3}}{re.escape(after.marker)}[ \t]*(?=\r?\n|$)", rest[cut:])
-    taken = start + cut + (own_closing.end() if own_closing else 0)
-    return Piece(opening + body + after.closing, start, taken), None if own_closing else after
+        body = formatting.opened(start, cut, fence).rstrip()
+        return Piece(body + formatting.closing(cut), start, cut), None
+    own_closing = re.match(rf"\r?\n {{0,3}}{re.escape(after.marker)}[ \t]*(?=\r?\n|$)", formatting.text[cut:end])
+    taken = cut + (own_closing.end() if own_closing else 0)
+    body = formatting.opened(start, cut, fence)
+    return Piece(body + after.closing, start, taken), None if own_closing else after
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Formatted words: `start` and `end` are those of the words, without the marks around them."""
+
+    mark: str
+    start: int
+    end: int
+
+
+class _Formatting:
+    """What of a text is bold, quoted, listed and so on, and how that goes on in a new piece."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        marked = _MARKED.search(text)
+        self._first_mark = marked.start() if marked else len(text)
+        self._spans = sorted(_spans(text), key=lambda span: span.start) if marked else []
+
+    def room_at(self, start: int) -> int:
+        """What may be needed to go on with the formatting at `start`."""
+        return _OPENING_ROOM if self._first_mark < start else 0
+
+    def opened(self, start: int, end: int, fence: _Fence | None) -> str:
+        """The text from `start` to `end`, with what is open at `start` opened again."""
+        body = self.text[start:end]
+        if fence is not None:
+            return fence.opening + body
+        if self._first_mark >= start:
+            return body
+        block = _BLOCK_MARKS.match(body)
+        marks_end = block.end() if block else 0
+        listed = self._numbered(body[:marks_end], start)
+        return self._line_mark(start) + listed + "".join(self._open_at(start)) + body[marks_end:]
+
+    def closing(self, cut: int) -> str:
+        """What closes all that is open at `cut`."""
+        return "".join(reversed(self._open_at(cut)))
+
+    def _open_at(self, position: int) -> list[str]:
+        return [span.mark for span in self._spans if span.start < position <= span.end]
+
+    def _line_mark(self, start: int) -> str:
+        """What makes a quote or a heading of the rest of its line."""
+        if _LONG_QUOTE.search(self.text, 0, start):
+            return ">>> "
+        line_start = self.text.rfind("\n", 0, start) + 1
+        mark = _LINE_MARK.match(self.text, line_start, start) if line_start < start else None
+        return mark[0] if mark and 0 < len(mark[0]) <= _MAX_LINE_MARK and mark.end() < start else ""
+
+    def _numbered(self, block_marks: str, start: int) -> str:
+        """An item's number. Where a list repeats one, it is counted; in a new piece the count would begin anew."""
+        item = _ITEM.match(block_marks)
+        if item is None or self.text[start - 1 : start] not in ("\n", ""):
+            return block_marks
+        num_before = 0
+        for line in reversed(self.text[:start].splitlines()):
+            earlier = _ITEM.match(line)
+            if earlier and earlier.groups() == item.groups():
+                num_before += 1
+            elif earlier and earlier[1] == item[1]:
+                return block_marks
+            elif line.strip() and not line.startswith((" ", "\t")):
+                break
+        return f"{item[1]}{int(item[2]) + num_before}{block_marks[item.end(2) :]}"
+
+
+def _spans(text: str) -> Iterator[_Span]:
+    open_since: dict[str, int] = {}
+    position = 0
+    for line in _lines(text, None):
+        if line.is_fence or line.after is not None:
+            open_since.clear()
+        else:
+            for found in _INLINE.finditer(text, position, line.end):
+                yield from _spans_ended_by(text, found, open_since)
+        position = line.end + 1
+    if "||" in open_since:
+        # What is about to be hidden stays so, also while its end has not come.
+        yield _Span("||", open_since["||"], len(text))
+
+
+def _spans_ended_by(text: str, found: re.Match[str], open_since: dict[str, int]) -> Iterator[_Span]:
+    if found["code"]:
+        num_ticks = len(found["ticks"])
+        yield _Span(found["ticks"], found.start() + num_ticks, found.end() - num_ticks)
+    run = found["mark"]
+    if run not in _MARKS:
+        return
+    before, after = text[found.start() - 1 : found.start()] or " ", text[found.end() : found.end() + 1] or " "
+    can_close, can_open = not before.isspace(), not after.isspace()
+    if run[0] == "_":
+        # Within a word it is a part of it.
+        can_close, can_open = can_close and not after.isalnum(), can_open and not before.isalnum()
+    for mark in _MARKS[run]:
+        if mark in open_since and (can_close or mark == "||"):
+            yield _Span(mark, open_since.pop(mark), found.start())
+        elif can_open or mark == "||":
+            open_since[mark] = found.end()
 
 
 def _skip_gap(text: str, position: int, fence: _Fence | None) -> int:
@@ -110,16 +244,21 @@ def _best_cut(text: str, window: int, fence: _Fence | None) -> int:
     last border at all, or between two visible characters."""
     seen = text[: window + 1]  # one more, to see what a border is followed by
     lines = list(_lines(seen, fence))
-    found = [[cut for cut in _cuts(pattern, seen) if 0 < cut <= window] for pattern in _BORDERS]
+    torn = set() if fence else _inside_of_wholes(seen)
+    found = [[cut for cut in _cuts(pattern, seen) if 0 < cut <= window and cut not in torn] for pattern in _BORDERS]
     for floor in (window // 2, 0):
         for cuts in found:
             for cut in reversed(cuts):
                 if cut > floor and _is_allowed(seen, cut, lines):
                     return cut
-    for cut in range(window, max(0, window - 64), -1):
-        if is_grapheme_border(seen, cut):
-            return cut
-    return window
+    characters = [cut for cut in range(window, window // 2, -1) if is_grapheme_border(seen, cut)]
+    unmarked = (cut for cut in characters if cut not in torn and not _MARK_CHARACTERS & set(seen[cut - 1 : cut + 1]))
+    return next(unmarked, None) or next(iter(characters), window)
+
+
+def _inside_of_wholes(text: str) -> set[int]:
+    """Where a cut would tear a link or an emoji."""
+    return {cut for whole in _WHOLE.finditer(text) for cut in range(whole.start() + 1, whole.end())}
 
 
 def _cuts(pattern: re.Pattern[str], text: str) -> list[int]:

@@ -14,9 +14,18 @@ def utf16(text: str) -> int:
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
+def bare(text: str) -> str:
+    """The words alone: no formatting, and no numbers of lists."""
+    return re.sub(r"[\s*_~|`>#\d.)-]", "", text)
+
+
 words = st.text("abc .!\n,。你好👍🏽é`~-\u0301\u200d🇩🇪", max_size=12)
 fences = st.sampled_from(["\n```python\n", "\n```\n", "\n~~~\n", "\n    indented\n", "\n\n", "x" * 150, "字" * 90])
-texts = st.lists(st.one_of(words, fences, st.text(max_size=8)), max_size=60).map("".join)
+marks = st.sampled_from(
+    ["*", "**", "***bold ", "_", "__", "~~", "||", "`", "``", "\n> ", "\n>>> ", "\n# ", "\n1. ", "\n- ", "\\*",
+     " word ", "[a link](https://a.example/b_c)", " <:wave:123> ", "<t:1700000000:R>", "https://a.example/(x)?y=_z_ "]
+)  # fmt: skip
+texts = st.lists(st.one_of(words, fences, marks, st.text(max_size=8)), max_size=60).map("".join)
 limits = st.integers(MIN_LIMIT, 300)
 
 
@@ -28,9 +37,9 @@ def test_pieces_show_all_of_the_text_once(text: str, limit: int, measure) -> Non
     for piece in pieces:
         assert text[position : piece.start].isspace() or position == piece.start, "only whitespace is left out"
         assert piece.start < piece.end
-        assert squeezed(text[piece.start : piece.end]) in squeezed(piece.text), "a piece shows its part"
+        assert bare(text[piece.start : piece.end]) in bare(piece.text), "a piece shows its part"
         assert len(squeezed(piece.text)) - len(squeezed(text[piece.start : piece.end])) <= 42, (
-            "and only fences beside it"
+            "and only what is opened and closed again beside it"
         )
         assert measure(piece.text) <= limit
         assert piece.text.strip()
@@ -165,4 +174,134 @@ def test_long_codes_of_many_pieces_are_fast() -> None:
 def test_endless_stops_do_not_hold_up_everybody(babble: str) -> None:
     started = time.perf_counter()
     split_text(babble * 20_000, limit=10_000)
+    assert time.perf_counter() - started < 2
+
+
+# --- formatting goes on
+
+
+LONG_WORDS = " ".join(f"word{number}" for number in range(60))
+
+
+@pytest.mark.parametrize("mark", ["*", "**", "_", "__", "~~", "||", "`", "``"])
+def test_formatting_that_is_open_at_a_cut_is_closed_and_opened_again(mark: str) -> None:
+    pieces = split_text(f"Before {mark}{LONG_WORDS}{mark} after.", limit=MIN_LIMIT)
+    assert len(pieces) > 3
+    assert all(piece.text.endswith(mark) for piece in pieces[:-1])
+    assert all(piece.text.startswith(f"{mark}word") for piece in pieces[1:])
+    assert pieces[-1].text.endswith(f"{mark} after.")
+
+
+def test_several_kinds_are_closed_in_the_order_that_fits() -> None:
+    pieces = split_text(f"***Bold, ~~{LONG_WORDS}~~***", limit=MIN_LIMIT)
+    assert all(piece.text.endswith("~~***") for piece in pieces)
+    assert all(piece.text.startswith("***~~word") for piece in pieces[1:])
+
+
+def test_what_is_closed_before_the_cut_stays_closed() -> None:
+    pieces = split_text(f"**Bold** and *this* too. {LONG_WORDS}", limit=MIN_LIMIT)
+    assert "*" not in "".join(piece.text for piece in pieces[1:])
+
+
+@pytest.mark.parametrize(
+    "text", ["5 * 3 and *what {}", "a_b_c, snake_case and {}", "\\*no {} bold\\*", "* one\n* two {}"]
+)
+def test_what_is_no_formatting_is_left_alone(text: str) -> None:
+    whole = text.format(LONG_WORDS)
+    for piece in split_text(whole, limit=MIN_LIMIT):
+        assert piece.text == whole[piece.start : piece.end]
+
+
+def test_marks_in_code_and_addresses_are_none() -> None:
+    whole = f"`a ** b` https://a.example/__x <:__a:1> {LONG_WORDS} c ** d __"
+    for piece in split_text(whole, limit=MIN_LIMIT):
+        assert piece.text == whole[piece.start : piece.end]
+
+
+def test_a_secret_stays_hidden_before_its_end_has_come() -> None:
+    first, *_ = split_text(f"It was ||{LONG_WORDS}", limit=MIN_LIMIT)
+    assert first.text.count("||") == 2
+
+
+def test_the_mark_that_comes_late_dresses_the_piece_that_is_there() -> None:
+    growing, whole = f"So **{LONG_WORDS}", f"So **{LONG_WORDS}** it is."
+    early, late = split_text(growing, limit=MIN_LIMIT), split_text(whole, limit=MIN_LIMIT)
+    assert early[0].text + "**" == late[0].text
+    assert [piece.start for piece in early] == [piece.start for piece in late]
+
+
+@pytest.mark.parametrize("mark", ["> ", "# ", "### ", "-# ", "> > "])
+def test_a_line_goes_on_as_what_it_is(mark: str) -> None:
+    pieces = split_text(f"Hello.\n{mark}{LONG_WORDS}\nBye.", limit=MIN_LIMIT)
+    assert all(piece.text.startswith(f"{mark}word") for piece in pieces[1:])
+    assert pieces[-1].text.endswith("\nBye.")
+
+
+def test_a_line_of_its_own_is_quoted_once() -> None:
+    quote = "\n".join(f"> This is line {number} of it." for number in range(20))
+    for piece in split_text(quote, limit=MIN_LIMIT):
+        assert piece.text == quote[piece.start : piece.end]
+
+
+def test_a_quote_without_end_goes_on_to_the_end() -> None:
+    pieces = split_text(f">>> {LONG_WORDS}\nAnd **{LONG_WORDS}**", limit=MIN_LIMIT)
+    assert all(piece.text.startswith(">>> ") for piece in pieces)
+
+
+def test_formatting_goes_on_behind_the_mark_of_a_line() -> None:
+    items = "\n".join(f"- This is item {number} of it all" for number in range(12))
+    pieces = split_text(f"**{items}**", limit=MIN_LIMIT)
+    assert all(piece.text.startswith("- **This") and piece.text.endswith("**") for piece in pieces[1:])
+
+
+@pytest.mark.parametrize("end", [".", ")"])
+def test_a_list_that_counts_by_itself_goes_on_counting(end: str) -> None:
+    items = "\n".join(f"1{end} This is item {number} of it\n   and more" for number in range(1, 13))
+    for piece in split_text(f"Look:\n{items}", limit=MIN_LIMIT)[1:]:
+        typed, meant = re.match(rf"(\d+)\{end} This is item (\d+)", piece.text).groups()
+        assert typed == meant
+
+
+def test_numbers_that_were_given_stay() -> None:
+    items = "\n".join(f"{number}. This is item {number} of it" for number in range(1, 13))
+    for piece in split_text(items, limit=MIN_LIMIT):
+        assert piece.text == items[piece.start : piece.end]
+
+
+WHOLES = [
+    "[a link of words](https://a.example/path_(x))",
+    "https://a.example/path?query=some,thing;else&more=1",
+    "<:a_custom_emoji:123456789012345678>",
+    "<a:b:123>",
+    "<t:1700000000:R>",
+    "<@123456789012345678>",
+]
+
+
+@pytest.mark.parametrize("filler", ["字", "word "])
+@given(st.integers(0, 300), st.sampled_from(WHOLES), st.integers(0, 60))
+def test_what_belongs_together_is_not_cut(filler: str, position: int, whole: str, overlap: int) -> None:
+    text = (filler * 300)[:position] + whole + (filler * 300)[overlap:300]
+    pieces = split_text(text, limit=MIN_LIMIT)
+    assert [piece for piece in pieces if whole in piece.text]
+
+
+def test_an_address_that_fits_nowhere_is_cut_all_the_same() -> None:
+    pieces = split_text("https://a.example/" + "x" * 500, limit=MIN_LIMIT)
+    assert "".join(piece.text for piece in pieces) == "https://a.example/" + "x" * 500
+
+
+@given(texts)
+def test_no_word_is_lost(text: str) -> None:
+    if not re.search(r"^ {0,3}(```|~~~)", text, re.MULTILINE):
+        shown = "".join(piece.text for piece in split_text(text, limit=MIN_LIMIT))
+        assert bare(shown) == bare(text)
+
+
+@pytest.mark.parametrize(
+    "babble", ["*", "**a", "`", "` ``", "||", "[", "[a](", "<", "_a_ ", "> ", "1. a\n", "https://a", "(a"]
+)
+def test_endless_marks_do_not_hold_up_everybody(babble: str) -> None:
+    started = time.perf_counter()
+    split_text(babble * 10_000, limit=2000)
     assert time.perf_counter() - started < 2
