@@ -89,6 +89,8 @@ class Rest:
             ("DELETE", "/webhooks/{webhook}", self.delete_webhook),
             ("POST", "/interactions/{interaction}/{token}/callback", self.interaction_callback),
             ("POST", webhook, self.follow_up),
+            ("PATCH", webhook, self.edit_webhook),
+            ("DELETE", webhook, self.delete_webhook),
             ("PATCH", f"{webhook}/messages/@original", self.edit_original),
             ("DELETE", f"{webhook}/messages/@original", self.delete_original),
             ("PATCH", f"{webhook}/messages/{{message}}", self.edit_through),
@@ -207,8 +209,7 @@ class Rest:
         return answer(webhook.wire())
 
     async def edit_webhook(self, request: web.Request) -> web.Response:
-        webhook, body = self._webhook(request.match_info["webhook"]), await request.json()
-        self._require(webhook.channel, "manage_webhooks", 50013, "Missing Permissions")
+        webhook, body = self._changeable_webhook(request), await request.json()
         if "name" in body:
             check_name(body["name"])
             webhook.name = body["name"]
@@ -217,8 +218,7 @@ class Rest:
         return answer(webhook.wire())
 
     async def delete_webhook(self, request: web.Request) -> web.Response:
-        webhook = self._webhook(request.match_info["webhook"])
-        self._require(webhook.channel, "manage_webhooks", 50013, "Missing Permissions")
+        webhook = self._changeable_webhook(request)
         del self._fake.webhooks[webhook.id]
         return web.Response(status=204)
 
@@ -341,6 +341,14 @@ class Rest:
 
     def _is_interaction(self, request: web.Request) -> bool:
         return request.match_info["application"] == self._fake.application_id
+
+    def _changeable_webhook(self, request: web.Request) -> Webhook:
+        """Whoever has a webhook's token may change it; others need the permission."""
+        if "token" in request.match_info:
+            return self._webhook_of(request)
+        webhook = self._webhook(request.match_info["webhook"])
+        self._require(webhook.channel, "manage_webhooks", 50013, "Missing Permissions")
+        return webhook
 
     def _webhook_of(self, request: web.Request) -> Webhook:
         webhook = self._webhook(request.match_info["application"])

@@ -187,6 +187,7 @@ class FakeDiscord:
     def edit(self, message: Message, text: str) -> None:
         """Its author changes a message."""
         rest.revise(message, {"content": text})
+        message.mentions = self._mentioned(text, message.reply_to)
         self.gateway.dispatch("MESSAGE_UPDATE", message.event())
 
     def unfurl(self, message: Message, *embeds: dict[str, Any]) -> None:
@@ -329,9 +330,6 @@ class FakeDiscord:
     ) -> Message:
         """A message as `payload` describes it, with the mentions that Discord finds in it."""
         content = payload.get("content") or ""
-        mentions = [self.users[id_] for id_ in re.findall(r"<@!?(\d+)>", content) if id_ in self.users]
-        if reply_to is not None and reply_to.author not in mentions:
-            mentions.append(reply_to.author)
         return Message(
             channel,
             author,
@@ -341,15 +339,22 @@ class FakeDiscord:
             components=payload.get("components") or [],
             flags=payload.get("flags") or 0,
             request=payload,
-            mentions=mentions,
+            mentions=self._mentioned(content, reply_to),
             mention_roles=re.findall(r"<@&(\d+)>", content),
         )
 
     def publish(self, message: Message) -> None:
         """Let everyone see `message`, the bot included, as on Discord."""
         self.messages[message.id] = message
+        message.channel.last_message_id = message.id
         self.gateway.dispatch("MESSAGE_CREATE", message.event())
         self.changed()
+
+    def _mentioned(self, text: str, reply_to: Message | None) -> list[User]:
+        mentioned = [self.users[id_] for id_ in re.findall(r"<@!?(\d+)>", text) if id_ in self.users]
+        if reply_to is not None and reply_to.author not in mentioned:
+            mentioned.append(reply_to.author)
+        return mentioned
 
     def _add_channel(self, channel: Channel, event: str) -> Channel:
         assert channel.guild is not None

@@ -117,6 +117,7 @@ class Channel:
     parent: "Channel | None" = None
     recipient: User | None = None
     denied: tuple[str, ...] = ()
+    last_message_id: str | None = None
     id: str = field(default_factory=snowflake)
 
     @property
@@ -125,6 +126,7 @@ class Channel:
 
     def wire(self) -> dict[str, Any]:
         base: dict[str, Any] = {"id": self.id, "type": int(self.type), "name": self.name, "position": 0, "flags": 0}
+        base |= {"last_message_id": self.last_message_id}
         if self.guild is not None:
             base |= {"guild_id": self.guild.id, "permission_overwrites": self._overwrites(self.guild)}
         if self.recipient is not None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from bot.adapters.base import AdapterState, MessageHandler, ReplyChannel
 from bot.adapters.discord.adapter import DiscordAdapter
 from bot.commands import Argument, Choice, Command, CommandCall, CommandReply, CommandTable
 from bot.errors import PersonaError
-from bot.types import IncomingMessage
+from bot.types import IncomingMessage, IncomingReaction, Room
 from tests.bot.adapters.discord.harness import QUICK, library_put_back
 from tests.fakes.discord import FakeDiscord
 
@@ -21,12 +23,57 @@ class RecordingHandler(MessageHandler):
     """Keeps what it is given; `answer` says what else to do."""
 
     received: list[IncomingMessage] = field(default_factory=list)
+    edits: list[IncomingMessage] = field(default_factory=list)
+    deletions: list[tuple[Room, tuple[str, ...]]] = field(default_factory=list)
+    reactions: list[IncomingReaction] = field(default_factory=list)
     answer: Callable[[IncomingMessage, ReplyChannel], Awaitable[None]] | None = None
 
     async def handle(self, message: IncomingMessage, channel: ReplyChannel) -> None:
         self.received.append(message)
         if self.answer is not None:
             await self.answer(message, channel)
+
+    async def handle_edit(self, message: IncomingMessage, channel: ReplyChannel) -> None:
+        self.edits.append(message)
+
+    async def handle_deletion(self, room: Room, message_ids: tuple[str, ...], channel: ReplyChannel) -> None:
+        self.deletions.append((room, message_ids))
+
+    async def handle_reaction(self, reaction: IncomingReaction, channel: ReplyChannel) -> None:
+        self.reactions.append(reaction)
+
+
+@dataclass
+class RecordingIncidents:
+    """Keeps what went wrong."""
+
+    noted: list[tuple[str, str]] = field(default_factory=list)
+
+    def note(self, platform: str, kind: str, detail: str) -> None:
+        assert platform == "discord"
+        self.noted.append((kind, detail))
+
+    def of(self, kind: str) -> list[str]:
+        return [detail for noted, detail in self.noted if noted == kind]
+
+
+@dataclass
+class MemorySeen:
+    """The marks of what was heard, which outlive an adapter."""
+
+    newest: dict[str, str] = field(default_factory=dict)
+    error: Exception | None = None
+
+    async def claim(self, platform: str, event: str) -> bool:
+        raise AssertionError("Discord tells each event once")
+
+    def note(self, platform: str, chat_id: str, message_id: str) -> None:
+        self.newest[chat_id] = message_id
+
+    async def marks(self, platform: str, *, since: datetime) -> Mapping[str, str]:
+        if self.error is not None:
+            raise self.error
+        return dict(self.newest)
 
 
 @dataclass
@@ -78,6 +125,7 @@ class Stage:
     commands: Commands
     adapter: DiscordAdapter
     running: asyncio.Task[None]
+    incidents: RecordingIncidents
 
     async def wait_for_messages(self, count: int = 1) -> list[IncomingMessage]:
         await self.discord.wait_for(lambda: len(self.handler.received) >= count)
@@ -96,23 +144,35 @@ async def discord() -> AsyncIterator[FakeDiscord]:
 
 
 @contextlib.asynccontextmanager
-async def performing(discord: FakeDiscord, *, token: str | None = None) -> AsyncIterator[Stage]:
+async def performing(
+    discord: FakeDiscord, *, token: str | None = None, table: CommandTable | None = None, **options: Any
+) -> AsyncIterator[Stage]:
     """Run an adapter on `discord` for the length of the block."""
-    handler, commands = RecordingHandler(), Commands()
+    handler, commands, incidents = RecordingHandler(), Commands(), RecordingIncidents()
     adapter = DiscordAdapter(
         token or discord.token,
         handler=handler,
-        commands=commands.table(),
+        commands=table or commands.table(),
+        incidents=incidents,
         api_url=discord.api_url,
         gateway_url=discord.gateway_url,
         backoff=QUICK,
+        **options,
     )
     running = asyncio.create_task(adapter.run())
     try:
-        yield Stage(discord, handler, commands, adapter, running)
+        yield Stage(discord, handler, commands, adapter, running, incidents)
     finally:
         running.cancel()
         await asyncio.wait({running})
+
+
+@contextlib.asynccontextmanager
+async def online(discord: FakeDiscord, **options: Any) -> AsyncIterator[Stage]:
+    """An adapter that has connected."""
+    async with performing(discord, **options) as stage:
+        await discord.wait_until_connected()
+        yield stage
 
 
 @pytest.fixture
