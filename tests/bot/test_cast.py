@@ -210,6 +210,11 @@ def test_the_better_a_text_suits_the_likelier() -> None:
     assert next_one("cold rain", cast=(SOL,), roll=lambda: 0.05) is None
 
 
+def test_whom_a_text_suits_best_is_asked_first() -> None:
+    assert next_one("lamps and warm rye bread", ANNA, roll=lambda: 0.04) == "sol"
+    assert next_one("a moth in love with lamps", ANNA, roll=lambda: 0.04) == "luna"
+
+
 def test_the_silent_never_join_in_and_who_spoke_leaves_the_word() -> None:
     silent = persona("Sol", summary="A baker of warm bread.", talkativeness=0.0)
     assert next_one("warm bread", cast=(silent,), roll=lambda: 0.0) is None

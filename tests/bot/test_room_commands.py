@@ -159,8 +159,9 @@ async def test_two_changes_at_once_lose_neither(hall: Hall) -> None:
     slow = hall.rooms.settings
 
     async def settings(room: Room) -> RoomSettings:
+        found = await slow(room)
         await asyncio.sleep(0)
-        return await slow(room)
+        return found
 
     hall.rooms.settings = settings  # type: ignore[method-assign]
     await asyncio.gather(*(hall.use("cast", "add", name=name) for name in ("sol", "mira", "maren")))

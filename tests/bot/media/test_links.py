@@ -322,6 +322,17 @@ async def test_whoever_is_slow_is_not_waited_for(site: Site, caplog: pytest.LogC
     assert "TimeoutError" in caplog.text
 
 
+async def test_the_time_counts_for_all_redirects_together(site: Site) -> None:
+    onward = redirect("/y.png", "/z.png")
+
+    async def slowly(request: web.BaseRequest) -> web.StreamResponse:
+        await asyncio.sleep(0.08)
+        return await onward(request)  # type: ignore[arg-type]
+
+    site.answer = slowly
+    assert "could not reach" in await site.refusal(timeout_s=0.15)
+
+
 async def test_a_server_that_breaks_off_is_no_accident(site: Site) -> None:
     async def hang_up(request: web.BaseRequest) -> web.StreamResponse:
         assert request.transport is not None
