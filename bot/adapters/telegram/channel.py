@@ -51,6 +51,7 @@ _EDIT_INTERVAL_S = {ChatKind.DIRECT: 1.2, ChatKind.GROUP: 3.5}
 _DRAFT_INTERVAL_S = 0.5
 _GONE = ("message to edit not found", "message to delete not found", "message_id_invalid", "message can't be found")
 _NO_RIGHTS = ("not enough rights", "have no rights", "chat_write_forbidden", "chat_restricted", "chat_send_")
+_LOST = ("thread not found", "topic_closed", "topic_deleted", "chat not found")
 
 T = TypeVar("T")
 Markup = InlineKeyboardMarkup | ForceReply
@@ -414,10 +415,17 @@ class TelegramChannel(ReplyChannel):
             self._chats.close(self.chat_id, str(error), remedy=remedy)
             raise
         except DeliveryError as error:
-            if any(words in str(error).lower() for words in _NO_RIGHTS):
-                detail = f"chat {self.chat_id}: {error}. Let the bot write there, in the group's permissions."
-                self._chats.note_once("rights", self.chat_id, detail)
+            self._note_trouble(str(error))
             raise
+
+    def _note_trouble(self, reason: str) -> None:
+        """Tell the admin where only a person can help."""
+        if any(words in reason.lower() for words in _NO_RIGHTS):
+            detail = f"chat {self.chat_id}: {reason}. Let the bot write there, in the group's permissions."
+            self._chats.note_once("rights", self.chat_id, detail)
+        elif any(words in reason.lower() for words in _LOST):
+            detail = f"chat {self.chat_id}, topic {self._thread_id}: {reason}. Nothing is to be done if it was deleted."
+            self._chats.note_once("gone", self.chat_id, detail)
 
 
 class _DraftRefused(DeliveryError):

@@ -24,6 +24,7 @@ _MENTION = re.compile(r"(?<![\w@])@(?=\w)")
 _URL = re.compile(r"(?:https?|tg)://\S+", re.IGNORECASE)
 # `tg://user?id=…` would ring somebody.
 _LINK = re.compile(r"(?:https?://|tg://(?!user\b))[^\s]+", re.IGNORECASE)
+_LANGUAGE = re.compile(r"[\w+#.-]{1,32}(?=\s|$)")
 _CELL_BORDER = re.compile(r"(?<!\\)\|")
 # What a table's drawn cell may be longer than the written one, on average.
 _CELL_ROOM = 8
@@ -181,6 +182,7 @@ def _write_blocks(tokens: Sequence[Token], lines: list[str], writer: _Writer) ->
             case "list_item_open":
                 layout.open_item(token)
         at += 1
+    layout.finish()
 
 
 class _Layout:
@@ -223,6 +225,10 @@ class _Layout:
         self._last_line = max(self._last_line, self._last_content_line(token))
         self._has_begun = True
 
+    def finish(self) -> None:
+        """The last item may have had no words."""
+        self._flush_marks()
+
     def _flush_marks(self) -> None:
         if self._marks:
             self._writer.write(self._marks)
@@ -244,8 +250,8 @@ class _Layout:
 
 
 def _code_block(info: str) -> _Style:
-    language = info.split()[0] if info.split() else None
-    return _Style(MessageEntity.PRE, language=language)
+    found = _LANGUAGE.match(info)
+    return _Style(MessageEntity.PRE, language=found.group() if found else None)
 
 
 def _table(source: Sequence[str]) -> str:
@@ -265,7 +271,7 @@ def _table(source: Sequence[str]) -> str:
 
 
 def _write_inline(tokens: Sequence[Token], writer: _Writer) -> None:
-    titles: list[str] = []
+    links: list[tuple[Token, int]] = []
     for token in tokens:
         name = token.type.removesuffix("_open").removesuffix("_close")
         match token.type:
@@ -285,10 +291,13 @@ def _write_inline(tokens: Sequence[Token], writer: _Writer) -> None:
                 writer.end(MessageEntity.SPOILER)
             case "link_open":
                 writer.begin(_Style(MessageEntity.TEXT_LINK, url=str(token.attrs["href"])))
-                titles.append(str(token.attrs.get("title", "")))
+                links.append((token, len(writer.runs)))
             case "link_close":
+                link, num_runs = links.pop()
+                if not any(run.strip() for run, _ in writer.runs[num_runs:]):
+                    writer.write(str(link.attrs["href"]))
                 writer.end(MessageEntity.TEXT_LINK)
-                writer.write(_in_brackets(titles.pop()))
+                writer.write(_in_brackets(str(link.attrs.get("title", ""))))
             case "image":
                 writer.begin(_Style(MessageEntity.TEXT_LINK, url=str(token.attrs["src"])))
                 writer.write(token.content or str(token.attrs["src"]))

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import traceback
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -175,7 +176,7 @@ async def test_a_flood_limit_on_polling_is_obeyed(fake: FakeTelegram) -> None:
         await eventually(lambda: adapter.status.state is AdapterState.RECONNECTING)
         assert "asks for patience, 30 s" in adapter.status.detail
         num_polls = fake.num_calls("getUpdates")
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.2)  # twice the longest wait without a flood limit
         assert fake.num_calls("getUpdates") == num_polls
 
 
@@ -200,6 +201,15 @@ async def test_a_webhook_left_behind_is_removed(fake: FakeTelegram) -> None:
     fake.webhook = {"url": "https://elsewhere.example/hook"}
     async with serving(fake, RecordingHandler()):
         assert not fake.has_webhook
+
+
+async def test_a_webhook_that_another_program_sets_is_removed(fake: FakeTelegram) -> None:
+    ada = fake.add_user("Ada")
+    async with serving(fake, RecordingHandler(), timing=replace(FAST, long_poll_s=0)):
+        fake.webhook = {"url": "http://127.0.0.1:9/hook"}
+        await fake.wait_for(lambda: not fake.has_webhook)
+        fake.say(fake.private_chat(ada), ada, "hi")
+        await fake.wait_for(lambda: fake.sent)
 
 
 def test_retries_wait_longer_and_longer_up_to_a_limit() -> None:
@@ -398,7 +408,10 @@ async def test_an_album_that_was_not_handed_over_comes_again(fake: FakeTelegram)
     assert len(next(message for message in second.messages if message.text == "album").files) == 2
 
 
-async def test_stopping_while_the_server_is_silent_is_quick(fake: FakeTelegram) -> None:
+async def test_stopping_while_the_server_is_silent_is_quick(
+    fake: FakeTelegram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.adapters.telegram.adapter._CONFIRM_TIMEOUT_S", 0.1)
     ada = fake.add_user("Ada")
     loop = asyncio.get_running_loop()
     async with serving(fake, RecordingHandler()):

@@ -272,6 +272,24 @@ async def test_drafts_that_must_wait_are_not_switched_off(
     assert [draft.text for draft in fake.drafts] == ["Once upon"]
 
 
+async def test_drafts_in_a_topic_of_a_private_chat(fake: FakeTelegram, connection: Connection, chat: Chat) -> None:
+    chat.topics[77] = "Dogs"
+    channel = TelegramChannel(connection, chat_id=chat.id, thread_id=77, kind=ChatKind.DIRECT)
+    await channel.show_draft("Once")
+    await channel.send("Once upon")
+    assert (fake.drafts[0].thread_id, fake.sent[0].thread_id) == (77, 77)
+
+
+async def test_formatting_that_a_draft_may_not_have_ends_no_drafts(
+    fake: FakeTelegram, channel: TelegramChannel, connection: Connection
+) -> None:
+    refusal = {"ok": False, "error_code": 400, "description": "Bad Request: can't parse entities: no"}
+    fake.fail("sendMessageDraft", status=400, body=refusal)
+    await channel.show_draft("*Once*")
+    assert [draft.text for draft in fake.drafts] == ["Once"]
+    assert connection.has_drafts
+
+
 async def test_there_are_no_drafts_in_groups(fake: FakeTelegram, connection: Connection) -> None:
     group = TelegramChannel(connection, chat_id=fake.add_group("G").id, thread_id=None, kind=ChatKind.GROUP)
     with pytest.raises(DeliveryError):
@@ -385,6 +403,17 @@ async def test_missing_rights_are_told_once(
         with pytest.raises(DeliveryError, match="Not enough rights"):
             await channel.send("hello")
     assert incidents.kinds() == ["rights"]
+
+
+async def test_a_topic_that_is_gone_is_told_once(
+    fake: FakeTelegram, connection: Connection, incidents: RecordingIncidents
+) -> None:
+    forum = fake.add_group("Forum", is_forum=True)
+    channel = TelegramChannel(connection, chat_id=forum.id, thread_id=4711, kind=ChatKind.GROUP)
+    for _ in range(2):
+        with pytest.raises(DeliveryError, match="thread not found"):
+            await channel.send("hello")
+    assert incidents.kinds() == ["gone"]
 
 
 # Pace

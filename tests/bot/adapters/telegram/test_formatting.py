@@ -113,6 +113,12 @@ def test_links_that_lead_elsewhere_are_shown_as_text(url: str) -> None:
     assert formatted == FormattedText(f"[press]({url})")
 
 
+def test_a_link_without_words_shows_where_it_leads() -> None:
+    formatted = format_markdown("see [](https://e.org)")
+    assert formatted.text == "see https://e.org"
+    assert formatted.entities[0].url == "https://e.org"
+
+
 def test_a_picture_is_a_link() -> None:
     formatted = format_markdown('![a dog](https://e.org/d.png "Rex") ![](https://e.org/e.png)')
     assert formatted.text == "a dog (Rex) https://e.org/e.png"
@@ -136,7 +142,7 @@ def test_nobody_is_rung(text: str, visible: str) -> None:
 
 
 def test_a_text_of_signs_alone_is_shown_as_it_is() -> None:
-    for text in ("[](https://e.org)", "```\n```", ">"):
+    for text in ("```\n```", ">"):
         assert format_markdown(text).text == text
 
 
@@ -166,7 +172,7 @@ def test_no_word_is_lost_and_the_server_takes_it(text: str) -> None:
     formatted = format_markdown(text)
     beside = " ".join(f"{e.url or ''} {e.language or ''}" for e in formatted.entities)
     # Behind its language, a code block's first line says nothing.
-    asked = re.sub(r"(?m)^[ >\t\-•#]*(```+|~~~+)[^\n]*$", "", text)
+    asked = re.sub(r"(?m)^[ >\t\-*+\d.)]*(```+|~~~+)[^\n]*$", "", text)
     missing = [word for word in words(asked) if word not in f"{formatted.text} {beside}"]
     assert not missing
     assert utf16_length(formatted.text) <= formatted_length(text)

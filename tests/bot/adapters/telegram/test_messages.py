@@ -158,6 +158,17 @@ async def test_topics_are_rooms_of_their_own(fake: FakeTelegram) -> None:
     assert {sent.text: sent.thread_id for sent in fake.sent} == {"echo: in the topic": dogs, "echo: in General": None}
 
 
+async def test_topics_of_a_private_chat_are_rooms_of_their_own(fake: FakeTelegram) -> None:
+    ada = fake.add_user("Ada")
+    chat, handler = fake.private_chat(ada), RecordingHandler()
+    topic = fake.add_topic(chat, "Dogs")
+    async with serving(fake, handler):
+        fake.say(chat, ada, "in the topic", thread_id=topic)
+        reply = await fake.wait_for(lambda: fake.sent and fake.sent[0])
+    assert handler.messages[0].room == Room("telegram", str(ada.id), str(topic))
+    assert reply.thread_id == topic
+
+
 async def test_chain_of_replies_is_no_topic(fake: FakeTelegram) -> None:
     ada = fake.add_user("Ada")
     handler = RecordingHandler(stay_silent)
