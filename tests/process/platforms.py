@@ -112,8 +112,17 @@ class TelegramPerson:
         self.say("/" + " ".join([*path, *arguments.values()]))
 
     def heard(self) -> list[Said]:
-        sent = self._fake.sent_to(self._chat)
-        return [Said(tuple(version.text for version in message.versions)) for message in sent]
+        """The messages, each after the drafts that grew to it, and a draft that still grows."""
+        drafts: dict[int, tuple[str, ...]] = {}
+        for draft in self._fake.drafts:
+            if draft.chat_id == self._chat.id:
+                drafts[draft.draft_id] = (*drafts.get(draft.draft_id, ()), draft.text)
+        heard = []
+        for message in self._fake.sent_to(self._chat):
+            versions = tuple(version.text for version in message.versions)
+            grown = next((key for key, texts in drafts.items() if versions[0].startswith(texts[-1])), None)
+            heard.append(Said((drafts.pop(grown) if grown is not None else ()) + versions))
+        return [*heard, *map(Said, drafts.values())]
 
     async def wait_for(self, text: str) -> Said:
         return await self._fake.wait_for(lambda: _find(self.heard(), text), TIMEOUT_S)

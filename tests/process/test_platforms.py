@@ -36,7 +36,7 @@ async def test_a_picture_goes_in_and_a_streamed_reply_comes_out(platform: Platfo
     async with running_bot(tmp_path, **platform.environment):
         await platform.wait_until_connected()
         ann = platform.person("ann")
-        ann.say(f"look {words(60)} end", photo=photo())
+        ann.say(f"look {words(40)} end", photo=photo())
         reply = await ann.wait_for("end")
         assert "heard (1 picture): look" in reply.text
         assert len(reply.versions) > 1
@@ -83,24 +83,28 @@ async def test_a_restart_keeps_history_persona_and_answers_nothing_twice(platfor
         assert len(ann.heard()) == num_heard + 1
 
 
-async def test_a_kill_in_mid_reply_loses_no_message(platform: Platform, tmp_path: Path) -> None:
+async def test_a_kill_in_mid_reply_loses_no_message_and_doubles_no_reply(platform: Platform, tmp_path: Path) -> None:
     ann = platform.person("ann")
     async with running_bot(tmp_path, **platform.environment) as bot:
         await platform.wait_until_connected()
-        ann.say(f"precious {words(300)}")
+        ann.say(f"precious {words(40)} end")
         await ann.wait_for("word5")
         await bot.kill()
     async with running_bot(tmp_path, **platform.environment) as bot:
         await bot.wait_for_log(f"{platform.name} is running")
         ann.say("next")
-        assert "1 earlier turn" in (await ann.wait_for("next")).text
+        assert "2 earlier turns" in (await ann.wait_for("next")).text
+    replies = [said.text for said in ann.heard() if "precious" in said.text and said.text.endswith("end")]
+    assert replies == [f"Grub heard: precious {words(40)} end"]
+    if platform.name == "discord":
+        assert len(ann.heard()) == 2, "the reply goes on in the message in which it broke off"
 
 
 async def test_a_slow_chat_does_not_hold_up_another(platform: Platform, tmp_path: Path) -> None:
     async with running_bot(tmp_path, **platform.environment):
         await platform.wait_until_connected()
         slow, quick = platform.person("slow"), platform.person("quick")
-        slow.say(f"{words(90)} finally")
+        slow.say(f"{words(50)} finally")
         await slow.wait_for("word1")
         quick.say("hello")
         await quick.wait_for("hello")
@@ -126,10 +130,10 @@ async def test_ctrl_c_lets_a_reply_end(platform: Platform, tmp_path: Path) -> No
     async with running_bot(tmp_path, **platform.environment) as bot:
         await platform.wait_until_connected()
         ann = platform.person("ann")
-        ann.say(words(60))
+        ann.say(words(40))
         await ann.wait_for("word3")
         assert await bot.stop(signal.SIGINT) == 0
-        assert "word59" in ann.heard()[-1].text
+        assert "word39" in ann.heard()[-1].text
         assert "Traceback" not in bot.log
         assert "Stopped." in bot.log
 
