@@ -174,7 +174,10 @@ class DiscordAdapter(Adapter):
         delays = self._backoff.delays()
         while True:
             try:
-                async with asyncio.timeout(LOGIN_TIMEOUT_S), discord.Client(intents=discord.Intents(guilds=True)) as client:
+                async with (
+                    asyncio.timeout(LOGIN_TIMEOUT_S),
+                    discord.Client(intents=discord.Intents(guilds=True)) as client,
+                ):
                     await client.login(self._token)
                     return await ask_plan(client)
             except Exception as error:  # noqa: BLE001 - as with a client that serves: it asks for another try

@@ -119,7 +119,7 @@ class CatchUp:
 
     async def _fetch(self, client: discord.Client, channel_id: int, mark: int) -> list[discord.Message]:
         channel = client.get_channel(channel_id) or await client.fetch_channel(channel_id)
-        if not isinstance(channel, discord.abc.Messageable):
+        if not isinstance(channel, discord.abc.Messageable) or _is_of_another_shard(client, channel):
             return []
         oldest = discord.utils.time_snowflake(discord.utils.utcnow() - self._max_age)
         after = discord.Object(max(mark, oldest))
@@ -159,6 +159,11 @@ def _channels_to_ask(client: discord.Client, marks: Mapping[int, int]) -> list[i
     is_first = not client.shard_id
     latest = sorted(untold, key=lambda channel_id: marks[channel_id], reverse=True)[:MAX_UNTOLD_CHANNELS]
     return [*told, *(latest if is_first else ())]
+
+
+def _is_of_another_shard(client: discord.Client, channel: object) -> bool:
+    guild = getattr(channel, "guild", None)
+    return guild is not None and bool(client.shard_count) and (guild.id >> 22) % client.shard_count != client.shard_id
 
 
 def _may_have_more(channel: object, mark: int) -> bool:

@@ -130,13 +130,9 @@ class MessageTranslator:
         """A server's own emoji as pictures, where they are all that was said."""
         if not _ONLY_EMOJI.fullmatch(text):
             return []
-        emoji = [discord.PartialEmoji.from_str(match[0]) for match in _MARKUP.finditer(text)]
-        distinct = list({one.id: one for one in emoji}.values())[:MAX_EMOJI_FILES]
-        return [
-            self._download(one.name, "image/gif" if one.animated else "image/png", one.url)
-            for one in distinct
-            if one.id
-        ]
+        distinct = {match["id"]: _emoji(match) for match in _MARKUP.finditer(text)}
+        shown = list(distinct.values())[:MAX_EMOJI_FILES]
+        return [self._download(one.name, "image/png", one.url) for one in shown]
 
     def _download(self, name: str, mime: str | None, url: str) -> IncomingFile:
         return IncomingFile(name, mime, None, partial(self._downloads.read, url, name))
@@ -156,6 +152,11 @@ async def _replied_message(message: discord.Message) -> discord.Message | None:
     except REQUEST_ERRORS as error:
         logger.info("Discord does not give the message that was replied to: %s", describe(error))
         return None
+
+
+def _emoji(match: re.Match[str]) -> discord.PartialEmoji:
+    # Of a moving one, too, Discord has a still picture.
+    return discord.PartialEmoji(name=match["emoji"], id=int(match["id"]))
 
 
 def _is_own(message: discord.Message, client: discord.Client) -> bool:

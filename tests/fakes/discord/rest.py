@@ -54,6 +54,7 @@ def build(fake: "FakeDiscord") -> web.Application:
     app = web.Application(middlewares=[rest.middleware], client_max_size=32 * 2**20)
     app.router.add_get("/gateway", fake.gateway.serve)
     app.router.add_get(f"{CDN_PREFIX}/attachments/{{channel}}/{{attachment}}/{{name}}", rest.download)
+    app.router.add_get(f"{CDN_PREFIX}/{{kind:emojis|stickers}}/{{name}}", rest.asset)
     for method, path, handler in rest.routes():
         app.router.add_route(method, API_PREFIX + path, handler)
     return app
@@ -389,6 +390,10 @@ class Rest:
         except ConnectionError:
             attachment.is_endless = False
         return response
+
+    async def asset(self, request: web.Request) -> web.Response:
+        data = self._fake.assets.get("{kind}/{name}".format(**request.match_info))
+        return web.Response(body=data) if data is not None else web.Response(status=404)
 
     def _channel(self, request: web.Request) -> Channel:
         channel = self._fake.channels.get(request.match_info["channel"])

@@ -50,6 +50,8 @@ class FakeDiscord:
         self.moderators: set[str] = set()
         """Ids of people who may delete what others wrote, everywhere."""
         self.attachments: dict[str, Attachment] = {}
+        self.assets: dict[str, bytes] = {}
+        """Emoji and stickers of servers, as `emojis/1.png`."""
         self.typing: list[Typing] = []
         self.commands: list[dict[str, Any]] = []
         self.interactions: list[Interaction] = []

@@ -207,3 +207,77 @@ async def test_file_that_is_gone_or_unreachable(stage: Stage) -> None:
     stage.discord.fail_next("GET", "/cdn/*", is_abort=True, times=5)
     with pytest.raises(MediaError, match=r"“dog\.png” could not be downloaded"):
         await message.files[0].read(1000)
+
+
+@pytest.fixture
+def cdn(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake's CDN, in place of Discord's."""
+    monkeypatch.setattr("bot.adapters.discord.files.ATTACHMENTS", (f"{stage.discord.cdn_url}/attachments/",))
+    monkeypatch.setattr("discord.asset.Asset.BASE", stage.discord.cdn_url)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<:wave:1>", {"wave": "1.png"}),
+        ("<@BOT> <a:dance:2> \n<:wave:1><:wave:1>", {"dance": "2.png", "wave": "1.png"}),
+        ("<:a:1><:b:2><:c:3><:d:4>", {"a": "1.png", "b": "2.png", "c": "3.png"}),
+        ("look <:wave:1>", {}),
+        ("👋", {}),
+    ],
+)
+@pytest.mark.usefixtures("cdn")
+async def test_emoji_of_a_server_are_pictures_where_they_are_all(
+    stage: Stage, text: str, expected: dict[str, str]
+) -> None:
+    ada = stage.discord.add_user("ada")
+    stage.discord.say(stage.discord.add_dm(ada), ada, text.replace("BOT", stage.discord.bot.id))
+    [message] = await stage.wait_for_messages()
+    assert [(file.name, file.mime) for file in message.files] == [(name, "image/png") for name in expected]
+    for file in message.files:
+        stage.discord.assets[f"emojis/{expected[file.name]}"] = PNG + file.name.encode()
+        assert await file.read(1000) == PNG + file.name.encode()
+
+
+@pytest.mark.usefixtures("cdn")
+async def test_linked_pictures_count_where_discord_has_them(stage: Stage) -> None:
+    ada = stage.discord.add_user("ada")
+    dm = stage.discord.add_dm(ada)
+    own = stage.discord.attach(dm, "dog.png", "image/png", PNG)
+    strange = "http://127.0.0.1:1/cdn/attachments/1/2/cat.png"
+    embeds = [{"type": "image", "thumbnail": {"url": url}} for url in (f"{own.url}?ex=1", strange)]
+    stage.discord.say(dm, ada, f"see {own.url}", extra={"embeds": embeds})
+    [message] = await stage.wait_for_messages()
+    [file] = message.files
+    assert file.name == "dog.png"
+    assert await file.read(1000) == PNG
+
+
+async def test_what_has_neither_words_nor_pictures_is_not_heard(stage: Stage) -> None:
+    ada, channel = stage.discord.add_user("ada"), stage.discord.add_channel(stage.discord.add_guild("G"), "c")
+    answers = [{"answer_id": 1, "poll_media": {"text": "yes"}}]
+    poll = {"question": {"text": "tea?"}, "answers": answers, "expiry": None, "allow_multiselect": False}
+    stage.discord.say(channel, ada, "", extra={"poll": poll | {"layout_type": 1}})
+    stage.discord.say(channel, ada, "")
+    stage.discord.say(channel, ada, "a person")
+    await stage.wait_for_messages()
+    assert [message.text for message in stage.handler.received] == ["a person"]
+
+
+async def test_stickers_of_a_forwarded_message(stage: Stage) -> None:
+    ada = stage.discord.add_user("ada")
+    times = {"timestamp": "2026-01-01T00:00:00+00:00", "edited_timestamp": None}
+    stickers = [{"id": "5", "name": "Wave", "format_type": 1}, {"id": "6", "name": "Dance", "format_type": 3}]
+    forwarded = {
+        "content": "",
+        "type": 0,
+        "attachments": [],
+        "embeds": [],
+        "flags": 0,
+        "sticker_items": stickers,
+    } | times
+    extra = {"message_snapshots": [{"message": forwarded}], "message_reference": {"type": 1, "channel_id": "2"}}
+    stage.discord.say(stage.discord.add_dm(ada), ada, "", extra=extra)
+    [message] = await stage.wait_for_messages()
+    assert message.text == "[sticker: Dance]"
+    assert [file.name for file in message.files] == ["Wave"]

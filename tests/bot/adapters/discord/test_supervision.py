@@ -95,8 +95,10 @@ async def test_malformed_event_costs_only_itself(stage: Stage, caplog: pytest.Lo
         stage.discord.gateway.dispatch(event, {"id": "1", "content": "a secret", "guild_id": None})
     await say_and_hear(stage, "after")
     assert len(stage.discord.gateway.identifies) == 1
-    assert "a malformed MESSAGE_CREATE (KeyError), left out" in caplog.text
-    assert "a secret" not in caplog.text
+    told = stage.incidents.of("bad event")
+    assert len(told) == 5
+    assert "a malformed MESSAGE_CREATE (KeyError), left out" in told[0]
+    assert "a secret" not in caplog.text + str(told)
 
 
 @pytest.mark.parametrize("poison", ["json", "zlib"])
@@ -176,8 +178,9 @@ async def test_refused_first_connection(discord: FakeDiscord, caplog: pytest.Log
     async with performing(discord) as stage:
         await discord.wait_until_connected()
         await say_and_hear(stage, "hello")
-    assert "cannot be reached" in caplog.text, "the refusal is named, not what discord.py stumbled over"
-    assert "NoneType" not in "".join(record.getMessage() for record in caplog.records)
+        [told] = stage.incidents.of("reconnect")
+    assert "cannot be reached" in told, "the refusal is named, not what discord.py stumbled over"
+    assert "NoneType" not in told + "".join(record.getMessage() for record in caplog.records)
 
 
 async def test_unreachable_api_is_tried_again(discord: FakeDiscord) -> None:
@@ -216,10 +219,10 @@ async def test_wrong_token_is_fatal_and_not_told(
     assert token not in str(caught.value) + caplog.text
 
 
-async def test_missing_intent_is_fatal_and_names_the_switch(discord: FakeDiscord) -> None:
+async def test_missing_intent_is_fatal_and_names_both_remedies(discord: FakeDiscord) -> None:
     discord.gateway.grants_message_content = False
     async with performing(discord) as stage:
-        with pytest.raises(PlatformFatal, match="“Message Content Intent”"):
+        with pytest.raises(PlatformFatal, match=r"“Message Content Intent”.*discord\.message_content = false"):
             await asyncio.wait_for(stage.running, 20)
         assert stage.adapter.status.state is AdapterState.FAILED
 
