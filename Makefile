@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Tests run in as many processes; `make test TESTERS=0` runs them in one, which debuggers need. Each takes 2 GB.
+TESTERS ?= 2
+PYTEST  := $(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
 
 # Two busy thread pools on few cores cost 10-50 times the speed: keep OpenMP's waiting threads asleep.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -12,13 +15,13 @@ run: $(VENV)/.installed
 	$(BIN)/commedia run
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

@@ -1,5 +1,6 @@
 """Fixtures that several rooms' tests share: the cache of real weights, and a tiny random backbone."""
 
+import gc
 import os
 import threading
 import time
@@ -8,11 +9,21 @@ from pathlib import Path
 
 import pytest
 
+# Beside other workers of pytest-xdist, one thread each: two pools on two cores wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from engine.errors import WeightsError
 from engine.models.store import ModelStore
 from engine.thread import THREAD_NAME
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_collection_finish() -> None:
+    """Keep what all tests import out of the garbage collector's sight: some tests collect, and would look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
