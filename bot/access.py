@@ -1,8 +1,7 @@
-"""When the bot answers: whether a message is meant for a persona. Pure, but for patterns that it gives up.
+"""What wakes a persona, and what holds it back. Pure, but for patterns that it gives up.
 
-Owns the rules for direct chats, mentions, replies, names, words, patterns, chance, channels and quiet hours. Knows
-neither the store nor who spoke before: the caller says whether a message replies to the persona. Which of several
-personas answers is for `bot.cast`.
+Owns names, words, patterns, chance, channels and quiet hours, each as a question about one persona. Who answers a
+message is for `bot.cast`, which asks them.
 """
 
 import logging
@@ -16,7 +15,7 @@ from functools import lru_cache
 import regex
 
 from bot.rooms import EVERYONE, RoomSettings
-from bot.types import ChatKind, IncomingMessage
+from bot.types import IncomingMessage
 from bot.words import fold, has_any
 from engine.persona import Persona, Triggers, compile_pattern, parse_quiet_hours
 
@@ -40,37 +39,6 @@ def effective_triggers(persona: Persona, settings: RoomSettings) -> Triggers:
     return persona.triggers.model_copy(update=changes)
 
 
-def is_meant_for(
-    message: IncomingMessage,
-    persona: Persona,
-    *,
-    is_reply_to_persona: bool,
-    triggers: Triggers | None = None,
-    now: datetime | None = None,
-    roll: Callable[[], float] | None = None,
-) -> bool:
-    """Whether `persona` answers `message`. Bots are never answered, so that two of them cannot talk for ever.
-
-    `now` is the time on the clock of the bot, with its zone; without it there are no quiet hours. `roll` draws a number
-    from 0 up to 1; without it nothing is left to chance.
-    """
-    triggers = triggers or persona.triggers
-    if message.author.is_bot:
-        return False
-    if message.kind is ChatKind.DIRECT or message.is_summons:
-        return True
-    if not is_listening_in(message, triggers):
-        return False
-    if (triggers.mention and message.mentions_bot) or (triggers.reply and is_reply_to_persona):
-        return True
-    if is_quiet(triggers, now):
-        return False
-    is_named = triggers.name and has_any(fold(message.text), names_on(persona, message.room.platform))
-    if is_named or is_called(message.text, triggers):
-        return True
-    return is_said_to_nobody(message) and joins_in(triggers, roll)
-
-
 def names_on(persona: Persona, platform: str) -> tuple[str, ...]:
     """The names that people on `platform` know `persona` by."""
     faces = {str(key): face for key, face in persona.platforms.items()}
@@ -88,7 +56,7 @@ def is_listening_in(message: IncomingMessage, triggers: Triggers) -> bool:
 
 
 def is_quiet(triggers: Triggers, now: datetime | None) -> bool:
-    """Whether `now` lies in the quiet hours."""
+    """Whether `now`, the time on the bot's clock with its zone, lies in the quiet hours."""
     return now is not None and any(_hold(hours, now) for hours in triggers.quiet_hours)
 
 
@@ -103,7 +71,7 @@ def is_said_to_nobody(message: IncomingMessage) -> bool:
 
 
 def joins_in(triggers: Triggers, roll: Callable[[], float] | None) -> bool:
-    """Whether chance has it that a persona answers what was said to nobody."""
+    """Whether chance has it that a persona answers what was said to nobody. `roll` draws from 0 up to 1."""
     return roll is not None and triggers.chance > 0 and roll() < triggers.chance
 
 

@@ -1,6 +1,6 @@
 """Who speaks in a room with several personas: who answers a person, and who answers another persona. Pure.
 
-Owns the choice and its bounds. Leaves it to `bot.access` whether a message is meant for one persona. Knows neither the
+Owns the choice and its bounds. What wakes a single persona is in `bot.access`. Knows neither the
 store nor the engine: the caller says which persona a message replies to, and draws the numbers for chance.
 
 A persona is known by what is in the text, and by the message that is replied to; never by a display name, which can be
@@ -65,7 +65,9 @@ def who_answers(
     """The personas that answer `message`, in the order in which they do; none where it is not meant for any.
 
     `main` is the persona that was chosen for the room; it need not be in `cast`. `replied_to` is the persona whose
-    message this one replies to, and `last` the one that spoke last. For `now` and `roll` see `is_meant_for`.
+    message this one replies to, and `last` the one that spoke last. `now` is the time on the bot's clock, with its
+    zone; without it there are no quiet hours. `roll` draws a number from 0 up to 1; without it nothing is left to
+    chance. Bots are never answered, so that two of them cannot talk for ever.
     """
     present = _distinct((*([main] if main else []), *cast))
     if message.author.is_bot or max_answers < 1:

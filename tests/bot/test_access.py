@@ -1,4 +1,4 @@
-"""When a persona answers."""
+"""When a persona answers that is alone in a room."""
 
 import logging
 import time
@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bot.access import effective_triggers, is_meant_for
+from bot.access import effective_triggers
+from bot.cast import who_answers
 from bot.rooms import EVERYONE, RoomSettings, TriggerChanges
 from bot.types import Author, ChatKind, IncomingMessage, RepliedMessage, Room
 from engine.persona import Face, Persona, Triggers
@@ -35,8 +36,15 @@ def answers(
     is_reply: bool = False,
     now: datetime | None = None,
     roll: Callable[[], float] | None = None,
+    settings: RoomSettings | None = None,
 ) -> bool:
-    return is_meant_for(incoming, who, is_reply_to_persona=is_reply, now=now, roll=roll)
+    if is_reply:
+        incoming = replace(incoming, reply_to=RepliedMessage("r", Author("discord", "b", "B"), "…", is_from_bot=True))
+    replied_to = who if is_reply else None
+    answering = who_answers(
+        incoming, (), main=who, replied_to=replied_to, settings=settings or RoomSettings(), now=now, roll=roll
+    )
+    return answering == (who,)
 
 
 def likely() -> float:
@@ -114,9 +122,7 @@ def test_a_catastrophic_pattern_is_given_up_after_a_moment(caplog: pytest.LogCap
 
 def test_what_is_no_pattern_any_more_matches_nothing() -> None:
     kept_by_a_room = RoomSettings(triggers={EVERYONE: TriggerChanges(patterns=("(",), quiet_hours=("whenever",))})
-    who = persona()
-    triggers = effective_triggers(who, kept_by_a_room)
-    assert not is_meant_for(message("("), who, is_reply_to_persona=False, triggers=triggers, now=NOON)
+    assert not answers(message("("), persona(), settings=kept_by_a_room, now=NOON)
 
 
 def test_chance_is_for_what_is_said_to_nobody() -> None:
