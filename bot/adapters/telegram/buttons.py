@@ -4,6 +4,7 @@ Owns that encoding and the keyboard's shape. Runs nothing.
 """
 
 import hashlib
+import math
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from bot.types import Control
 _MAX_BUTTONS = 96  # the server takes 100
 _MAX_CALLBACK_BYTES = 64
 _SHORT_LABEL = 16
-_CONTROLS_IN_A_ROW = 5
+_CONTROLS_IN_A_ROW = 6
 
 
 class CommandButtons:
@@ -57,7 +58,10 @@ class CommandButtons:
             for control in controls[:_MAX_BUTTONS]
             if (key := self._keys.get((control.path, control.argument))) is not None
         ]
-        return _in_rows(buttons, _CONTROLS_IN_A_ROW) if buttons else None
+        if not buttons:
+            return None
+        num_rows = math.ceil(len(buttons) / _CONTROLS_IN_A_ROW)
+        return _in_rows(buttons, math.ceil(len(buttons) / num_rows))
 
     def key(self, command: Command, argument: Argument) -> str:
         """Four characters for an argument of a command."""

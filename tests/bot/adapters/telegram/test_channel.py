@@ -319,6 +319,13 @@ async def test_buttons_of_a_message_that_is_gone_are_no_trouble(channel: Telegra
     await channel.show_controls("4711", SWIPE)
 
 
+@pytest.mark.parametrize(("num", "widths"), [(1, [1]), (6, [6]), (7, [4, 3]), (8, [4, 4])])
+def test_controls_are_laid_out_evenly(num: int, widths: list[int]) -> None:
+    markup = CommandButtons(TABLE).controls((Control("↩", ("undo",)),) * num)
+    assert markup is not None
+    assert [len(row) for row in markup.inline_keyboard] == widths
+
+
 async def test_a_control_without_a_command_is_left_out(fake: FakeTelegram, channel: TelegramChannel) -> None:
     await channel.send("Hello", controls=(Control("?", ("nothing",)),))
     assert fake.sent[0].buttons == []
