@@ -67,7 +67,8 @@ def is_called(text: str, triggers: Triggers) -> bool:
 
 def is_said_to_nobody(message: IncomingMessage) -> bool:
     """Whether `message` speaks to nobody that one could tell from the outside."""
-    return message.reply_to is None and not message.mentions_bot and not _SPOKEN_TO.search(message.text)
+    is_mention = message.mentions_bot or message.mentioned_names or _SPOKEN_TO.search(message.text)
+    return message.reply_to is None and not is_mention
 
 
 def joins_in(triggers: Triggers, roll: Callable[[], float] | None) -> bool:

@@ -72,7 +72,7 @@ def who_answers(
     present = _distinct((*([main] if main else []), *cast))
     if message.author.is_bot or max_answers < 1:
         return ()
-    named = _named_in(message.text, present, message.room.platform)
+    named = _named_in(_without_people(message), present, message.room.platform)
     if message.is_summons:  # what it replies to is the question, whoever wrote that
         return (named or _those((main,)))[:max_answers]
     if message.kind is ChatKind.DIRECT:
@@ -212,6 +212,14 @@ def _named_in(text: str, personas: Sequence[Persona], platform: str) -> tuple[Pe
         if not any(start < taken_end and taken_start < end for taken_start, taken_end, _ in kept):
             kept.append((start, end, persona))
     return _distinct(persona for _, _, persona in sorted(kept, key=lambda place: place[0]))
+
+
+def _without_people(message: IncomingMessage) -> str:
+    """What was said, without the mentions of people, who may be called like a persona."""
+    text = message.text
+    for name in sorted(message.mentioned_names, key=len, reverse=True):
+        text = text.replace(f"@{name}", " ")
+    return text
 
 
 def _those(personas: Iterable[Persona | None]) -> tuple[Persona, ...]:

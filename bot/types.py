@@ -73,8 +73,9 @@ class IncomingMessage:
     """A message as the adapter saw it. `text` has no mention of the bot left in it.
 
     `room_names` are what people call the room and the channels around it, without marks such as `#`. `sent_at` is when
-    it was written, where the platform tells. `is_summons`: a command asks for an answer to `reply_to`, so that no
-    trigger is needed; such a message exists on no platform, and `message_id` is the command's.
+    it was written, where the platform tells. `mentioned_names` are the display names of people whom the text mentions
+    as `@name`: whoever is called like a persona is not that persona. `is_summons`: a command asks for an answer to
+    `reply_to`, so that no trigger is needed; such a message exists on no platform, and `message_id` is the command's.
     """
 
     room: Room
@@ -88,6 +89,7 @@ class IncomingMessage:
     room_names: tuple[str, ...] = ()
     sent_at: datetime | None = None
     is_summons: bool = False
+    mentioned_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

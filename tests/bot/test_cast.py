@@ -111,6 +111,10 @@ def test_display_names_are_no_identity() -> None:
     assert answering(message(display_name="Sol")) == []
     assert answering(reply(to_bot=False)) == []  # by somebody who calls himself Luna
     assert answering(message("hi", display_name="Sol", mentions_bot=True)) == ["luna"]
+    assert answering(message("@Sol hi", mentioned_names=("Sol",))) == []
+    assert answering(message("@Sol hi, and Sol too", mentioned_names=("Sol",))) == ["sol"]
+    assert answering(message("@Anna Lee hi", mentioned_names=("Anna", "Anna Lee"))) == []
+    assert answering(message("@Sol hi")) == ["sol"]  # nobody of that name is mentioned
 
 
 @pytest.mark.parametrize("kind", list(ChatKind))
