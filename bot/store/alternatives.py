@@ -34,7 +34,7 @@ async def add(connection: AsyncConnection, key: ConversationKey, turn_id: int, t
     await _unchoose(connection, turn_id)
     await connection.execute(insert(alternatives).values(turn_id=turn_id, text=well_formed(text), is_chosen=True))
     rows = await _rows(connection, turn_id)
-    too_many = [row.id for row in rows if not row.is_chosen][: max(0, len(rows) - MAX_ALTERNATIVES)]
+    too_many = [row.id for row in rows[: max(0, len(rows) - MAX_ALTERNATIVES)]]
     await connection.execute(delete(alternatives).where(alternatives.c.id.in_(too_many)))
     return await _show_chosen(connection, turn_id)
 

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,14 @@ from sqlalchemy import create_engine
 
 import migrations
 from bot.errors import StoreError
+from bot.rooms import RoomSettings
 from bot.store import database as database_module
 from bot.store.database import Database, alembic_config, head_revision
+from bot.store.ratings import Ratings
 from bot.store.repositories import Conversations, PictureEmbeddings, Rooms
+from bot.store.seen import SeenEvents
 from bot.store.tables import metadata
-from bot.types import Attachment, Author, ConversationKey, NewTurn, ReplyOrigin, Room
+from bot.types import Alternatives, Attachment, Author, ConversationKey, NewTurn, Rating, ReplyOrigin, Room
 from engine.types import Role
 
 DIGEST = "ab" * 32
@@ -134,6 +138,44 @@ async def test_origins_and_embeddings_of_0002_survive(filled: Database) -> None:
     assert await Conversations(filled).origin_of(pierrot, 2) == ReplyOrigin(1, "cafe")
     assert await PictureEmbeddings(filled).of([DIGEST], space="space-1") == {DIGEST: (1.0, 2.0)}
     assert await PictureEmbeddings(filled).of([DIGEST], space="space-2") == {}
+
+
+async def test_messages_of_0002_keep_their_order_and_are_not_forgotten_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "commedia.db"
+    bring_to(path, "0002")
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(ROWS["0002"])
+        # A reply in three messages, between those of another one, and a message whose turn was forgotten.
+        old.executescript(
+            """
+            INSERT INTO turns VALUES (4, 1, 'assistant', 'Long.', '2001-01-01 10:00:00.000000', NULL, NULL, NULL, NULL);
+            INSERT INTO messages VALUES
+                (1, 'm9', 4, 'pierrot'), (1, 'm3', 2, 'pierrot'), (1, 'm8', 4, 'pierrot'), (1, 'm10', 4, 'pierrot'),
+                (1, 'm0', NULL, 'pierrot');
+            """
+        )
+    database = Database(path)
+    await database.upgrade()
+    conversations, key = Conversations(database), ConversationKey(Room("discord", "100"), "pierrot")
+    assert await conversations.message_ids(key, 4) == ("m9", "m8", "m10")
+    assert await conversations.message_ids(key, 2) == ("m2", "m3")
+    now = datetime.now(UTC)
+    assert await SeenEvents(database).prune_messages(now - timedelta(hours=1)) == 0
+    assert await conversations.remove(key, [4]) == 1
+    assert await SeenEvents(database).prune_messages(now - timedelta(hours=1)) == 3
+    assert await SeenEvents(database).prune_messages(now + timedelta(hours=1)) == 1
+    await database.aclose()
+
+
+async def test_what_0003_keeps_beside_turns_survives(filled: Database) -> None:
+    await filled.upgrade()
+    conversations, pierrot = Conversations(filled), ConversationKey(Room("discord", "100"), "pierrot")
+    (owed,) = await conversations.awaited("telegram", since=datetime(2001, 1, 1, tzinfo=UTC))
+    assert (owed.turn.id, owed.persona_id, owed.message_id, owed.message_ids) == (3, "colombina", "m1", ("m9",))
+    assert await conversations.alternatives(pierrot, 2) == Alternatives(("A cat.", "A dog."), 1)
+    assert await Ratings(filled).of(pierrot, 2) == {0: {Rating.BAD: 1}}
+    assert await Rooms(filled).settings(pierrot.room) == RoomSettings(cast=("colombina",))
+    assert not await SeenEvents(filled).claim("telegram", "update/7")
 
 
 def test_the_steps_lead_to_the_tables_of_the_code(tmp_path: Path) -> None:

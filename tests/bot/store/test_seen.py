@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from bot.errors import StoreError
 from bot.store import seen as seen_module
 from bot.store.database import Database
-from bot.store.repositories import Conversations
+from bot.store.repositories import Conversations, Rooms
 from bot.store.seen import SeenEvents
 from bot.store.tables import messages, seen_events, seen_marks
 from bot.types import ConversationKey, NewTurn, Room
@@ -67,6 +67,15 @@ async def test_what_nobody_heard_of_for_a_week_is_forgotten(database: Database, 
     await seen.prune()
     assert await seen.claim("telegram", "update/1")
     assert await seen.marks("telegram", since=LONG_AGO) == {}
+
+
+async def test_a_chat_that_moved_is_not_looked_up_by_its_old_messages(database: Database, seen: SeenEvents) -> None:
+    for platform, chat_id in (("telegram", "1"), ("telegram", "2"), ("discord", "1")):
+        seen.note(platform, chat_id, "5")
+    await seen.flush()
+    await Rooms(database).move("telegram", "1", "-100")
+    assert await seen.marks("telegram", since=LONG_AGO) == {"2": "5"}
+    assert await seen.marks("discord", since=LONG_AGO) == {"1": "5"}
 
 
 async def test_messages_without_a_turn_are_forgotten_in_time(

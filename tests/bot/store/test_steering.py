@@ -90,10 +90,10 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 
 async def test_a_reply_is_owed_until_it_is_kept(store: Store) -> None:
-    asked = await store.ask("why?", "m1", awaited=("pierrot", "colombina", "pierrot"))
+    asked = await store.ask("why?", "m9", "m1", awaited=("pierrot", "colombina", "pierrot"))
     later = await store.ask("and now?", "m2", key=OTHER, awaited=("pierrot",))
     first, *_ = await store.conversations.awaited("telegram", since=LONG_AGO)
-    assert first == AwaitedReply(KEY, asked, "colombina", ChatKind.GROUP, "m1")
+    assert first == AwaitedReply(KEY, asked, "colombina", ChatKind.GROUP, "m9")
     assert await store.owed() == [(asked.id, "colombina"), (asked.id, "pierrot"), (later.id, "pierrot")]
     assert await store.owed("discord") == []
     await store.reply(asked=asked)
@@ -146,6 +146,7 @@ async def test_a_debt_ends_by_hand_by_age_and_with_its_turn(store: Store) -> Non
     await store.conversations.remove(KEY, [asked[1].id])
     assert await store.owed() == [(asked[2].id, "pierrot")]
     assert await store.owed("discord", since=datetime.now(UTC) + timedelta(seconds=9)) == []
+    assert await store.owed() == [(asked[2].id, "pierrot")]
     assert await store.owed(since=datetime.now(UTC) + timedelta(seconds=9)) == []
     assert await store.owed() == []
 
@@ -240,6 +241,13 @@ async def test_replaced_messages_stay_seen_but_lead_nowhere(store: Store) -> Non
     await store.conversations.replace_messages(KEY, reply.id, ["m1"])
     assert await store.conversations.turn_of(ROOM, "m1") == (KEY, reply.id)
     assert await store.conversations.append(KEY, NewTurn(Role.USER, "?", ANNA, ("m3",))) is None
+
+
+async def test_what_is_owed_leads_to_the_first_message(store: Store) -> None:
+    asked = await store.ask("why?", "m9", "m1", awaited=("pierrot",))
+    await store.conversations.replace_messages(KEY, asked.id, ["m1", "m9"])
+    (owed,) = await store.conversations.awaited("telegram", since=LONG_AGO)
+    assert owed.message_id == "m1"
 
 
 async def test_no_turn_takes_another_ones_messages(store: Store) -> None:
