@@ -66,6 +66,7 @@ class _Setting:
     read: Callable[[str], object]
     example: str
     is_long: bool = False
+    empty: str = "none"
     suggestions: tuple[str, ...] = ("on", "off", RESET)
 
 
@@ -114,7 +115,14 @@ _SETTINGS = {
     "words": _Setting("words", _list, "lighthouse, storm", is_long=True, suggestions=("none", RESET)),
     "patterns": _Setting("patterns", _pattern, r"ships?\b|boats?\b", is_long=True, suggestions=("none", RESET)),
     "chance": _Setting("chance", _share, "0.05", suggestions=("0", "0.05", "0.2", RESET)),
-    "channels": _Setting("channels", _channels, "harbour, 1234567890", is_long=True, suggestions=("everywhere", RESET)),
+    "channels": _Setting(
+        "channels",
+        _channels,
+        "harbour, 1234567890",
+        is_long=True,
+        empty="everywhere",
+        suggestions=("everywhere", RESET),
+    ),
     "quiet-hours": _Setting(
         "quiet_hours", _list, "23:00-07:30 Europe/Berlin", is_long=True, suggestions=("none", "23:00-07:00", RESET)
     ),
@@ -265,7 +273,7 @@ class _RoomCommands:
                 triggers[name] = triggers.get(name, TriggerChanges()).model_copy(update={setting.field: value})
             await self._change(call.room, triggers=_without_idle(triggers))
         name = persona.name if persona is not None else "Everybody here"
-        shown = "as the author wrote it" if value is None else _shown(value)
+        shown = "as the author wrote it" if value is None else _shown(value, setting)
         own = [self._name(other) for other in triggers if value is not None and _is_own(triggers, other, whom, setting)]
         exceptions = f" {', '.join(own)} keeps what was set by name." if own else ""
         return CommandReply(f"{name}: {word} is now {shown}.{exceptions}")
@@ -398,17 +406,17 @@ def _is_own(triggers: Mapping[str, TriggerChanges], name: str, whom: str, settin
 
 def _described(triggers: Triggers, written: Triggers) -> str:
     return "\n".join(
-        f"• {word}: {_shown(value)}{'' if value == getattr(written, setting.field) else ' *'}"
+        f"• {word}: {_shown(value, setting)}{'' if value == getattr(written, setting.field) else ' *'}"
         for word, setting in _SETTINGS.items()
         for value in (getattr(triggers, setting.field),)
     )
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, setting: _Setting) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):
-        return ", ".join(map(str, value)) or "none"
+        return ", ".join(map(str, value)) or setting.empty
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

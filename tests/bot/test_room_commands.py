@@ -270,6 +270,7 @@ async def test_triggers_are_shown_with_what_the_room_changed(hall: Hall) -> None
     luna, sol, note = shown.split("\n\n")
     assert luna.startswith("Luna\n• mention: on\n• reply: on\n• name: on\n• words: lamp\n")
     assert "• name: off *" in sol
+    assert "• channels: everywhere\n• quiet-hours: none" in sol
     assert "*" in note
     assert (await hall.type("/triggers show mira")).startswith("Mira\n")
     with pytest.raises(PersonaError):
