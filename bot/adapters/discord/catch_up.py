@@ -1,7 +1,8 @@
 """What was said while nobody listened.
 
 Owns the marks of how far each channel was heard, and looking up what came after them when a new session begins: one
-that goes on brings what was missed by itself. Does not know what a message means.
+that goes on brings what was missed by itself. A mark stands before what is still being answered, so that a crash loses
+nothing; that some is looked up twice is found out by the store. Does not know what a message means.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 MARKS_AGE = timedelta(days=7)
 # Of direct chats and archived threads nobody tells whether there is something new, so only the latest are asked.
 MAX_UNTOLD_CHANNELS = 100
-MAX_MESSAGES = 50
+MAX_MESSAGES = 200
 MAX_AT_ONCE = 4
 MAX_ATTEMPTS = 3
 RETRY_AFTER_S = 5.0
@@ -42,19 +43,25 @@ class CatchUp:
         self._tasks = tasks
         self._troubles = troubles
         self._max_age = timedelta(seconds=max_age_s)
+        self._pending: dict[int, set[int]] = {}
+        self._newest: dict[int, int] = {}
         self._held: dict[int, int] = {}
         self._num_reading = 0
         self._unread: dict[int, int] = {}
         self._at_once = asyncio.Semaphore(MAX_AT_ONCE)
 
-    def note(self, channel_id: int, message_id: int) -> None:
-        """That message was heard. While a channel's gap is open, its mark stays in front of it."""
-        if self._seen is None:
-            return
-        if self._num_reading or channel_id in self._unread:
-            self._held[channel_id] = max(message_id, self._held.get(channel_id, 0))
-        else:
-            self._seen.note(PLATFORM, str(channel_id), str(message_id))
+    def note(self, channel_id: int, message_id: int, *, is_pending: bool = False) -> None:
+        """That message was heard. One that `is_pending` is not done with until `settle` says so."""
+        if is_pending:
+            self._pending.setdefault(channel_id, set()).add(message_id)
+        self._newest[channel_id] = max(message_id, self._newest.get(channel_id, 0))
+        self._advance(channel_id)
+
+    def settle(self, channel_id: int, message_id: int) -> None:
+        """That message is done with."""
+        pending = self._pending.get(channel_id, set())
+        pending.discard(message_id)
+        self._advance(channel_id)
 
     def begin(self, client: discord.Client, hear: Hear) -> None:
         """A new session of `client` begins: give `hear` what was missed, in the background."""
@@ -63,6 +70,24 @@ class CatchUp:
         # At once, so that nothing that is heard from now on can move the marks beyond the gap.
         self._num_reading += 1
         self._tasks.spawn(self._run(self._seen, client, hear))
+
+    def _advance(self, channel_id: int) -> None:
+        """Move a channel's mark as far as everything is done with."""
+        pending = self._pending.get(channel_id)
+        if pending:
+            self._mark(channel_id, min(pending) - 1)
+        else:
+            self._pending.pop(channel_id, None)
+            self._mark(channel_id, self._newest.pop(channel_id, 0))
+
+    def _mark(self, channel_id: int, message_id: int) -> None:
+        """While a channel's gap is open, its mark stays in front of it."""
+        if self._seen is None or not message_id:
+            return
+        if self._num_reading or channel_id in self._unread:
+            self._held[channel_id] = max(message_id, self._held.get(channel_id, 0))
+        else:
+            self._seen.note(PLATFORM, str(channel_id), str(message_id))
 
     async def _run(self, seen: SeenEvents, client: discord.Client, hear: Hear) -> None:
         marks = await self._read(seen)
@@ -128,9 +153,6 @@ class CatchUp:
     def _hear_all(self, channel_id: int, missed: list[discord.Message], hear: Hear) -> None:
         for message in missed:
             hear(message)
-        if missed:
-            # The mark moves on in `_close`, together with what was heard meanwhile.
-            self._held[channel_id] = max(missed[-1].id, self._held.get(channel_id, 0))
         if len(missed) == MAX_MESSAGES:
             self._troubles.note(
                 CATCH_UP, f"in channel {channel_id} more was said during the gap than is looked up ({MAX_MESSAGES})"

@@ -4,7 +4,9 @@ Owns which events mean something, and that each message is handed on once. Does 
 what the bot makes of what it hears.
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
 import discord
@@ -51,7 +53,6 @@ class Listener:
 
     def hear_message(self, client: discord.Client, message: discord.Message) -> None:
         """Somebody wrote something, just now."""
-        self._catch_up.note(message.channel.id, message.id)
         self._hear(client, message)
 
     def hear_edit(self, client: discord.Client, event: discord.RawMessageUpdateEvent) -> None:
@@ -65,7 +66,11 @@ class Listener:
         if known == content or (known is None and is_old):
             return
         self._contents.put(message.id, content)
-        self._take(client, message, self._handler.handle_edit)
+        self._inbox.accept(
+            message.channel.id,
+            partial(self._translator.translate, client, message),
+            partial(_hand_to, self._handler.handle_edit, self._channels.open(message.channel.id)),
+        )
 
     def hear_deletion(self, client: discord.Client, channel_id: int, guild_id: int | None, ids: set[int]) -> None:
         """Messages are gone."""
@@ -89,18 +94,40 @@ class Listener:
         self._inbox.accept(event.channel_id, find, handle)
 
     def _hear(self, client: discord.Client, message: discord.Message) -> None:
+        channel_id = message.channel.id
         # What the history repeats of a session that already told it was heard before.
-        if is_conversation(message) and message.id not in self._contents:
-            self._contents.put(message.id, _content(message))
-            self._take(client, message, self._handler.handle)
+        if not is_conversation(message) or message.id in self._contents:
+            self._catch_up.note(channel_id, message.id)
+            return
+        self._contents.put(message.id, _content(message))
+        self._catch_up.note(channel_id, message.id, is_pending=True)
 
-    def _take(self, client: discord.Client, message: discord.Message, handle: Handle) -> None:
-        channel = self._channels.open(message.channel.id)
+        async def handle(incoming: IncomingMessage) -> None:
+            async with self._settling(message):
+                await self._handler.handle(incoming, self._channels.open(channel_id))
 
-        async def hand_on(incoming: IncomingMessage) -> None:
-            await handle(incoming, channel)
+        async def translate() -> IncomingMessage:
+            async with self._settling(message, only_failure=True):
+                return await self._translator.translate(client, message)
 
-        self._inbox.accept(message.channel.id, partial(self._translator.translate, client, message), hand_on)
+        self._inbox.accept(channel_id, translate, handle)
+
+    @contextlib.asynccontextmanager
+    async def _settling(self, message: discord.Message, *, only_failure: bool = False) -> AsyncIterator[None]:
+        """The message is done with in the end, unless that is broken off: then the next process hears it again."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            self._catch_up.settle(message.channel.id, message.id)
+            raise
+        if not only_failure:
+            self._catch_up.settle(message.channel.id, message.id)
+
+
+async def _hand_to(handle: Handle, channel: ReplyChannel, incoming: IncomingMessage) -> None:
+    await handle(incoming, channel)
 
 
 def _content(message: discord.Message) -> int:

@@ -68,7 +68,7 @@ class MemorySeen:
         raise AssertionError("Discord tells each event once")
 
     def note(self, platform: str, chat_id: str, message_id: str) -> None:
-        self.newest[chat_id] = message_id
+        self.newest[chat_id] = max(message_id, self.newest.get(chat_id, "0"), key=int)
 
     async def marks(self, platform: str, *, since: datetime) -> Mapping[str, str]:
         if self.error is not None:

@@ -1,11 +1,13 @@
 """Each message is heard once, whatever gaps there are."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
-from bot.adapters.base import AdapterState
+from bot.adapters.base import AdapterState, ReplyChannel
 from bot.errors import StoreError
+from bot.types import IncomingMessage
 from tests.bot.adapters.discord.conftest import MemorySeen, Stage, online
 from tests.fakes.discord import Channel, FakeDiscord, User
 
@@ -104,6 +106,32 @@ async def test_what_is_heard_meanwhile_does_not_close_the_gap(discord: FakeDisco
         newest = max(discord.messages, key=int)
         await discord.wait_for(lambda: seen.newest[channel.id] == newest)
         assert sorted(heard(stage)) == ["meanwhile", "missed"]
+
+
+async def test_what_was_not_answered_yet_is_heard_again(discord: FakeDiscord, seen: MemorySeen) -> None:
+    ada, (channel, *_) = places(discord)
+    async with online(discord, seen=seen) as stage:
+        stage.handler.answer = lambda message, _: asyncio.sleep(60 if message.text == "slow" else 0)
+        slow = discord.say(channel, ada, "slow")
+        await say(stage, channel, ada, "quick")
+        await asyncio.sleep(0.05)
+        assert int(seen.newest[channel.id]) == int(slow.id) - 1, "what is being answered stands behind the mark"
+    async with online(discord, seen=seen) as stage:
+        await stage.wait_for_messages(2)
+        newest = max(discord.messages, key=int)
+        await discord.wait_for(lambda: seen.newest[channel.id] == newest)
+    assert heard(stage) == ["slow", "quick"], "the store knows which of them was answered"
+
+
+async def test_failed_handler_leaves_no_mark_behind(stage: Stage, seen: MemorySeen) -> None:
+    async def fail(message: IncomingMessage, channel: ReplyChannel) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    stage.handler.answer = fail
+    ada, (channel, *_) = places(stage.discord)
+    await say(stage, channel, ada, "hello")
+    newest = max(stage.discord.messages, key=int)
+    await stage.discord.wait_for(lambda: seen.newest[channel.id] == newest)
 
 
 async def test_what_is_too_old_is_left_alone(discord: FakeDiscord, seen: MemorySeen) -> None:
