@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def pytest_collection_finish() -> None:
-    """Keep what all tests import out of the garbage collector's sight: some tests collect, and would look through it."""
+    """Keep what all tests import from the garbage collector: some libraries collect, and would look through it all."""
     gc.collect()
     gc.freeze()
 

@@ -1,13 +1,12 @@
 """What is particular about computing by OpenVINO: formats, far positions, what it refuses."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("openvino")
-
 from engine.device import num_physical_cores
-from engine.runtime.openvino_export import Export, export
 from engine.runtime.types import Runtime, Unsupported
 from tests.engine.runtime.tiny import (
     MAX_POSITIONS,
@@ -19,6 +18,10 @@ from tests.engine.runtime.tiny import (
     by_runtime,
     some_sequences,
 )
+
+pytest.importorskip("openvino")
+
+from engine.runtime.openvino_export import Export, export
 
 MODEL = a_language_model("llama")
 
@@ -52,7 +55,7 @@ def test_every_product_is_kept_in_eight_bits() -> None:
     assert export(a_model("llama"), max_positions=MAX_POSITIONS).quantise() == 2 * 7 + 1
 
 
-def test_what_is_saved_is_what_is_loaded(tmp_path) -> None:
+def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     exported = export(a_model("mistral, sliding"), max_positions=MAX_POSITIONS)
     exported.save(tmp_path / "folder" / "model.xml")
     loaded = Export.load(tmp_path / "folder" / "model.xml")
@@ -63,3 +66,9 @@ def test_what_is_saved_is_what_is_loaded(tmp_path) -> None:
 def test_positions_that_change_with_the_length_are_refused() -> None:
     with pytest.raises(Unsupported, match="dynamic"):
         export(a_model("llama, dynamic rope"), max_positions=MAX_POSITIONS)
+
+
+def test_nobody_is_told_of_conversions() -> None:
+    from openvino.tools.ovc import telemetry_stub, telemetry_utils
+
+    assert telemetry_utils.tm is telemetry_stub
