@@ -208,6 +208,11 @@ async def live(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.fixture
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library_module, "POLL_INTERVAL_S", 0.1)
+
+
 async def test_edits_are_live(write: WritePersona, tmp_path: Path) -> None:
     path = write("mira.yaml")
     library = PersonaLibrary([tmp_path])
@@ -237,6 +242,7 @@ async def test_an_avatar_that_arrives_later_mends_its_persona(write: WritePerson
         await live(lambda: names_in(library) == ["Mira"])
 
 
+@pytest.mark.usefixtures("looks_often")
 async def test_a_folder_may_go_and_come_back(tmp_path: Path) -> None:
     folder = tmp_path / "personas"
     library = PersonaLibrary([folder])
@@ -249,6 +255,7 @@ async def test_a_folder_may_go_and_come_back(tmp_path: Path) -> None:
             await live(lambda: names_in(library) == [])
 
 
+@pytest.mark.usefixtures("looks_often")
 async def test_a_folder_that_came_back_is_watched_as_before(write: WritePersona, tmp_path: Path) -> None:
     folder = tmp_path / "personas"
     write("personas/mira.yaml")
@@ -287,7 +294,7 @@ async def test_watching_costs_no_reading(write: WritePersona, tmp_path: Path, mo
     write("mira.yaml")
     write("broken.yaml", "colour: red\n")
     library = PersonaLibrary([tmp_path])
+    monkeypatch.setattr(library_module, "POLL_INTERVAL_S", 0.05)
     async with watched(library):
-        monkeypatch.setattr(library_module, "POLL_INTERVAL_S", 0.05)
         monkeypatch.setattr(library_module, "read_persona", lambda path: pytest.fail(f"read {path} again"))
-        await asyncio.sleep(0.7)
+        await asyncio.sleep(0.3)
