@@ -238,7 +238,7 @@ class Steering:
     async def current_text(self, call: CommandCall) -> str:
         """The reply as it reads now, for a field in which it is edited; empty where there is none."""
         try:
-            return (await self._find(call)).turn.text
+            return (await self._find_kept(call)).turn.text
         except CommandError:
             return ""
 
@@ -246,7 +246,7 @@ class Steering:
         """Keep what the one who asked thinks of a reply, with their consent."""
         if self._ratings is None:
             raise CommandError(RATINGS_OFF)
-        reply = await self._find(call)
+        reply = await self._find_kept(call)
         if not _is_same(reply.asker, call.author):
             raise CommandError(NOT_YOUR_EXCHANGE)
         value = call.arguments.get("rating", "").strip().lower()
@@ -355,7 +355,7 @@ class Steering:
         is_last_only: bool = False,
     ) -> CommandReply:
         """Find the reply, make sure that it may be changed, and do `work` when its turn comes."""
-        found = await self._find(call)
+        found = await self._find_kept(call)
         self._require_permission(call, found)
         answers: list[CommandReply] = []
 
@@ -373,6 +373,28 @@ class Steering:
         await self._queues.run(lane, job, person=call.author.user_id)
         # Whoever stopped it, or started over, knows.
         return answers[0] if answers else _done("Stopped.")
+
+    async def _find_kept(self, call: CommandCall) -> _Reply:
+        """`_find`, also for a reply that is shown already and about to be kept."""
+        try:
+            return await self._find(call)
+        except CommandError:
+            if not await self._has_waited(call.room):
+                raise
+        return await self._find(call)
+
+    async def _has_waited(self, room: Room) -> bool:
+        """Wait until what runs in `room` has ended; whether anything did run."""
+
+        async def nothing() -> None:
+            return
+
+        stage = await self._stages.of(room)
+        busy = {stage.lane(one.id) for one in stage.cast} if stage is not None else set()
+        busy = {lane for lane in busy if self._queues.person_running(lane) is not None}
+        for lane in busy:
+            await self._queues.run(lane, nothing)
+        return bool(busy)
 
     async def _find(self, call: CommandCall) -> _Reply:
         """The reply under whose message a button was pressed, that was replied to, or the last one in the room."""

@@ -23,7 +23,17 @@ from bot.steering import (
     NOTHING_RUNS,
     NOTHING_TO_ADD,
 )
-from bot.types import Alternatives, ChatKind, Control, ConversationKey, IncomingReaction, Rating, Room
+from bot.types import (
+    Alternatives,
+    ChatKind,
+    Control,
+    ConversationKey,
+    IncomingReaction,
+    NewTurn,
+    Rating,
+    Room,
+    StoredTurn,
+)
 from engine.errors import DeviceError
 from engine.types import GenerationRequest, Role
 from tests.bot.chatting import BOB, LUNA, MAX, ROOM, Stage, in_group, message
@@ -205,6 +215,26 @@ async def test_nothing_of_another_room_can_be_reached(stage: Stage) -> None:
     with pytest.raises(CommandError, match=NO_REPLY):
         await use(stage, "regenerate", room=elsewhere)
     assert await stage.said() == ["Secret", "You said: Secret"]
+
+
+async def test_a_press_may_be_quicker_than_memory(stage: Stage, monkeypatch) -> None:
+    kept = stage.conversations.append
+    may_keep = asyncio.Event()
+
+    async def slow(key: ConversationKey, turn: NewTurn, **changes: object) -> StoredTurn | None:
+        if turn.role is Role.ASSISTANT:
+            await may_keep.wait()
+        return await kept(key, turn, **changes)
+
+    monkeypatch.setattr(stage.conversations, "append", slow)
+    saying = asyncio.create_task(stage.chat.handle(message("Hi"), stage.channel))
+    await stage.channel.wait_until(lambda: stage.channel.texts)
+    pressing = asyncio.create_task(use(stage, "delete", message_id=stage.channel.sent[0].id))
+    await asyncio.sleep(0.02)
+    assert not pressing.done()
+    may_keep.set()
+    await asyncio.gather(saying, pressing)
+    assert stage.channel.texts == []
 
 
 async def test_a_greeting_cannot_be_made_anew(stage: Stage) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 
 import httpx
 
-from bot.adapters.base import MessageHandler
+from bot.adapters.base import ConversationBrowser, MessageHandler
 from bot.adapters.web import WebAdapter
 from bot.adapters.web.session import Session
 from bot.adapters.web.transcript import Speaker
@@ -78,7 +78,7 @@ class WebHarness:
 
     async def use_command(self, path: tuple[str, ...], arguments: Mapping[str, str]) -> str:
         await self.say(" ".join(("/" + path[0], *path[1:], *arguments.values())))
-        return list(self._sessions["direct"].transcript)[-1].text
+        return next((bubble.text for bubble in reversed(list(self._sessions["direct"].transcript))), "")
 
     async def ask(
         self,
@@ -103,12 +103,19 @@ class WebHarness:
 
 
 @contextlib.asynccontextmanager
-async def open_web(handler: MessageHandler, commands: CommandTable) -> AsyncIterator[WebHarness]:
-    """The page on a free port, open in two browsers."""
+async def open_web(
+    handler: MessageHandler, commands: CommandTable, *, browser: ConversationBrowser | None = None
+) -> AsyncIterator[WebHarness]:
+    """The page on a free port, open in two browsers; it shows the conversations of `browser`."""
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(fresh_page_library())
         adapter = WebAdapter(
-            host="127.0.0.1", port=0, handler=handler, browser=QuietBrowser(), commands=commands, storage_secret=SECRET
+            host="127.0.0.1",
+            port=0,
+            handler=handler,
+            browser=browser or QuietBrowser(),
+            commands=commands,
+            storage_secret=SECRET,
         )
         running = await started(adapter)
         browsers = {}
