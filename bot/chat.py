@@ -499,6 +499,8 @@ class ChatService(Browsing, MessageHandler):
             )
             if question.turn.attachments and self._on_pictures is not None:
                 self._on_pictures(question.turn.attachments)
+        if not stream.is_delivered and self._counting is not None:
+            self._counting.refused(stage.room.platform, "Undelivered")
         if reply is None:
             if is_to_person:
                 await self._settle(asked_key, question.turn.id, [persona.id])
