@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from PIL import Image
 
 from tests.process.platforms import Platform, fake_platform
@@ -22,6 +23,27 @@ async def platform(request: pytest.FixtureRequest) -> AsyncIterator[Platform]:
         yield platform
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, Platform]]:
+    """One process on both platforms, for tests that leave it as it was: each has people of its own."""
+    async with (
+        fake_platform("discord") as discord,
+        fake_platform("telegram") as telegram,
+        running_bot(tmp_path_factory.mktemp("running"), **discord.environment, **telegram.environment),
+    ):
+        for platform in (discord, telegram):
+            await platform.wait_until_connected()
+        yield {"discord": discord, "telegram": telegram}
+
+
+@pytest.fixture(params=["discord", "telegram"])
+def connected(request: pytest.FixtureRequest, running: dict[str, Platform]) -> Platform:
+    return running[request.param]
+
+
+together = pytest.mark.asyncio(loop_scope="module")
+
+
 def photo(colour: str = "brown") -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (320, 240), colour).save(file, "JPEG")
@@ -32,39 +54,36 @@ def words(count: int) -> str:
     return " ".join(f"word{number}" for number in range(count))
 
 
-async def test_a_picture_goes_in_and_a_streamed_reply_comes_out(platform: Platform, tmp_path: Path) -> None:
-    async with running_bot(tmp_path, **platform.environment):
-        await platform.wait_until_connected()
-        ann = platform.person("ann")
-        ann.say(f"look {words(40)} end", photo=photo())
-        reply = await ann.wait_for("end")
-        assert "heard (1 picture): look" in reply.text
-        assert len(reply.versions) > 1
-        assert all(reply.text.startswith(version) for version in reply.versions)
-        assert len(ann.heard()) == 1
+@together
+async def test_a_picture_goes_in_and_a_streamed_reply_comes_out(connected: Platform) -> None:
+    ann = connected.person("ann")
+    ann.say(f"look {words(40)} end", photo=photo())
+    reply = await ann.wait_for("end")
+    assert "heard (1 picture): look" in reply.text
+    assert len(reply.versions) > 1
+    assert all(reply.text.startswith(version) for version in reply.versions)
+    assert len(ann.heard()) == 1
 
 
-async def test_a_reply_to_a_picture_shows_the_picture(platform: Platform, tmp_path: Path) -> None:
-    async with running_bot(tmp_path, **platform.environment):
-        await platform.wait_until_connected()
-        ann = platform.person("ann")
-        picture = ann.say("first", photo=photo())
-        await ann.wait_for("first")
-        ann.say("and again", reply_to=picture)
-        assert "(1 picture, 2 earlier turns)" in (await ann.wait_for("and again")).text
+@together
+async def test_a_reply_to_a_picture_shows_the_picture(connected: Platform) -> None:
+    ann = connected.person("ann")
+    picture = ann.say("first", photo=photo())
+    await ann.wait_for("first")
+    ann.say("and again", reply_to=picture)
+    assert "(1 picture, 2 earlier turns)" in (await ann.wait_for("and again")).text
 
 
-async def test_the_menu_is_there_and_a_persona_can_be_chosen(platform: Platform, tmp_path: Path) -> None:
-    async with running_bot(tmp_path, **platform.environment):
-        await platform.wait_until_connected()
-        assert platform.num_commands() >= 3
-        ann = platform.person("ann")
-        ann.command("persona", "list")
-        listed = await ann.wait_for("Grub")
-        assert "Tomás" in listed.text
-        ann.command("persona", "use", name="grub")
-        ann.say("who are you")
-        assert (await ann.wait_for("who are you")).text.startswith("Grub heard")
+@together
+async def test_the_menu_is_there_and_a_persona_can_be_chosen(connected: Platform) -> None:
+    assert connected.num_commands() >= 3
+    ann = connected.person("ann")
+    ann.command("persona", "list")
+    listed = await ann.wait_for("Grub")
+    assert "Tomás" in listed.text
+    ann.command("persona", "use", name="grub")
+    ann.say("who are you")
+    assert (await ann.wait_for("who are you")).text.startswith("Grub heard")
 
 
 async def test_a_restart_keeps_history_persona_and_answers_nothing_twice(platform: Platform, tmp_path: Path) -> None:
@@ -100,16 +119,15 @@ async def test_a_kill_in_mid_reply_loses_no_message_and_doubles_no_reply(platfor
         assert len(ann.heard()) == 2, "the reply goes on in the message in which it broke off"
 
 
-async def test_a_slow_chat_does_not_hold_up_another(platform: Platform, tmp_path: Path) -> None:
-    async with running_bot(tmp_path, **platform.environment):
-        await platform.wait_until_connected()
-        slow, quick = platform.person("slow"), platform.person("quick")
-        slow.say(f"{words(50)} finally")
-        await slow.wait_for("word1")
-        quick.say("hello")
-        await quick.wait_for("hello")
-        assert not any("finally" in said.text for said in slow.heard())
-        await slow.wait_for("finally")
+@together
+async def test_a_slow_chat_does_not_hold_up_another(connected: Platform) -> None:
+    slow, quick = connected.person("slow"), connected.person("quick")
+    slow.say(f"{words(50)} finally")
+    await slow.wait_for("word1")
+    quick.say("hello")
+    await quick.wait_for("hello")
+    assert not any("finally" in said.text for said in slow.heard())
+    await slow.wait_for("finally")
 
 
 async def test_a_wrong_token_stops_only_its_platform(tmp_path: Path) -> None:
@@ -166,12 +184,11 @@ async def test_a_second_ctrl_c_ends_it_at_once(platform: Platform, tmp_path: Pat
         assert time.monotonic() - started < 10
 
 
-async def test_a_hostile_picture_is_refused_with_words(platform: Platform, tmp_path: Path) -> None:
-    async with running_bot(tmp_path, **platform.environment):
-        await platform.wait_until_connected()
-        ann = platform.person("ann")
-        ann.say("look", photo=b"<svg xmlns='http://www.w3.org/2000/svg'/>")
-        refusal = await ann.wait_for("photo" if platform.name == "discord" else "SVG")
-        assert "heard" not in refusal.text
-        ann.say("and now without")
-        await ann.wait_for("and now without")
+@together
+async def test_a_hostile_picture_is_refused_with_words(connected: Platform) -> None:
+    ann = connected.person("ann")
+    ann.say("look", photo=b"<svg xmlns='http://www.w3.org/2000/svg'/>")
+    refusal = await ann.wait_for("photo" if connected.name == "discord" else "SVG")
+    assert "heard" not in refusal.text
+    ann.say("and now without")
+    await ann.wait_for("and now without")
