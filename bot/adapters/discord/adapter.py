@@ -113,7 +113,7 @@ class DiscordAdapter(Adapter):
         self._connection = Connection()
         self._downloads = Downloads()
         places = Places()
-        persona_faces = Faces(self._connection, places, self._troubles, mode=faces, avatars_url=avatars_url)
+        persona_faces = Faces(self._troubles, mode=faces, avatars_url=avatars_url)
         self._channels = Channels(self._connection, persona_faces, self._troubles, Traffic())
         self._translator = MessageTranslator(self._downloads, places)
         catch_up = CatchUp(seen, self._tasks, self._troubles, max_age_s=catch_up_s)

@@ -137,7 +137,7 @@ class DiscordChannel(ReplyChannel):
                 if error.code != _NO_MESSAGE:
                     raise
 
-        await self._request(act, REQUEST_TIMEOUT_S)
+        await self._request(act, REQUEST_TIMEOUT_S, also_needed="manage_messages")
 
     async def react(self, message_id: str, emoji: str) -> None:
         """Put an emoji under a message."""

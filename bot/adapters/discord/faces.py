@@ -22,10 +22,9 @@ from weakref import WeakValueDictionary
 import discord
 from discord.utils import MISSING
 
-from bot.adapters.discord.connection import Connection
 from bot.adapters.discord.errors import describe
 from bot.adapters.discord.files import upload
-from bot.adapters.discord.places import Places
+from bot.adapters.discord.places import place_of
 from bot.adapters.discord.recent import Recent
 from bot.adapters.discord.troubles import WEBHOOK, Troubles
 from bot.types import ChatKind, Speaker
@@ -82,20 +81,17 @@ class Faces:
 
     def __init__(
         self,
-        connection: Connection,
-        places: Places,
         troubles: Troubles,
         *,
         mode: FaceMode = "several",
         avatars_url: str | None = None,
     ) -> None:
-        self._connection = connection
-        self._places = places
         self._troubles = troubles
         self._is_enabled = mode != "never"
         self._avatars_url = avatars_url.rstrip("/") if avatars_url else None
         self._by_channel: Recent[int, dict[str, Webhook]] = Recent(MAX_REMEMBERED)
         self._speakers: Recent[int, tuple[Webhook, Spot]] = Recent(MAX_REMEMBERED)
+        self._spots: Recent[int, Spot] = Recent(MAX_REMEMBERED)
         self._refused_until: Recent[int, float] = Recent(MAX_REMEMBERED)
         self._told: Recent[int, str] = Recent(MAX_REMEMBERED)
         self._digits: Recent[Path, tuple[tuple[int, int], str]] = Recent(MAX_REMEMBERED)
@@ -113,7 +109,7 @@ class Faces:
         picture: Path | None = None,
     ) -> str | None:
         """Say `text` with further `content` as `speaker`, and return the id; `None` where nobody can have a face."""
-        spot = await self._spot(client, channel_id)
+        spot = await self._spot(client, channel_id) if self._is_enabled else None
         if spot is None:
             return None
         avatar_url = self._avatar_url(speaker, text)
@@ -181,18 +177,19 @@ class Faces:
 
     async def _spot(self, client: discord.Client, channel_id: int) -> Spot | None:
         """Where a webhook for that channel belongs; `None` where there are none, as in direct chats."""
-        if not self._is_enabled:
-            return None
         channel = client.get_channel(channel_id)
-        guild_id = getattr(getattr(channel, "guild", None), "id", None)
+        if channel is None and (known := self._spots.get(channel_id)) is not None:
+            return known
         if channel is None:
             channel = await client.fetch_channel(channel_id)
-            guild_id = getattr(getattr(channel, "guild", None), "id", None)
-        place = await self._places.find(client, channel_id, guild_id)
+        guild = getattr(channel, "guild", None)
+        place = place_of(channel, channel_id, guild.id if guild is not None else None)
         if place.kind is ChatKind.DIRECT:
             return None
         thread_id = int(place.room.thread_id) if place.room.thread_id is not None else None
-        return Spot(int(place.room.chat_id), thread_id)
+        spot = Spot(int(place.room.chat_id), thread_id)
+        self._spots.put(channel_id, spot)
+        return spot
 
     async def _webhook(self, client: discord.Client, channel_id: int, speaker: Speaker) -> Webhook | None:
         """The webhook of `speaker`, found, mended or made; `None` where Discord does not let us."""

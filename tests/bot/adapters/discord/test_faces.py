@@ -81,6 +81,7 @@ async def test_what_a_face_said_is_changed_and_deleted_by_it(stage: Stage) -> No
     await channel.delete(message_id)
     with pytest.raises(DeliveryError, match="no longer exists"):
         await channel.edit(message_id, "too late")
+    assert not [request for request in stage.discord.requests if request.status == 403], "nobody asks in vain"
 
 
 async def test_after_a_restart_the_webhook_is_found_again(discord: FakeDiscord, tmp_path: Path) -> None:
@@ -175,12 +176,14 @@ async def test_threads_and_posts_share_their_channels_webhook(stage: Stage) -> N
     guild = stage.discord.add_guild("G")
     text, forum = stage.discord.add_channel(guild, "c"), stage.discord.add_channel(guild, "f", kind=ChannelType.FORUM)
     thread, post = stage.discord.add_thread(text, "t"), stage.discord.add_thread(forum, "p")
-    for where in (text, thread, post):
+    unknown = stage.discord.add_thread(text, "u", is_announced=False)
+    for where in (text, thread, post, unknown, unknown):
         channel = (await opened(stage, where)).speaking_as(LIA)
         message_id = await channel.send("in here")
         await channel.edit(message_id, "still here")
         assert (shown(stage, message_id).channel, shown(stage, message_id).content) == (where, "still here")
     assert [webhook.channel for webhook in webhooks(stage)] == [text, forum]
+    assert [request.path for request in stage.discord.requests].count(f"/channels/{unknown.id}") == 2, "once a reader"
 
 
 async def test_without_the_permission_the_name_stands_in_the_text(stage: Stage) -> None:
@@ -204,10 +207,15 @@ async def test_in_a_direct_chat_the_name_stands_in_the_text(stage: Stage) -> Non
 
 
 async def test_faces_can_be_switched_off(discord: FakeDiscord) -> None:
+    async with online(discord) as stage:
+        where = place(stage)
+        earlier = await (await opened(stage, where)).speaking_as(LIA).send("with a face")
     async with online(discord, faces="never") as stage:
-        channel = (await opened(stage, place(stage))).speaking_as(LIA)
+        channel = (await opened(stage, where)).speaking_as(LIA)
         assert shown(stage, await channel.send("hello")).content == "**Lia:** hello"
-    assert not discord.webhooks
+        await channel.edit(earlier, "still with a face")
+    assert discord.messages[earlier].content == "still with a face"
+    assert len(discord.webhooks) == 1
 
 
 async def test_the_picture_suits_the_text(discord: FakeDiscord, tmp_path: Path) -> None:

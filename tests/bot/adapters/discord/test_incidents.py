@@ -109,7 +109,7 @@ async def test_message_that_is_gone_is_deleted_already(stage: Stage) -> None:
 async def test_other_peoples_messages_are_not_deleted(stage: Stage) -> None:
     where = place(stage, denied=("manage_messages",))
     said = stage.discord.say(where, stage.discord.add_user("ada"), "mine")
-    with pytest.raises(DeliveryError):
+    with pytest.raises(DeliveryError, match="“Manage Messages”"):
         await (await opened(stage, where)).delete(said.id)
     assert said.id in stage.discord.messages
 

@@ -38,14 +38,16 @@ async def test_previews_pins_and_the_bots_own_edits_are_no_edits(stage: Stage) -
     assert [edit.text for edit in stage.handler.edits] == ["see that", "the end"]
 
 
-async def test_pin_of_what_was_edited_long_ago_is_no_edit(stage: Stage) -> None:
+async def test_pin_of_what_was_edited_long_ago_is_no_edit(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     where, ada = place(stage), stage.discord.add_user("ada")
     said = stage.discord.say(where, ada, "fresh")
-    for message_id, at in (("1", "2026-01-01T00:00:00+00:00"), ("2", said.event()["timestamp"])):
+    fresh = said.event()["timestamp"]
+    for message_id, at in (("1", "2026-01-01T00:00:00+00:00"), ("3", None), ("2", fresh)):
         event = said.event() | {"id": message_id, "edited_timestamp": at, "content": f"text of {message_id}"}
         stage.discord.gateway.dispatch("MESSAGE_UPDATE", event)
     await stage.discord.wait_for(lambda: stage.handler.edits)
     assert [edit.message_id for edit in stage.handler.edits] == ["2"], "of messages from before the start, fresh edits"
+    assert "could not be handled" not in caplog.text
 
 
 async def test_deletions(stage: Stage) -> None:
