@@ -58,6 +58,7 @@ def test_ten_thousand_of_a_kind_are_a_few_lines(caplog: pytest.LogCaptureFixture
     assert lines[0] == "discord: poison: an event without an id"
     assert lines[1] == "discord: poison: an event without an id (60 since the last such line)"
     assert lines[2].endswith("(120 since the last such line)")
+    assert lines[7].endswith("(3600 since the last such line)")
     assert len(lines) == 8  # after 1, 3, 7, 15, 31, 63 and 123 minutes
 
 
