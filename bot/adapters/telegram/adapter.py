@@ -33,7 +33,7 @@ from bot.adapters.telegram.commands import publish_menu
 from bot.adapters.telegram.connection import Connection
 from bot.adapters.telegram.dispatch import Ledger, UpdateDispatcher
 from bot.adapters.telegram.redaction import redact, token_kept_out_of_logs
-from bot.adapters.telegram.updates import DeliveryLedger, UpdateLedger
+from bot.adapters.telegram.updates import DeliveryLedger, RawUpdate, UpdateLedger
 from bot.adapters.telegram.webhook import MAX_CONNECTIONS, Webhook, WebhookServer
 from bot.commands import CommandTable
 from bot.errors import PlatformFatal
@@ -264,16 +264,17 @@ class TelegramAdapter(Adapter):
 
     async def _poll(self, client: TelegramClient, ledger: UpdateLedger, dispatcher: UpdateDispatcher) -> None:
         while True:
-            batch = await self._keep_trying(
-                client,
-                lambda: client.raw_updates(offset=ledger.offset, timeout_s=self._poll_timeout_s(ledger)),
-            )
+            asked_offset, batch = await self._keep_trying(client, lambda: self._ask(client, ledger))
             self._status = AdapterStatus(AdapterState.RUNNING, _introduction(client))
-            for raw in ledger.new_ones(batch):
+            for raw in ledger.new_ones(batch, asked_offset=asked_offset):
                 dispatcher.dispatch(raw)
             await asyncio.sleep(0)  # the tasks take their first step, and with it the updates
             if ledger.has_waiting:
                 await asyncio.sleep(self._timing.repeated_poll_s)
+
+    async def _ask(self, client: TelegramClient, ledger: UpdateLedger) -> tuple[int, list[RawUpdate]]:
+        offset = ledger.offset
+        return offset, await client.raw_updates(offset=offset, timeout_s=self._poll_timeout_s(ledger))
 
     def _poll_timeout_s(self, ledger: UpdateLedger) -> float:
         """Long where all is well. A quick look shows that a trouble is over, and fetches an album's other items."""

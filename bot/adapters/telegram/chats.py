@@ -70,11 +70,12 @@ class KnownChats:
         self._moved: Recent[int, int] = Recent(_MAX_CHATS)
         self._closed: Recent[int, str] = Recent(_MAX_CHATS)
         self._muted: Recent[int, str] = Recent(_MAX_CHATS)
-        self._moderators: Recent[int, tuple[float, frozenset[int]]] = Recent(_MAX_CHATS)
+        self._moderators: Recent[int, tuple[float, asyncio.Task[frozenset[int]]]] = Recent(_MAX_CHATS)
         self._topics: Recent[tuple[int, int], str] = Recent(_MAX_CHATS)
         self._threads: Recent[tuple[int, int], int] = Recent(_MAX_CHATS)
         self._noted: Recent[tuple[str, int], float] = Recent(_MAX_CHATS)
-        self._moves: set[asyncio.Task[None]] = set()
+        self._moves: set[asyncio.Future[None]] = set()
+        self._asking: set[asyncio.Task[frozenset[int]]] = set()
 
     # Where chats are
 
@@ -93,9 +94,11 @@ class KnownChats:
             task.add_done_callback(self._moves.discard)
 
     async def aclose(self) -> None:
-        """Wait for what was told."""
-        if self._moves:
-            await asyncio.wait(self._moves, timeout=5.0)
+        """Wait for whom was told something, and stop asking."""
+        for asking in self._asking:
+            asking.cancel()
+        if under_way := self._moves | self._asking:
+            await asyncio.wait(under_way, timeout=5.0)
 
     # Where the bot may write
 
@@ -138,15 +141,19 @@ class KnownChats:
         """Whether that person may delete other people's messages in a group. `False` where Telegram does not tell."""
         known = self._moderators.get(chat_id)
         if known is None or known[0] <= time.monotonic():
-            known = time.monotonic() + _MODERATORS_FOR_S, await self._moderators_of(chat_id)
-            self._moderators[chat_id] = known
-        return user_id in known[1]
+            # Those who ask meanwhile wait for the same answer, so that they go on in their order.
+            asking = asyncio.create_task(self._moderators_of(chat_id))
+            self._asking.add(asking)
+            asking.add_done_callback(self._asking.discard)
+            known = self._moderators[chat_id] = time.monotonic() + _MODERATORS_FOR_S, asking
+        return user_id in await asyncio.shield(known[1])
 
     async def _moderators_of(self, chat_id: int) -> frozenset[int]:
         try:
             return await self._client.moderators(chat_id)
         except (TelegramError, *MALFORMED_ANSWER) as error:
             logger.info("the moderators of chat %s are not known: %s", chat_id, type(error).__name__)
+            self._moderators.pop(chat_id)
             return frozenset()
 
     # Topics

@@ -39,9 +39,12 @@ class UpdateLedger:
         """Whether something has arrived that is not handed over yet, so that the server will repeat it."""
         return bool(self._waiting)
 
-    def new_ones(self, batch: Sequence[RawUpdate]) -> list[RawUpdate]:
-        """The updates of `batch` that were not seen before, in order; they wait from now on."""
-        if any(raw["update_id"] < self.offset for raw in batch):
+    def new_ones(self, batch: Sequence[RawUpdate], *, asked_offset: int) -> list[RawUpdate]:
+        """The updates of `batch` that were not seen before, in order; they wait from now on.
+
+        `asked_offset` is what the server was asked with: by now more may have been handed over.
+        """
+        if any(raw["update_id"] < asked_offset for raw in batch):
             self._begin_anew()
         fresh = sorted((raw for raw in batch if raw["update_id"] >= self._next_id), key=lambda raw: raw["update_id"])
         for raw in fresh:

@@ -195,7 +195,9 @@ async def test_without_an_answer_nobody_moderates(fake: FakeTelegram, steering: 
     async with serving(fake, RecordingHandler(), commands=steering.table):
         fake.say(group, admin, "/purge")
         await fake.wait_for(lambda: fake.sent)
-    assert not steering.calls
+        assert not steering.calls
+        fake.say(group, admin, "/purge")
+        await eventually(lambda: steering.calls)
 
 
 # Questions
