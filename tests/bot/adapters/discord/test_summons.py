@@ -84,9 +84,8 @@ async def test_nothing_said_leaves_no_sign(stage: Stage) -> None:
     assert interaction.messages == []
 
 
-async def test_after_a_quarter_of_an_hour_it_goes_on_in_the_channel(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("first", ["edit", "send"])
+async def test_when_the_right_to_answer_is_gone_it_goes_on_in_the_channel(stage: Stage, first: str) -> None:
     channels: list[ReplyChannel] = []
 
     async def answer(message: IncomingMessage, channel: ReplyChannel) -> None:
@@ -99,11 +98,26 @@ async def test_after_a_quarter_of_an_hour_it_goes_on_in_the_channel(
     [early] = await stage.discord.wait_for(lambda: interaction.messages)
     body = {"code": 50027, "message": "Invalid Webhook Token"}
     stage.discord.fail_next("*", "/webhooks/*", status=401, body=body, times=9)
-    await channels[0].edit(early.id, "late")
-    assert early.content == "late", "by the bot itself"
+    if first == "edit":
+        await channels[0].edit(early.id, "late")
     late = await channels[0].send("later", reply_to=f"interaction-{interaction.id}")
     assert stage.discord.messages[late].channel is message.channel
+    await channels[0].edit(early.id, "late")
+    assert early.content == "late", "by the bot itself"
     assert len([request for request in stage.discord.requests if request.status == 401]) == 1, "known from then on"
+
+
+async def test_after_a_quarter_of_an_hour_nobody_tries(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot.adapters.discord.summons.VALID_S", 0.0)
+
+    async def answer(message: IncomingMessage, channel: ReplyChannel) -> None:
+        await channel.send("late")
+
+    stage.handler.answer = answer
+    message = question(stage)
+    interaction = await summoned(stage, message)
+    await stage.discord.wait_for(lambda: stage.discord.bot_messages(message.channel))
+    assert interaction.messages == []
 
 
 async def test_what_discord_refuses_is_told(stage: Stage) -> None:
