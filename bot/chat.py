@@ -704,7 +704,7 @@ class ChatService(Browsing, MessageHandler):
             personas,
             first.kind,
             first.turn.author,
-            first.message_id if first.kind is ChatKind.GROUP else None,
+            (first.message_id or None) if first.kind is ChatKind.GROUP else None,  # unknown where the group has moved
             first.message_id,
             channel,
             first.turn,
@@ -773,7 +773,7 @@ async def _without_controls(channel: ReplyChannel, message_id: str) -> None:
 async def _express(channel: ReplyChannel, message_id: str, reaction: str | None, sticker: Path | None) -> None:
     """Show a feeling, as far as the platform has ways to."""
     try:
-        if reaction is not None:
+        if reaction is not None and message_id:
             await channel.react(message_id, reaction)
         if sticker is not None:
             await channel.ready()
