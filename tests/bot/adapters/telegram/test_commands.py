@@ -1,15 +1,18 @@
 """Commands: menu, typed, pressed."""
 
 import asyncio
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
+from bot.adapters.pacing import Rate
 from bot.adapters.telegram.buttons import CommandButtons
 from bot.adapters.telegram.commands import APOLOGY, OUTDATED_BUTTON, menu_of
 from bot.commands import Argument, Choice, Command, CommandCall, CommandReply, CommandTable, ReplyPicture
 from bot.errors import PersonaError
 from bot.types import Author, ChatKind, Room
-from tests.bot.adapters.telegram.harness import RecordingHandler, eventually, serving
+from tests.bot.adapters.telegram.harness import FAST, RecordingHandler, eventually, serving
 from tests.fakes.telegram import FakeTelegram
 
 LONG_ID = "a-very-long-persona-id-that-fills-all-of-the-sixty-four-bytes-ok"
@@ -292,6 +295,20 @@ async def test_an_answer_waits_out_a_flood_limit_and_survives_a_failure(fake: Fa
         await eventually(lambda: len(recorder.calls) == 2)
         fake.say(fake.private_chat(ada), ada, "/help")
         await fake.wait_for(lambda: len(fake.sent) == 2)
+
+
+async def test_answers_keep_to_the_pace_of_their_chat(fake: FakeTelegram, recorder: Recorder) -> None:
+    ada, bob = fake.add_user("Ada"), fake.add_user("Bob")
+    timing = replace(FAST, per_chat=Rate(1, 0.1))
+    async with serving(fake, RecordingHandler(), commands=recorder.table, timing=timing):
+        for _ in range(3):
+            fake.say(fake.private_chat(ada), ada, "/help")
+        await fake.wait_for(lambda: fake.sent)
+        fake.say(fake.private_chat(bob), bob, "/help")
+        await fake.wait_for(lambda: len(fake.sent) == 4)
+    to_ada = [sent.versions[0].at for sent in fake.sent_to(fake.private_chat(ada))]
+    assert all(later - earlier > 0.08 for earlier, later in pairwise(to_ada))
+    assert fake.sent[-1].chat.id == ada.id, "the other chat did not wait for this one"
 
 
 async def test_a_long_answer_is_split_and_the_buttons_stay_at_its_end(fake: FakeTelegram) -> None:

@@ -8,7 +8,7 @@ import pytest
 from bot.adapters.base import ReplyChannel
 from bot.adapters.telegram.commands import MODERATORS_ONLY
 from bot.commands import Argument, Command, CommandCall, CommandReply, CommandTable
-from bot.errors import CommandError
+from bot.errors import CommandError, StoreError
 from bot.types import Control, IncomingMessage
 from tests.bot.adapters.telegram.harness import MemorySeen, RecordingHandler, eventually, serving, stay_silent
 from tests.fakes.telegram import Chat, FakeTelegram, SentMessage, User
@@ -351,6 +351,21 @@ async def test_a_press_that_comes_again_after_a_crash_is_not_repeated(fake: Fake
 
 def _command(text: str) -> dict[str, object]:
     return {"text": text, "entities": [{"type": "bot_command", "offset": 0, "length": len(text)}]}
+
+
+async def test_a_command_runs_although_its_claim_cannot_be_kept(
+    fake: FakeTelegram, steering: Steering, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(MemorySeen):
+        async def claim(self, platform: str, event: str) -> bool:
+            raise StoreError("the disk is full")
+
+    ada = fake.add_user("Ada")
+    async with serving(fake, RecordingHandler(), commands=steering.table, seen=Broken()):
+        fake.say(fake.private_chat(ada), ada, "/undo")
+        await fake.wait_for(lambda: fake.sent)
+    assert len(steering.calls) == 1
+    assert "the disk is full" in caplog.text
 
 
 async def test_messages_are_not_claimed(fake: FakeTelegram, steering: Steering) -> None:
