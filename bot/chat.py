@@ -666,23 +666,31 @@ class ChatService(Browsing, MessageHandler):
         return stage, key, turn_id
 
     async def _forget_message(self, room: Room, message_id: str, channel: ReplyChannel) -> None:
+        """Stop what is said about that message, then forget it when whatever else runs in the room has ended.
+
+        A platform also tells of messages that the bot itself took away: once that has ended, they lead to no turn.
+        """
         async with self._arrivals.hold(room):
             found = await self._conversations.turn_of(room, message_id)
             stage = await self.stages.of(room) if found is not None else None
             if found is None or stage is None:
                 return
-            key, turn_id = found
-            job = self._jobs.get(turn_id)
+            job = self._jobs.get(found[1])
             if job is not None:
-                await self._replies.cancel(job.lane, turn_id)
-            turn = await self._conversations.turn(key, turn_id)
-            kind = job.kind if job is not None else ChatKind.GROUP
-            if turn is None:
-                return
-            if turn.role is Role.USER:
-                await self.steering.forget_exchange(stage, key, turn, kind=kind, channel=channel)
-            else:
-                await self.steering.forget_reply(stage, key, turn_id, kind=kind, channel=channel)
+                await self._replies.cancel(job.lane, found[1])
+        kind = job.kind if job is not None else ChatKind.GROUP
+        lane = stage.lane(found[0].persona_id)
+        await self._replies.run(lane, partial(self._forget_now, stage, message_id, kind, channel))
+
+    async def _forget_now(self, stage: Stage, message_id: str, kind: ChatKind, channel: ReplyChannel) -> None:
+        found = await self._conversations.turn_of(stage.room, message_id)
+        turn = await self._conversations.turn(*found) if found is not None else None
+        if found is None or turn is None:
+            return
+        if turn.role is Role.USER:
+            await self.steering.forget_exchange(stage, found[0], turn, kind=kind, channel=channel)
+        else:
+            await self.steering.forget_reply(stage, *found, kind=kind, channel=channel)
 
     # --- after a restart
 

@@ -452,6 +452,28 @@ async def test_a_reply_that_a_moderator_deleted_is_forgotten(stage: Stage) -> No
     assert await stage.said() == ["Hi"]
 
 
+async def test_what_the_bot_itself_takes_away_is_not_forgotten(stage: Stage, monkeypatch) -> None:
+    """Discord tells of every deletion, and not who did it."""
+    told: list[asyncio.Task[None]] = []
+    delete = stage.channel.delete
+
+    async def delete_and_tell(message_id: str) -> None:
+        await delete(message_id)
+        told.append(asyncio.create_task(stage.chat.handle_deletion(ROOM, (message_id,), stage.channel)))
+        await asyncio.sleep(0.01)
+
+    stage.channel.limits = replace(stage.channel.limits, max_text_length=200)
+    stage.script("word " * 80)
+    await stage.say(message("Much"))
+    monkeypatch.setattr(stage.channel, "delete", delete_and_tell)
+    stage.script("Short.")
+    await use(stage, "regenerate")
+    await asyncio.gather(*told)
+    assert told
+    assert stage.channel.texts == ["Short."]
+    assert await stage.said() == ["Much", "Short."]
+
+
 async def test_a_group_that_moves_keeps_its_memory(stage: Stage) -> None:
     await stage.say(message("Hi"))
     await stage.chat.handle_move("fake", "1", "-1001")
