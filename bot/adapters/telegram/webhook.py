@@ -87,7 +87,7 @@ class WebhookServer:
                 update = json.loads(await request.read())
         except (ValueError, RecursionError):
             return web.Response(status=400, text="not JSON")
-        except TimeoutError:
+        except (TimeoutError, ConnectionError):
             return web.Response(status=408)
         update_id = update.get("update_id") if isinstance(update, dict) else None
         if not isinstance(update_id, int) or isinstance(update_id, bool):

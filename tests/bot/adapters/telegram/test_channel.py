@@ -401,6 +401,12 @@ async def test_a_person_who_blocked_the_bot_is_left_alone(
     assert str(chat.id) in incidents.noted[0][1]
 
 
+async def test_nobody_waits_for_a_chat_that_is_closed(connection: Connection, channel: TelegramChannel) -> None:
+    connection.pacer.hold(channel.chat_id, 30)
+    connection.chats.close(channel.chat_id, "gone", remedy="None.")
+    await asyncio.wait_for(channel.ready(), 2)
+
+
 async def test_missing_rights_are_told_once(
     fake: FakeTelegram, channel: TelegramChannel, incidents: RecordingIncidents
 ) -> None:
