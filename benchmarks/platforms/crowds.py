@@ -95,7 +95,7 @@ class Address:
 
 
 class Crowd(Protocol):
-    """People in direct chats, numbered from 0, on one platform."""
+    """People on one platform. Chats from 0 on are direct ones; those below 0 are rooms, where they mention the bot."""
 
     ledger: Ledger
 
@@ -109,6 +109,9 @@ class Crowd(Protocol):
 
     def write(self, chat: int) -> Written:
         """The person of that chat writes something."""
+
+    def place(self, chat: int) -> str:
+        """What the ids of the bot's messages in that chat begin with."""
 
     def forget(self) -> None:
         """Throw away the records of what is over."""
@@ -135,14 +138,21 @@ class DiscordCrowd:
     def chat(self, number: int) -> tuple[Channel, DiscordUser]:
         if number not in self._chats:
             user = self.fake.add_user(f"person{number}")
-            self._chats[number] = (self.fake.add_dm(user), user)
+            self._chats[number] = (self._room(number) if number < 0 else self.fake.add_dm(user), user)
         return self._chats[number]
+
+    def _room(self, number: int) -> Channel:
+        guild = self.fake.guilds[0] if self.fake.guilds else self.fake.add_guild("Benchmark")
+        return self.fake.add_channel(guild, f"room{number}")
 
     def write(self, chat: int) -> Written:
         channel, user = self.chat(chat)
         message = self.ledger.write(chat)
-        self.fake.say(channel, user, message.mark)
+        self.fake.say(channel, user, f"{self.fake.bot.mention} {message.mark}" if chat < 0 else message.mark)
         return message
+
+    def place(self, chat: int) -> str:
+        return self.chat(chat)[0].id
 
     def forget(self) -> None:
         self.ledger.forget()
@@ -152,9 +162,9 @@ class DiscordCrowd:
 
     def _overhear(self, event: str, data: dict[str, Any]) -> None:
         if event in ("MESSAGE_CREATE", "MESSAGE_UPDATE") and data.get("author", {}).get("id") == self.fake.bot.id:
-            self.ledger.shown(data["id"], data["content"])
+            self.ledger.shown(f"{data['channel_id']}/{data['id']}", data["content"])
         elif event == "MESSAGE_DELETE":
-            self.ledger.gone(data["id"])
+            self.ledger.gone(f"{data['channel_id']}/{data['id']}")
         self._dispatch(event, data)
 
 
@@ -193,14 +203,25 @@ class TelegramCrowd:
     def chat(self, number: int) -> tuple[Chat, TelegramUser]:
         if number not in self._chats:
             user = self.fake.add_user(f"Person{number}")
-            self._chats[number] = (self.fake.private_chat(user), user)
+            place = self.fake.add_group(f"Room{number}", type_="group") if number < 0 else self.fake.private_chat(user)
+            self._chats[number] = (place, user)
         return self._chats[number]
 
     def write(self, chat: int) -> Written:
         place, user = self.chat(chat)
         message = self.ledger.write(chat)
-        self.fake.say(place, user, message.mark)
+        self.fake.say(place, user, f"@{self.fake.bot.username} {message.mark}" if chat < 0 else message.mark)
         return message
+
+    def place(self, chat: int) -> str:
+        return str(self.chat(chat)[0].id)
+
+    def move(self, chat: int) -> None:
+        """The room becomes a supergroup under another id, and goes on there."""
+        place, user = self.chat(chat)
+        moved = self.fake.move(place)
+        self._chats[chat] = (moved, user)
+        self.fake.announce_move(place, moved)
 
     def forget(self) -> None:
         self.ledger.forget()
