@@ -6,13 +6,15 @@ nothing; that some is looked up twice is found out by the store. Does not know w
 """
 
 import asyncio
+import contextlib
+import itertools
 import logging
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 import discord
 
-from bot.adapters.base import SeenEvents
+from bot.adapters.base import SeenEvents, retry_delays
 from bot.adapters.discord.errors import REQUEST_ERRORS, describe
 from bot.adapters.discord.places import PLATFORM
 from bot.adapters.discord.tasks import TaskSet
@@ -27,9 +29,11 @@ MARKS_AGE = timedelta(days=7)
 MAX_UNTOLD_CHANNELS = 100
 MAX_MESSAGES = 200
 MAX_AT_ONCE = 4
-MAX_ATTEMPTS = 3
-RETRY_AFTER_S = 5.0
-READY_TIMEOUT_S = 60.0
+# After so many failures in a row somebody hears of it; it is tried on, ever more rarely.
+NUM_FAILURES_TO_TELL = 3
+FIRST_RETRY_S = 2.0
+MAX_RETRY_S = 60.0
+READY_CHECK_S = 2.0
 REQUEST_TIMEOUT_S = 60.0
 
 Hear = Callable[[discord.Message], None]
@@ -47,7 +51,9 @@ class CatchUp:
         self._newest: dict[int, int] = {}
         self._held: dict[int, int] = {}
         self._num_reading = 0
-        self._unread: dict[int, int] = {}
+        self._gaps: dict[int, dict[int, int]] = {}
+        """By channel, for each shard that may tell of it, which of that shard's sessions left a gap open."""
+        self._sessions = itertools.count()
         self._at_once = asyncio.Semaphore(MAX_AT_ONCE)
 
     def note(self, channel_id: int, message_id: int, *, is_pending: bool = False) -> None:
@@ -84,63 +90,65 @@ class CatchUp:
         """While a channel's gap is open, its mark stays in front of it."""
         if self._seen is None or not message_id:
             return
-        if self._num_reading or channel_id in self._unread:
+        if self._num_reading or channel_id in self._gaps:
             self._held[channel_id] = max(message_id, self._held.get(channel_id, 0))
         else:
             self._seen.note(PLATFORM, str(channel_id), str(message_id))
 
     async def _run(self, seen: SeenEvents, client: discord.Client, hear: Hear) -> None:
-        marks = await self._read(seen)
-        try:
-            await self._wait_until_ready(client)
-            async with asyncio.TaskGroup() as group:
-                for channel_id in _channels_to_ask(client, marks):
-                    group.create_task(self._fill(client, channel_id, marks[channel_id], hear))
-        finally:
-            for channel_id in marks:
-                self._close(channel_id)
+        session = next(self._sessions)
+        marks = await self._read(seen, client, session)
+        if not await _is_ready(client):
+            return
+        to_ask = _channels_to_ask(client, marks)
+        for channel_id in marks.keys() - set(to_ask):
+            self._close(channel_id, client, session)
+        async with asyncio.TaskGroup() as group:
+            for channel_id in to_ask:
+                group.create_task(self._fill(client, session, channel_id, marks[channel_id], hear))
 
-    async def _read(self, seen: SeenEvents) -> dict[int, int]:
-        marks: Mapping[str, str] = {}
+    async def _read(self, seen: SeenEvents, client: discord.Client, session: int) -> dict[int, int]:
+        """The marks as they were when the session began, with a gap behind each of them."""
+        marks: dict[int, int] = {}
         try:
-            marks = await seen.marks(PLATFORM, since=discord.utils.utcnow() - MARKS_AGE)
+            told = await seen.marks(PLATFORM, since=discord.utils.utcnow() - MARKS_AGE)
+            marks = {int(chat): int(mark) for chat, mark in told.items() if chat.isdigit() and mark.isdigit()}
+            for channel_id in marks:
+                self._gaps.setdefault(channel_id, {})[client.shard_id or 0] = session
         except BotError as error:
             self._troubles.note(CATCH_UP, f"what was said during the gap cannot be looked up: {error}")
         finally:
             self._num_reading -= 1
-            numbers = {int(chat): int(mark) for chat, mark in marks.items() if chat.isdigit() and mark.isdigit()}
-            for channel_id in numbers:
-                self._unread[channel_id] = self._unread.get(channel_id, 0) + 1
             self._release()
-        return numbers
+        return marks
 
-    async def _wait_until_ready(self, client: discord.Client) -> None:
-        try:
-            async with asyncio.timeout(READY_TIMEOUT_S):
-                await client.wait_until_ready()
-        except (TimeoutError, RuntimeError):
-            logger.debug("a Discord session ended before it was ready")
-
-    async def _fill(self, client: discord.Client, channel_id: int, mark: int, hear: Hear) -> None:
-        """Hear what was said in one channel after `mark`."""
-        async with self._at_once:
-            for attempt in range(MAX_ATTEMPTS):
-                try:
-                    async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                        missed = await self._fetch(client, channel_id, mark)
-                except (discord.Forbidden, discord.NotFound) as error:
-                    logger.debug("Discord channel %s tells nothing of the gap: %s", channel_id, describe(error))
-                    return
-                except REQUEST_ERRORS as error:
-                    if attempt + 1 == MAX_ATTEMPTS:
-                        self._troubles.note(
-                            CATCH_UP, f"what was said in channel {channel_id} was not told: {describe(error)}"
-                        )
-                        return
-                    await asyncio.sleep(RETRY_AFTER_S)
-                else:
-                    self._hear_all(channel_id, missed, hear)
-                    return
+    async def _fill(self, client: discord.Client, session: int, channel_id: int, mark: int, hear: Hear) -> None:
+        """Hear what was said in one channel after `mark`. Should the client end before, the gap stays for the next."""
+        delays = retry_delays(first_s=FIRST_RETRY_S, max_s=MAX_RETRY_S)
+        num_failures = 0
+        too_late_at = discord.utils.utcnow() + self._max_age
+        while not client.is_closed():
+            try:
+                async with self._at_once, asyncio.timeout(REQUEST_TIMEOUT_S):
+                    missed = await self._fetch(client, channel_id, mark)
+            except (discord.Forbidden, discord.NotFound) as error:
+                logger.debug("Discord channel %s tells nothing of the gap: %s", channel_id, describe(error))
+                break
+            except REQUEST_ERRORS as error:
+                num_failures += 1
+                if num_failures == NUM_FAILURES_TO_TELL:
+                    self._troubles.note(
+                        CATCH_UP, f"what was said in channel {channel_id} is not told, trying on: {describe(error)}"
+                    )
+                if discord.utils.utcnow() > too_late_at:
+                    break
+                await asyncio.sleep(next(delays))
+            else:
+                self._hear_all(channel_id, missed, hear)
+                break
+        else:
+            return
+        self._close(channel_id, client, session)
 
     async def _fetch(self, client: discord.Client, channel_id: int, mark: int) -> list[discord.Message]:
         channel = client.get_channel(channel_id) or await client.fetch_channel(channel_id)
@@ -158,18 +166,31 @@ class CatchUp:
                 CATCH_UP, f"in channel {channel_id} more was said during the gap than is looked up ({MAX_MESSAGES})"
             )
 
-    def _close(self, channel_id: int) -> None:
-        self._unread[channel_id] -= 1
-        if not self._unread[channel_id]:
-            del self._unread[channel_id]
+    def _close(self, channel_id: int, client: discord.Client, session: int) -> None:
+        """That session's gap is closed; one that a later session found is that one's to close."""
+        gaps, shard_id = self._gaps.get(channel_id, {}), client.shard_id or 0
+        if gaps.get(shard_id) == session:
+            del gaps[shard_id]
+        if not gaps:
+            self._gaps.pop(channel_id, None)
         self._release()
 
     def _release(self) -> None:
         """Note what was held back, where no gap is open any more."""
         if self._num_reading or self._seen is None:
             return
-        for channel_id in [channel_id for channel_id in self._held if channel_id not in self._unread]:
+        for channel_id in [channel_id for channel_id in self._held if channel_id not in self._gaps]:
             self._seen.note(PLATFORM, str(channel_id), str(self._held.pop(channel_id)))
+
+
+async def _is_ready(client: discord.Client) -> bool:
+    """Wait until the client knows its channels; `False` where it ended before."""
+    while not client.is_ready():
+        if client.is_closed():
+            return False
+        with contextlib.suppress(TimeoutError, RuntimeError):
+            await asyncio.wait_for(client.wait_until_ready(), READY_CHECK_S)
+    return not client.is_closed()
 
 
 def _channels_to_ask(client: discord.Client, marks: Mapping[int, int]) -> list[int]:

@@ -19,7 +19,8 @@ def seen() -> MemorySeen:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bot.adapters.discord.catch_up.RETRY_AFTER_S", 0.01)
+    monkeypatch.setattr("bot.adapters.discord.catch_up.FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr("bot.adapters.discord.catch_up.MAX_RETRY_S", 0.05)
 
 
 @pytest.fixture
@@ -186,14 +187,34 @@ async def test_trouble_is_tried_again_and_then_told(discord: FakeDiscord, seen: 
         await say(stage, one, ada, "a")
         await say(stage, two, ada, "b")
     discord.say(one, ada, "missed")
-    discord.say(two, ada, "lost")
+    discord.say(two, ada, "missed too")
     discord.fail_next("GET", f"/channels/{one.id}/messages", status=503, times=2)
-    discord.fail_next("GET", f"/channels/{two.id}/messages", status=503, times=9)
+    discord.fail_next("GET", f"/channels/{two.id}/messages", status=503, times=6)
     async with online(discord, seen=seen) as stage:
-        await stage.wait_for_messages(1)
-        [detail] = await discord.wait_for(lambda: stage.incidents.of("catch-up"))
-    assert heard(stage) == ["missed"]
+        await stage.wait_for_messages(2)
+    assert heard(stage) == ["missed", "missed too"]
+    [detail] = stage.incidents.of("catch-up")
     assert two.id in detail
+
+
+async def test_gap_that_was_not_closed_is_left_to_the_next(discord: FakeDiscord, seen: MemorySeen) -> None:
+    ada, (channel, *_) = places(discord)
+    async with online(discord, seen=seen) as stage:
+        await say(stage, channel, ada, "before")
+    missed = discord.say(channel, ada, "missed")
+    trouble = discord.fail_next("GET", f"/channels/{channel.id}/messages", status=503, times=10_000)
+    async with online(discord, seen=seen) as stage:
+        await discord.wait_for(lambda: trouble.num_hits)
+        await say(stage, channel, ada, "heard")
+        discord.gateway.send_text("{this is no json")
+        await discord.wait_for(lambda: len(discord.gateway.identifies) == 3)
+        await say(stage, channel, ada, "heard too")
+        assert int(seen.newest[channel.id]) < int(missed.id)
+        trouble.times = 0
+        await stage.wait_for_messages(3)
+        newest = max(discord.messages, key=int)
+        await discord.wait_for(lambda: seen.newest[channel.id] == newest)
+    assert sorted(heard(stage)) == ["heard", "heard too", "missed"]
 
 
 async def test_more_than_is_looked_up_is_told(
