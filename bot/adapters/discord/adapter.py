@@ -151,7 +151,7 @@ class DiscordAdapter(Adapter):
         """Serve with as many shards as Discord recommends, and with more once it demands them."""
         while True:
             plan = await self._plan()
-            shards = _Shards(plan, self._set_status)
+            shards = _Shards(plan, self._set_status, self._presence)
             gate = IdentifyGate(plan)
             serving = [asyncio.create_task(self._keep(shard_id, shards, gate)) for shard_id in range(plan.count)]
             try:
@@ -267,6 +267,12 @@ class DiscordAdapter(Adapter):
         except DeliveryError as error:
             logger.debug("the sign of an answer that did not come stays: %s", error)
 
+    def _presence(self) -> str:
+        """Who is online, over all shards."""
+        clients = self._connection.clients()
+        servers = sum(len(client.guilds) for client in clients)
+        return f"online as {clients[0].user}; servers: {servers}; shards: {len(clients)}"
+
     def _set_status(self, status: AdapterStatus) -> None:
         self._status = status
 
@@ -277,9 +283,10 @@ class DiscordAdapter(Adapter):
 class _Shards:
     """How each shard is doing, and what that makes of all."""
 
-    def __init__(self, plan: ShardPlan, set_status: _SetStatus) -> None:
+    def __init__(self, plan: ShardPlan, set_status: _SetStatus, presence: Callable[[], str]) -> None:
         self.plan = plan
         self._set_status = set_status
+        self._presence = presence
         self._states = [AdapterStatus(AdapterState.STARTING)] * plan.count
 
     def set(self, shard_id: int, status: AdapterStatus) -> None:
@@ -290,7 +297,7 @@ class _Shards:
             return
         worst = next((other for other in self._states if other.state is not AdapterState.RUNNING), None)
         if worst is None:
-            self._set_status(AdapterStatus(AdapterState.RUNNING, f"{status.detail}; shards: {len(self._states)}"))
+            self._set_status(AdapterStatus(AdapterState.RUNNING, self._presence()))
         else:
             number = self._states.index(worst) + 1
             self._set_status(replace(worst, detail=f"shard {number} of {len(self._states)}: {worst.detail}"))

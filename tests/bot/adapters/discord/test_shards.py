@@ -49,9 +49,16 @@ async def test_each_shard_hears_its_servers(stage: Stage) -> None:
         await channel.speaking_as(Speaker("lia", "Lia")).send(f"answer in {where.id}")
         assert [message.content.endswith(where.id) for message in stage.discord.bot_messages(where)] == [True]
     assert sorted(data["shard"] for data in stage.discord.gateway.identifies) == [[0, 2], [1, 2]]
-    assert "shards: 2" in stage.adapter.status.detail
     puts = [request for request in stage.discord.requests if request.method == "PUT"]
     assert len(puts) == 1, "the commands are told once"
+
+
+async def test_servers_of_all_shards_are_counted(discord: FakeDiscord) -> None:
+    discord.gateway.num_recommended_shards = 2
+    places(discord)
+    async with performing(discord) as stage:
+        await stage.wait_for_state(AdapterState.RUNNING)
+        assert stage.adapter.status.detail == f"online as {discord.bot.name}#0000; servers: 2; shards: 2"
 
 
 async def test_missing_permission_is_named_on_every_shard(stage: Stage) -> None:
