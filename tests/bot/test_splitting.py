@@ -204,7 +204,7 @@ def test_what_is_closed_before_the_cut_stays_closed() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["5 * 3 and *what {}", "a_b_c, snake_case and {}", "\\*no {} bold\\*", "* one\n* two {}"]
+    "text", ["5 * 3 and *what {}", "snake_case and {} other_case", "\\*no {} bold\\*", "* one\n* two {}"]
 )
 def test_what_is_no_formatting_is_left_alone(text: str) -> None:
     whole = text.format(LONG_WORDS)
@@ -216,6 +216,18 @@ def test_marks_in_code_and_addresses_are_none() -> None:
     whole = f"`a ** b` https://a.example/__x <:__a:1> {LONG_WORDS} c ** d __"
     for piece in split_text(whole, limit=MIN_LIMIT):
         assert piece.text == whole[piece.start : piece.end]
+
+
+def test_what_is_opened_and_closed_again_has_room() -> None:
+    for piece in split_text(f"***~~||{'字' * 600}||~~***", limit=MIN_LIMIT):
+        assert MIN_LIMIT - 50 < len(piece.text) <= MIN_LIMIT or piece.end > 600
+        assert piece.text.startswith("***~~||字")
+        assert piece.text.endswith("字||~~***")
+
+
+def test_nothing_is_formatted_across_a_block_of_code() -> None:
+    whole = f"An *open one {LONG_WORDS}\n```\nx = 1\n```\nand an end* of none."
+    assert all(piece.text == whole[piece.start : piece.end] for piece in split_text(whole, limit=MIN_LIMIT))
 
 
 def test_a_secret_stays_hidden_before_its_end_has_come() -> None:
