@@ -271,7 +271,8 @@ class DiscordAdapter(Adapter):
         """Who is online, over all shards."""
         clients = self._connection.clients()
         servers = sum(len(client.guilds) for client in clients)
-        return f"online as {clients[0].user}; servers: {servers}; shards: {len(clients)}"
+        names = {str(client.user) for client in clients}
+        return f"online as {', '.join(names)}; servers: {servers}; shards: {len(clients)}"
 
     def _set_status(self, status: AdapterStatus) -> None:
         self._status = status

@@ -33,7 +33,7 @@ MAX_AT_ONCE = 4
 NUM_FAILURES_TO_TELL = 3
 FIRST_RETRY_S = 2.0
 MAX_RETRY_S = 60.0
-READY_CHECK_S = 2.0
+CLOSE_CHECK_S = 2.0
 REQUEST_TIMEOUT_S = 60.0
 
 Hear = Callable[[discord.Message], None]
@@ -54,6 +54,8 @@ class CatchUp:
         self._gaps: dict[int, dict[int, int]] = {}
         """By channel, for each shard that may tell of it, which of that shard's sessions left a gap open."""
         self._sessions = itertools.count()
+        self._told: dict[int, asyncio.Event] = {}
+        """By shard, whether its newest session has told of all servers: without them, nothing is known of channels."""
         self._at_once = asyncio.Semaphore(MAX_AT_ONCE)
 
     def note(self, channel_id: int, message_id: int, *, is_pending: bool = False) -> None:
@@ -75,7 +77,13 @@ class CatchUp:
             return
         # At once, so that nothing that is heard from now on can move the marks beyond the gap.
         self._num_reading += 1
-        self._tasks.spawn(self._run(self._seen, client, hear))
+        is_told = self._told[client.shard_id or 0] = asyncio.Event()
+        self._tasks.spawn(self._run(self._seen, client, is_told, hear))
+
+    def go_on(self, client: discord.Client) -> None:
+        """The session of `client` has told of its servers."""
+        if (is_told := self._told.get(client.shard_id or 0)) is not None:
+            is_told.set()
 
     def _advance(self, channel_id: int) -> None:
         """Move a channel's mark as far as everything is done with."""
@@ -95,10 +103,15 @@ class CatchUp:
         else:
             self._seen.note(PLATFORM, str(channel_id), str(message_id))
 
-    async def _run(self, seen: SeenEvents, client: discord.Client, hear: Hear) -> None:
+    async def _run(self, seen: SeenEvents, client: discord.Client, is_told: asyncio.Event, hear: Hear) -> None:
         session = next(self._sessions)
         marks = await self._read(seen, client, session)
-        if not await _is_ready(client):
+        while not is_told.is_set():
+            if client.is_closed() or self._told[client.shard_id or 0] is not is_told:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(is_told.wait(), CLOSE_CHECK_S)
+        if client.is_closed():
             return
         to_ask = _channels_to_ask(client, marks)
         for channel_id in marks.keys() - set(to_ask):
@@ -181,16 +194,6 @@ class CatchUp:
             return
         for channel_id in [channel_id for channel_id in self._held if channel_id not in self._gaps]:
             self._seen.note(PLATFORM, str(channel_id), str(self._held.pop(channel_id)))
-
-
-async def _is_ready(client: discord.Client) -> bool:
-    """Wait until the client knows its channels; `False` where it ended before."""
-    while not client.is_ready():
-        if client.is_closed():
-            return False
-        with contextlib.suppress(TimeoutError, RuntimeError):
-            await asyncio.wait_for(client.wait_until_ready(), READY_CHECK_S)
-    return not client.is_closed()
 
 
 def _channels_to_ask(client: discord.Client, marks: Mapping[int, int]) -> list[int]:

@@ -41,6 +41,9 @@ class Ears(Protocol):
     def hear_session(self, client: discord.Client) -> None:
         """A new session begins."""
 
+    def hear_ready(self, client: discord.Client) -> None:
+        """The session has told of its servers and channels."""
+
     def hear_message(self, client: discord.Client, message: discord.Message) -> None:
         """Somebody wrote something."""
 
@@ -107,6 +110,7 @@ class DiscordClient(discord.Client):
     async def on_ready(self) -> None:
         """The gateway has told everything: show the commands."""
         self._on_state(AdapterState.RUNNING, self._presence())
+        self._ears.hear_ready(self)
         if not self.shard_id:
             await self._slash_commands.sync(self._tree)
 

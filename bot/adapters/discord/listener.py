@@ -51,6 +51,10 @@ class Listener:
         """A new session begins: what was said before it, nobody will tell but the channels' history."""
         self._catch_up.begin(client, partial(self._hear, client))
 
+    def hear_ready(self, client: discord.Client) -> None:
+        """The session has told of its servers and channels."""
+        self._catch_up.go_on(client)
+
     def hear_message(self, client: discord.Client, message: discord.Message) -> None:
         """Somebody wrote something, just now."""
         self._hear(client, message)

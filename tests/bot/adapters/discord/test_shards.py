@@ -168,6 +168,35 @@ async def test_each_shard_catches_up_its_own(discord: FakeDiscord) -> None:
     assert len(asked) == len(where)
 
 
+async def test_session_that_begins_anew_on_the_same_client_is_caught_up(
+    discord: FakeDiscord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("discord.client.asyncio", Hasty())
+    discord.gateway.num_recommended_shards = 2
+    seen, where = MemorySeen(), places(discord)
+    async with performing(discord, seen=seen) as stage:
+        await stage.wait_for_state(AdapterState.RUNNING)
+        for place in where:
+            await hear(stage, place, f"before in {place.id}")
+        # They ask to resume, and are told to identify instead: what was said meanwhile is never told.
+        discord.gateway.forget_sessions()
+        for place in where:
+            discord.say(place, discord.add_user("ada"), f"missed in {place.id}")
+        await stage.wait_for_messages(6)
+        assert len([request for request in discord.requests if request.path == "/users/@me"]) == 3, "the same clients"
+    assert len({message.message_id for message in stage.handler.received}) == 6
+
+
+class Hasty:
+    """`asyncio`, with a hundredth of every wait."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(asyncio, name)
+
+    async def sleep(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s / 100)
+
+
 async def test_sessions_of_a_lane_begin_one_after_another() -> None:
     gate = IdentifyGate(ShardPlan(count=4, num_at_once=2))
     started = time.monotonic()
