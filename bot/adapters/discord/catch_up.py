@@ -201,10 +201,10 @@ def _channels_to_ask(client: discord.Client, marks: Mapping[int, int]) -> list[i
     known = {channel_id: client.get_channel(channel_id) for channel_id in marks}
     told = [channel_id for channel_id, channel in known.items() if _may_have_more(channel, marks[channel_id])]
     untold = [channel_id for channel_id, channel in known.items() if channel is None]
-    # What belongs to no server is the first shard's.
-    is_first = not client.shard_id
+    # What belongs to no server is the first shard's; and a server may be late to tell of its channels.
+    may_be_its = not client.shard_id or any(guild.unavailable for guild in client.guilds)
     latest = sorted(untold, key=lambda channel_id: marks[channel_id], reverse=True)[:MAX_UNTOLD_CHANNELS]
-    return [*told, *(latest if is_first else ())]
+    return [*told, *(latest if may_be_its else ())]
 
 
 def _is_of_another_shard(client: discord.Client, channel: object) -> bool:

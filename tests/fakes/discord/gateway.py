@@ -104,6 +104,8 @@ class Gateway:
         self.num_recommended_shards = 1
         self.num_starts_left = 1000
         self.starts_reset_after_s = 3600.0
+        self.guilds_after_s = 0.0
+        """How long after READY a session is told of its servers."""
         self.identifies: list[dict[str, Any]] = []
         self.resumes: list[dict[str, Any]] = []
         self.num_heartbeats = 0
@@ -248,8 +250,11 @@ class Gateway:
         own = [guild for guild in about["guilds"] if shard_of(guild["id"], num_shards) == shard_id]
         told = {"v": 10, "session_id": session.id, "resume_gateway_url": self.url, "shard": [shard_id, num_shards]}
         session.dispatch(event, about | {"guilds": own} | told)
-        for event, guild in rest:
-            if shard_of(guild["id"], num_shards) == shard_id:
+        own_events = [(event, guild) for event, guild in rest if shard_of(guild["id"], num_shards) == shard_id]
+        for event, guild in own_events:
+            if self.guilds_after_s:
+                asyncio.get_running_loop().call_later(self.guilds_after_s, session.dispatch, event, guild)
+            else:
                 session.dispatch(event, guild)
 
     def _resume(self, connection: Connection, data: dict[str, Any]) -> None:

@@ -178,6 +178,7 @@ async def test_session_that_begins_anew_on_the_same_client_is_caught_up(
         await stage.wait_for_state(AdapterState.RUNNING)
         for place in where:
             await hear(stage, place, f"before in {place.id}")
+        discord.gateway.guilds_after_s = 0.02
         # They ask to resume, and are told to identify instead: what was said meanwhile is never told.
         discord.gateway.forget_sessions()
         for place in where:
