@@ -23,6 +23,7 @@ from tests.engine.seeing.tiny import tiny_llava
 
 NUM_TOKENS = 24
 END = max(MODEL.end_token_ids)
+SPACE = MODEL.prompts.tokenise(" ")[0]
 READABLE = [*MODEL.prompts.tokenise(" \n"), *MODEL.prompts.tokenise("abcdefghijklmnopqrstuvwxyz.,!?ABCDEFGHIJ'")]
 
 
@@ -30,6 +31,7 @@ def readable(asked: GenerationRequest) -> Sequence[LogitsProcessor]:
     """Random weights say random bytes; here letters and white space, so that text becomes the same tokens again."""
     mask = torch.full((MODEL.vocab_size,), -torch.inf)
     mask[READABLE] = 0.0
+    mask[SPACE] = 1.5
 
     def process(logits: Tensor, new_tokens: Sequence[int]) -> Tensor:
         return logits + mask
@@ -47,7 +49,9 @@ def goes_on(loop: GenerationLoop, asked: GenerationRequest) -> Caller:
     """Cut at every place, it comes to the whole; the last that went on."""
     (whole,) = serve(loop, asked)
     assert len(whole.text) == NUM_TOKENS
-    starts = [whole.text[:size] for size in (1, 2, 3, 5, 8, 13, NUM_TOKENS - 1)]
+    spaces = [size for size in range(2, NUM_TOKENS) if whole.text[size - 1].isspace()]
+    starts = [whole.text[:size] for size in sorted({1, 2, 3, 5, 8, 13, NUM_TOKENS - 1, *spaces[:2]})]
+    assert spaces, "what is cut right behind a space is to be tried too"
     everybody = serve(
         loop,
         *(
