@@ -71,6 +71,7 @@ class _Patience:
         self._num_failures = 0
         self._num_failures_at_end = 0
         self._failing_since: float | None = None
+        self._is_text_complete = False
 
     @property
     def is_last_try(self) -> bool:
@@ -83,7 +84,10 @@ class _Patience:
     def pause_s(self, error: DeliveryError, *, is_text_complete: bool) -> float | None:
         """`None` is the end of it."""
         now = time.monotonic()
-        self._failing_since = self._failing_since if self._failing_since is not None else now
+        # What failed while words still came takes no time from the whole of them.
+        is_new = self._failing_since is None or is_text_complete > self._is_text_complete
+        self._is_text_complete = is_text_complete
+        failing_since = self._failing_since = now if is_new else self._failing_since
         if isinstance(error, ChannelClosed):
             return None
         if isinstance(error, RateLimited):
@@ -93,7 +97,7 @@ class _Patience:
             self._num_failures += 1
             self._num_failures_at_end += is_text_complete
         is_at_end = self._num_failures_at_end >= self._pacing.max_attempts
-        is_too_long = now - self._failing_since + pause_s > self._pacing.max_patience_s
+        is_too_long = now - (failing_since or now) + pause_s > self._pacing.max_patience_s
         return None if is_at_end or is_too_long else pause_s
 
 

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
 from bot.adapters.base import PlatformLimits
 from bot.errors import ChannelClosed, DeliveryError, MessageGone, RateLimited, StoreError
-from bot.replies import CUT_SHORT, EMPTY_REPLY, STOPPED, Pacing, ReplyStream, describe_place, send_text
+from bot.replies import CUT_SHORT, EMPTY_REPLY, STOPPED, Pacing, ReplyStream, _Patience, describe_place, send_text
 from bot.types import Control
 from engine.errors import EngineError
 from engine.types import FinishReason, QueuePlace, ReplyChunk
@@ -708,6 +709,20 @@ async def test_what_was_not_shown_counts_as_undelivered() -> None:
     await stream.deliver(Speech("Yes.").chunks(channel))
     assert not channel.sent
     assert not stream.is_delivered
+
+
+def test_patience_begins_anew_when_the_text_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("bot.replies.time", SimpleNamespace(monotonic=lambda: now))
+    patience, error = _Patience(replace(FAST, max_patience_s=10.0)), RateLimited(1.0)
+    for now, is_text_complete, pause_s in (
+        (100.0, False, 1.0),
+        (108.0, False, 1.0),
+        (109.5, True, 1.0),
+        (118.0, True, 1.0),
+        (119.0, True, None),
+    ):
+        assert patience.pause_s(error, is_text_complete=is_text_complete) == pause_s
 
 
 async def test_a_closed_channel_is_tried_once() -> None:
