@@ -27,10 +27,11 @@ QUICK = (
     "polling cut",
 )
 TINY = Options(
-    minutes=0.02,
+    minutes=0.015,
     seed=3,
     chats=4,
     fault_every_s=0.1,
+    cut_every_s=0.5,
     kill_every_s=0.7,
     settle_s=60,
     word_s=0.01,
@@ -74,6 +75,7 @@ class PaperCrowd:
 class NoMischief:
     def __init__(self) -> None:
         self.faults: dict[str, Callable[..., None]] = {}
+        self.cuts: dict[str, Callable[..., None]] = {}
 
     def close(self, chat: int) -> None:
         raise AssertionError

@@ -712,16 +712,17 @@ async def test_what_was_not_shown_counts_as_undelivered() -> None:
 
 
 def test_patience_begins_anew_when_the_text_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-    monkeypatch.setattr("bot.replies.time", SimpleNamespace(monotonic=lambda: now))
+    clock = SimpleNamespace()
+    monkeypatch.setattr("bot.replies.time", clock)
     patience, error = _Patience(replace(FAST, max_patience_s=10.0)), RateLimited(1.0)
-    for now, is_text_complete, pause_s in (
+    for now_s, is_text_complete, pause_s in (
         (100.0, False, 1.0),
         (108.0, False, 1.0),
         (109.5, True, 1.0),
         (118.0, True, 1.0),
         (119.0, True, None),
     ):
+        clock.monotonic = partial(float, now_s)
         assert patience.pause_s(error, is_text_complete=is_text_complete) == pause_s
 
 
