@@ -63,10 +63,14 @@ def is_under_message(interaction: discord.Interaction) -> bool:
 
 
 async def _acknowledge(interaction: discord.Interaction) -> None:
-    if is_under_message(interaction):
-        await interaction.response.defer()
-    else:
-        await interaction.response.defer(ephemeral=True, thinking=True)
+    """Show that it takes a while. Should Discord not take that, the work has begun all the same, and ends."""
+    try:
+        if is_under_message(interaction):
+            await interaction.response.defer()
+        else:
+            await interaction.response.defer(ephemeral=True, thinking=True)
+    except REQUEST_ERRORS as error:
+        logger.warning("That a command takes a while did not reach Discord: %s", describe(error))
 
 
 async def _show(

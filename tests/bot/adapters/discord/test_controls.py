@@ -34,6 +34,7 @@ class Steering:
     calls: list[CommandCall] = field(default_factory=list)
     reply: CommandReply = SILENT
     gate: asyncio.Event | None = None
+    num_done: int = 0
     prefill_error: Exception | None = None
 
     def table(self) -> CommandTable:
@@ -55,6 +56,7 @@ class Steering:
         self.calls.append(call)
         if self.gate is not None:
             await self.gate.wait()
+        self.num_done += 1
         return self.reply
 
     async def prefill(self, call: CommandCall) -> str:
@@ -140,6 +142,22 @@ async def test_slow_silent_command_is_acknowledged_in_time(
     await stage.discord.wait_for(lambda: interaction.messages)
     assert interaction.text == "It failed."
     assert interaction.messages[0].is_ephemeral
+
+
+async def test_work_ends_though_discord_heard_of_it_too_late(
+    stage: Stage, steering: Steering, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("bot.adapters.discord.answers.PROMPT_ANSWER_S", 0.01)
+    steering.gate = asyncio.Event()
+    message = await said(stage, place(stage), *CONTROLS)
+    body = {"code": 10062, "message": "Unknown interaction"}
+    late = stage.discord.fail_next("POST", "/interactions/*", status=404, body=body, times=2)
+
+    stage.discord.press(message, stage.discord.add_user("ada"), "▶")
+    await stage.discord.wait_for(lambda: late.num_hits)
+    steering.gate.set()
+    await stage.discord.wait_for(lambda: steering.num_done)
+    assert "Unknown interaction" in caplog.text
 
 
 async def test_typed_silent_command_is_answered_to_its_user_alone(stage: Stage) -> None:
