@@ -152,7 +152,8 @@ class Faces:
         spot = await self._spot(client, channel_id)
         if message.webhook_id is None or spot is None:
             return False
-        own = self._by_channel.get(spot.channel_id) or await self._list(client, spot.channel_id)
+        async with self._lock(spot.channel_id):
+            own = self._by_channel.get(spot.channel_id) or await self._list(client, spot.channel_id)
         webhook = next((webhook for webhook in own.values() if webhook.id == message.webhook_id), None)
         if webhook is None:
             return False
@@ -195,8 +196,7 @@ class Faces:
         """The webhook of `speaker`, found, mended or made; `None` where Discord does not let us."""
         if self._is_refused(client, channel_id):
             return None
-        lock = self._locks.setdefault(channel_id, asyncio.Lock())
-        async with lock:
+        async with self._lock(channel_id):
             try:
                 own = self._by_channel.get(channel_id)
                 if own is None:
@@ -207,6 +207,10 @@ class Faces:
                     raise
                 self._refuse(channel_id, describe(error))
                 return None
+
+    def _lock(self, channel_id: int) -> asyncio.Lock:
+        """Held while the webhooks of a channel are found or changed, so that each is made once."""
+        return self._locks.setdefault(channel_id, asyncio.Lock())
 
     async def _fitting(
         self, client: discord.Client, channel_id: int, own: dict[str, Webhook], speaker: Speaker
