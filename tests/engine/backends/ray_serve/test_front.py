@@ -90,7 +90,7 @@ async def test_waiting_for_a_replica_counts_as_waiting(monkeypatch: pytest.Monke
     assert {chunk.queue.position for chunk in told if chunk.queue} == {1}
     assert {chunk.queue.position for chunk in also_told if chunk.queue} == {2}
     assert told[-1].stats is not None
-    assert told[-1].stats.queue_s >= 0.1
+    assert told[-1].stats.queue_s >= 0.05
     assert told[-1].stats.duration_s >= told[-1].stats.time_to_first_token_s >= told[-1].stats.queue_s
 
 
