@@ -117,7 +117,9 @@ async def _measure_one(row: Row, options: Options, home: Path) -> None:
         plan = Plan(row.kind, crowd.address, str(home / "unpaced"), has_pace=False)
         async with serving(plan, lambda: crowd.is_served, is_apart=options.is_apart) as bot:
             await load.flat_out(crowd, num_messages=min(NUM_WARM_UP, options.messages), num_chats=options.chats)
-            row.throughput = await load.flat_out(crowd, num_messages=options.messages, num_chats=options.chats)
+            row.throughput = await load.flat_out(
+                crowd, num_messages=options.messages, num_chats=options.chats, cpu_s=bot.cpu_s
+            )
             row.at_once = await load.all_at_once(crowd, num_chats=options.at_once)
             if row.kind == "commedia" and options.memory_messages:
                 crowd.forget()
@@ -129,14 +131,23 @@ async def _measure_one(row: Row, options: Options, home: Path) -> None:
 def print_report(report: Report, console: Console) -> None:
     """The rows as a table, and the ratios to the least that one can write."""
     table = Table(
-        "platform", "bot", "p50, ms", "p95, ms", "messages/s", "at once: p50, s", "p95, s", "memory, MB", "grew by"
+        "platform",
+        "bot",
+        "p50, ms",
+        "p95, ms",
+        "messages/s",
+        "CPU, ms each",
+        "at once: p50, s",
+        "p95, s",
+        "memory, MB",
+        "grew by",
     )
     for row in report.rows:
         table.add_row(
             row.platform,
             row.kind,
             *([f"{row.steady.p50_ms:.1f}", f"{row.steady.p95_ms:.1f}"] if row.steady else ["", ""]),
-            f"{row.throughput.per_s:.0f}" if row.throughput else "",
+            *([f"{row.throughput.per_s:.0f}", f"{row.throughput.cpu_ms:.1f}"] if row.throughput else ["", ""]),
             *([f"{row.at_once.p50_ms / 1e3:.2f}", f"{row.at_once.p95_ms / 1e3:.2f}"] if row.at_once else ["", ""]),
             *([f"{row.memory.slices_mb[-1]:.0f}", f"{row.memory.growth_mb:+.1f}"] if row.memory else ["", ""]),
         )

@@ -28,6 +28,7 @@ from benchmarks.platforms.crowds import Address
 KINDS = ("wire", "library", "commedia")
 ROOT = Path(__file__).parent.parent.parent
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 MESSAGE_CONTENT_INTENTS = (1 << 9) | (1 << 12) | (1 << 15)
 STOP_TIMEOUT_S = 30.0
 
@@ -186,6 +187,9 @@ class BotTask:
     def rss_mb(self) -> float:
         return _rss_mb(os.getpid())
 
+    def cpu_s(self) -> float:
+        return _cpu_s(os.getpid())
+
     async def stop(self) -> None:
         self._task.cancel()
         await asyncio.wait({self._task}, timeout=STOP_TIMEOUT_S)
@@ -211,6 +215,10 @@ class BotProcess:
 
     def rss_mb(self) -> float:
         return _rss_mb(self._process.pid)
+
+    def cpu_s(self) -> float:
+        """What all its threads have computed."""
+        return _cpu_s(self._process.pid)
 
     async def stop(self) -> None:
         """As an admin stops it; by force where that takes too long."""
@@ -270,6 +278,14 @@ def _rss_mb(pid: int) -> float:
         return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES / 1e6
     except (OSError, IndexError):
         return 0.0
+
+
+def _cpu_s(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / TICKS_A_SECOND
 
 
 def main() -> None:

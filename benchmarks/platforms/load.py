@@ -32,11 +32,15 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Messages answered in a second, each chat writing again as soon as it is answered."""
+    """Messages answered in a second, each chat writing again as soon as it is answered.
+
+    `cpu_ms` is what the bot's process computes for one: it depends less than all else on what the machine does besides.
+    """
 
     num_messages: int
     per_s: float
     num_lost: int
+    cpu_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,9 @@ async def all_at_once(crowd: Crowd, *, num_chats: int) -> Latency:
     return await _latency(crowd, [crowd.write(chat) for chat in range(num_chats)])
 
 
-async def flat_out(crowd: Crowd, *, num_messages: int, num_chats: int) -> Throughput:
+async def flat_out(
+    crowd: Crowd, *, num_messages: int, num_chats: int, cpu_s: Callable[[], float] = lambda: 0.0
+) -> Throughput:
     """Every chat writes again as soon as it is answered."""
     numbers, num_lost = itertools.count(), 0
 
@@ -74,11 +80,12 @@ async def flat_out(crowd: Crowd, *, num_messages: int, num_chats: int) -> Throug
         while next(numbers) < num_messages:
             num_lost += not await crowd.ledger.answer_to(crowd.write(chat), timeout_s=ANSWER_TIMEOUT_S)
 
-    began = time.perf_counter()
+    began, computed_s = time.perf_counter(), cpu_s()
     async with asyncio.TaskGroup() as chats:
         for chat in range(num_chats):
             chats.create_task(talk(chat))
-    return Throughput(num_messages, num_messages / (time.perf_counter() - began), num_lost)
+    seconds, computed_s = time.perf_counter() - began, cpu_s() - computed_s
+    return Throughput(num_messages, num_messages / seconds, num_lost, 1000 * computed_s / num_messages)
 
 
 async def memory(
