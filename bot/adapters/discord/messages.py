@@ -71,6 +71,7 @@ class MessageTranslator:
             mentions_bot=_mentions_bot(message, client),
             room_names=place.names,
             sent_at=message.created_at,
+            mentioned_names=tuple(user.display_name for user in message.mentions if user != client.user),
         )
 
     def summons(self, interaction: discord.Interaction, target: discord.Message, place: Place) -> IncomingMessage:

@@ -87,6 +87,7 @@ def incoming_message(
         mentions_bot=any(is_mentioned for _, is_mentioned in stripped),
         room_names=room_names_of(first, chats),
         sent_at=first.date,
+        mentioned_names=tuple(name for part in parts for name in _mentioned_names(part, bot=bot)),
     )
 
 
@@ -153,18 +154,30 @@ def author_from(user: User) -> Author:
 def strip_mentions(message: Message, *, bot: User) -> tuple[str, bool]:
     """A message's text or caption without mentions of the bot, and whether there were any.
 
-    Entities count in UTF-16 code units: one emoji is two of them.
+    Somebody without a username is mentioned by a name of any words, which is given an `@`. Entities count in UTF-16 code units: one emoji is two of them.
     """
     text = message.text or message.caption or ""
     kept, position, is_mentioned = "", 0, False
     for entity in sorted(_entities(message), key=lambda entity: entity.offset):
         if not _is_mention_of(bot, entity, text):
+            if entity.type == MessageEntity.TEXT_MENTION:
+                kept += f"{utf16_slice(text, position, entity.offset)}@"
+                position = entity.offset
             continue
         is_mentioned = True
         kept += utf16_slice(text, position, entity.offset).rstrip(" \t")
         position = entity.offset + entity.length
     kept += utf16_slice(text, position, utf16_length(text))
     return kept.strip(), is_mentioned
+
+
+def _mentioned_names(message: Message, *, bot: User) -> Iterator[str]:
+    """Whom the text mentions, but for the bot, as the text names them."""
+    text = message.text or message.caption or ""
+    for entity in _entities(message):
+        is_mention = entity.type in (MessageEntity.MENTION, MessageEntity.TEXT_MENTION)
+        if is_mention and not _is_mention_of(bot, entity, text):
+            yield utf16_slice(text, entity.offset, entity.offset + entity.length).removeprefix("@")
 
 
 def _entities(message: Message) -> Sequence[MessageEntity]:

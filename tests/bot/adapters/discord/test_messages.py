@@ -25,6 +25,15 @@ async def test_direct_message_with_picture(stage: Stage) -> None:
     assert await file.read(len(PNG)) == PNG
 
 
+async def test_people_who_are_mentioned_are_told_of(stage: Stage) -> None:
+    ada, channel = stage.discord.add_user("ada"), stage.discord.add_channel(stage.discord.add_guild("G"), "c")
+    grub = stage.discord.add_user("someone", display_name="Grub")
+    stage.discord.say(channel, ada, f"{stage.discord.bot.mention} ask {grub.mention}")
+    [message] = await stage.wait_for_messages()
+    assert message.text == "ask @Grub"
+    assert message.mentioned_names == ("Grub",)
+
+
 async def test_picture_of_the_replied_to_message(stage: Stage) -> None:
     ada, channel = stage.discord.add_user("ada"), stage.discord.add_channel(stage.discord.add_guild("G"), "c")
     bob = stage.discord.add_user("bob")

@@ -92,6 +92,21 @@ async def test_mentions_in_a_group(fake: FakeTelegram, text: str, left: str, is_
     assert message.kind is ChatKind.GROUP
 
 
+async def test_people_who_are_mentioned_are_told_of(fake: FakeTelegram) -> None:
+    handler = RecordingHandler(stay_silent)
+    luna = {"id": 5, "is_bot": False, "first_name": "Luna"}
+    entities = [
+        {"type": "mention", "offset": 0, "length": 5},
+        {"type": "text_mention", "offset": 10, "length": 4, "user": luna},
+    ]
+    said = {"text": "@grub and Luna, hi", "entities": entities}
+    async with serving(fake, handler):
+        fake.say(fake.add_group("Kitchen"), fake.add_user("Ada"), extra=said)
+        (message,) = await eventually(lambda: handler.messages)
+    assert message.text == "@grub and @Luna, hi"
+    assert message.mentioned_names == ("grub", "Luna")
+
+
 async def test_mention_by_link(fake: FakeTelegram) -> None:
     ada = fake.add_user("Ada")
     handler = RecordingHandler(stay_silent)
