@@ -6,7 +6,8 @@ People write to the whole bot, in a process of its own, on the fakes of the test
 and cut, connections drop and sessions are lost, events come broken, channels are deleted, people block the bot, groups
 move, and the bot itself is stopped and killed and starts again on the same database. Then there is calm, for what is
 owed. A message is lost that was answered nowhere, doubled if it was answered in two messages. One that was answered
-with a plain refusal ("I am being restarted …") is told, one in a chat that was closed to the bot is excused. Exit
+with a plain refusal ("I am being restarted …") is told, one in a chat that was closed to the bot is excused, and one
+whose answer was on its way when the bot was killed may come again: who sent it cannot know that it arrived. Exit
 status 1 where something was lost or doubled, or where the bot died by itself; the report has the faults around each.
 """
 
@@ -31,6 +32,9 @@ SECONDS_AROUND = 6.0
 # More would wait than a conversation takes, and be refused.
 MAX_UNANSWERED = 3
 MAX_SHARE_CLOSED = 0.25
+# What was sent so long before a kill may not have been noted; what is slowed arrives so long after it.
+NOTED_WITHIN_S = 0.25
+MAX_SLOW_S = 3.0
 PATIENCE_S = (4.0, 20.0)
 PAUSE_S = (0.3, 2.0)
 # A group of Telegram takes twenty messages a minute.
@@ -94,6 +98,8 @@ class Verdict:
     num_excused: int = 0
     num_strays: int = 0
     """Messages of the bot that were begun and left: words without an end, in chats that are open."""
+    num_in_flight: int = 0
+    """Messages that were answered twice, the first time while the bot was killed."""
     num_deaths: int = 0
     longest_s: float = 0.0
     faults: dict[str, int] = field(default_factory=dict)
@@ -134,7 +140,7 @@ class DiscordMischief:
             "5xx": lambda chance: self._fail(chance, status=chance.choice((500, 502, 503))),
             "abort": lambda chance: self._fail(chance, is_abort=True),
             "no JSON": lambda chance: self._fail(chance, status=200, body="<html>"),
-            "slow": lambda chance: self._fail(chance, delay_s=chance.uniform(0.5, 3.0)),
+            "slow": lambda chance: self._fail(chance, delay_s=chance.uniform(0.5, MAX_SLOW_S)),
             "malformed message": lambda _: gateway.dispatch("MESSAGE_CREATE", {"id": "1", "content": None}),
             "malformed channel": lambda _: gateway.dispatch("CHANNEL_UPDATE", {"id": "x"}),
             "unknown event": lambda _: gateway.dispatch("NO_SUCH_EVENT", {"id": "1"}),
@@ -185,7 +191,7 @@ class TelegramMischief:
             "5xx": lambda chance: self._fail(chance, status=chance.choice((500, 502, 504)), body="<html>"),
             "abort": lambda chance: self._fail(chance, is_dropped=True),
             "no JSON": lambda chance: self._fail(chance, status=200, body="<html>"),
-            "slow": lambda chance: self._fail(chance, delay_s=chance.uniform(0.5, 3.0)),
+            "slow": lambda chance: self._fail(chance, delay_s=chance.uniform(0.5, MAX_SLOW_S)),
             "poison": lambda _: (fake.poison(), None)[1],
             "malformed message": lambda _: (fake.inject({"message": {"message_id": "x"}}), None)[1],
             "unknown update": lambda _: (fake.inject({"no_such_kind": {"id": 1}}), None)[1],
@@ -229,6 +235,7 @@ class Chaos:
         self._began = time.perf_counter()
         self._events: list[Event] = []
         self._closed: dict[int, float] = {}
+        self._killed_at: list[float] = []
         self._written: list[Written] = []
         self._bot: Bot | None = None
         self._num_deaths = 0
@@ -325,6 +332,7 @@ class Chaos:
                 return
             elif chance.random() < 0.6:
                 self._note("kill")
+                self._killed_at.append(time.perf_counter())
                 await bot.kill()
             else:
                 self._note("stop")
@@ -366,6 +374,9 @@ class Chaos:
             answers = ledger.answers.get(message.mark, set())
             if len(answers) == 1:
                 verdict.num_answered += 1
+            elif self._was_in_flight(answers):
+                verdict.num_answered += 1
+                verdict.num_in_flight += 1
             elif len(answers) > 1:
                 verdict.doubled.append(self._case(message, answers))
             elif self._is_excused(message):
@@ -377,6 +388,12 @@ class Chaos:
                 verdict.lost.append(self._case(message, answers))
         verdict.num_strays = self._num_strays()
         return verdict
+
+    def _was_in_flight(self, answers: set[str]) -> bool:
+        """Whether all of `answers` but one arrived around a kill."""
+        times = [self._crowd.ledger.shown_at[message_id] for message_id in answers]
+        num_around = sum(any(-NOTED_WITHIN_S < at - kill < MAX_SLOW_S for kill in self._killed_at) for at in times)
+        return len(answers) > 1 and num_around >= len(answers) - 1
 
     def _plain_words(self) -> Counter[int]:
         """How many refusals stand in each chat: sentences of the bot's own that answer no message by its mark."""
@@ -422,6 +439,7 @@ def describe(verdict: Verdict) -> str:
         f"{verdict.platform}: {verdict.num_written} written, {verdict.num_answered} answered once, "
         f"{len(verdict.lost)} lost, {len(verdict.doubled)} doubled, {verdict.num_told} told to try again, "
         f"{verdict.num_excused} in closed chats, {verdict.num_strays} begun and left, "
+        f"{verdict.num_in_flight} sent again after a kill, "
         f"{verdict.num_deaths} deaths; the longest answer took {verdict.longest_s:.1f} s"
     )
     cases = [("lost", case) for case in verdict.lost] + [("doubled", case) for case in verdict.doubled]

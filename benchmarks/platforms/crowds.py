@@ -10,7 +10,7 @@ import itertools
 import re
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -40,7 +40,8 @@ class Ledger:
     answers: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     latencies: dict[str, float] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
-    on_shown: Callable[[str, str], None] = lambda _id, _text: None
+    shown_at: dict[str, float] = field(default_factory=dict)
+    """When each message of the bot first answered something."""
     _waiting: dict[str, asyncio.Future[None]] = field(default_factory=dict)
     _numbers: Any = field(default_factory=itertools.count)
 
@@ -58,11 +59,11 @@ class Ledger:
         self.texts[message_id] = text
         for mark in _MARK.findall(text):
             self.answers[mark].add(message_id)
+            self.shown_at.setdefault(message_id, now)
             if mark in self.written:
                 self.latencies.setdefault(mark, now - self.written[mark].at)
             if (waiting := self._waiting.pop(mark, None)) is not None and not waiting.done():
                 waiting.set_result(None)
-        self.on_shown(message_id, text)
 
     def gone(self, message_id: str) -> None:
         """A message of the bot was deleted."""
@@ -80,7 +81,7 @@ class Ledger:
 
     def forget(self) -> None:
         """Take no memory for what is over."""
-        for kept in (self.written, self.answers, self.latencies, self.texts):
+        for kept in (self.written, self.answers, self.latencies, self.texts, self.shown_at):
             kept.clear()
 
 

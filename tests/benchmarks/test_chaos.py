@@ -128,6 +128,21 @@ def test_two_messages_with_one_answer_are_one_too_many(chaos: Chaos) -> None:
     assert json.dumps(dataclasses.asdict(verdict))
 
 
+@pytest.mark.parametrize(("after_kill_s", "is_excused"), [(0.1, True), (-0.1, True), (-1.0, False), (4.0, False)])
+def test_what_was_on_its_way_when_the_bot_was_killed_may_come_again(
+    chaos: Chaos, after_kill_s: float, is_excused: bool
+) -> None:
+    mark = written(chaos)
+    ledger = chaos._crowd.ledger
+    for message_id in ("place1/1", "place1/2"):
+        ledger.shown(message_id, f"Lia heard: {mark}")
+    chaos._killed_at.append(ledger.shown_at["place1/1"] - after_kill_s)
+    ledger.shown_at["place1/2"] += 60
+    verdict = chaos._judge()
+    assert verdict.is_well is is_excused
+    assert verdict.num_in_flight == is_excused
+
+
 def test_a_refusal_tells_one_message_of_its_chat(chaos: Chaos) -> None:
     for chat in (1, 1, 2):
         written(chaos, chat)
