@@ -106,8 +106,9 @@ class ReplyStream:
 
     `instead_of` are messages that become the reply's, in order; those that it does not need are deleted, and until its
     first words come they stay as they are. `controls` are shown under the last message, once the text is complete.
-    `on_shown` hears of every new message, once. Where the platform shows drafts, the part of a text that still grows is
-    one: drafts have their own pace, so that `ReplyChannel.ready` is not asked for them.
+    `on_shown` hears of every new message, with all that show the reply by then. Where the platform shows drafts, the
+    part of a text that still grows is one: drafts have their own pace, so that `ReplyChannel.ready` is not asked for
+    them.
     """
 
     def __init__(
@@ -255,7 +256,7 @@ class ReplyStream:
         if not self._shown:
             message_id = await self._channel.send(text, reply_to=self._reply_to)
             self._shown.append(_Shown(message_id, text, is_notice=True))
-            await self._tell_of(message_id)
+            await self._tell_of_new()
         elif self._shown[0].text != text:
             await self._channel.edit(self._shown[0].message_id, text)
             self._shown[0].text = text
@@ -399,7 +400,7 @@ class ReplyStream:
         message_id = await self._channel.send(piece.text, reply_to=reply_to, controls=controls)
         self._shown.append(_Shown(message_id, piece.text, piece.end, controls=controls))
         self._draft = None
-        await self._tell_of(message_id)
+        await self._tell_of_new()
 
     async def _edit(self, shown: _Shown, piece: Piece, controls: tuple[Control, ...], *, may_replace: bool) -> None:
         try:
@@ -414,7 +415,7 @@ class ReplyStream:
             message_id = await self._channel.send(piece.text, controls=controls)
             self._replaced_ids += () if is_gone else (shown.message_id,)
             shown.message_id = message_id
-            await self._tell_of(message_id)
+            await self._tell_of_new()
         shown.text, shown.end, shown.is_notice = piece.text, piece.end, False
 
     async def _remove(self, shown: _Shown) -> None:
@@ -428,11 +429,11 @@ class ReplyStream:
                 await self._channel.edit(shown.message_id, CUT_SHORT)
         self._shown.remove(shown)
 
-    async def _tell_of(self, message_id: str) -> None:
+    async def _tell_of_new(self) -> None:
         if self._on_shown is None:
             return
         try:
-            await self._on_shown((message_id,))
+            await self._on_shown(self.message_ids)
         except BotError as error:
             logger.error("it could not be noted which message shows a reply: %s", error)
 

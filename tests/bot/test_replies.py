@@ -608,29 +608,29 @@ async def test_what_is_no_reply_has_no_buttons() -> None:
     assert channel.sent[0].controls == ()
 
 
-async def test_every_new_message_is_told_of_once() -> None:
+async def test_every_new_message_is_told_of_with_those_before_it() -> None:
     channel = limited(max_text_length=200)
-    heard: list[str] = []
+    heard: list[tuple[str, ...]] = []
 
     async def hear(message_ids: tuple[str, ...]) -> None:
-        heard.extend(message_ids)
+        heard.append(message_ids)
 
     before = await told(channel, "old")
     stream = ReplyStream(channel, pacing=FAST, instead_of=before, on_shown=hear)
     await stream.deliver(Speech(LONG[:300], 0.03, LONG[300:900]).chunks(channel))
     assert len(heard) > 3
-    assert (*before, *heard) == stream.message_ids
+    assert heard == [stream.message_ids[:number] for number in range(2, len(stream.message_ids) + 1)]
 
 
 async def test_a_place_in_line_is_told_of_too() -> None:
     channel, heard = limited(), []
 
     async def hear(message_ids: tuple[str, ...]) -> None:
-        heard.extend(message_ids)
+        heard.append(message_ids)
 
     stream = ReplyStream(channel, pacing=HASTY, on_shown=hear)
     await stream.deliver(Speech(PLACE, Until(IN_LINE), "Yes.").chunks(channel))
-    assert heard == ["sent-1"]
+    assert heard == [("sent-1",)]
 
 
 async def test_a_store_that_fails_stops_no_reply(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,6 +1,7 @@
 """What is left unanswered when the bot ends is answered after a restart: once, and in the right place."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -11,11 +12,11 @@ from tests.bot.chatting import BOB, LUNA, ROOM, Stage, in_group, message
 from tests.fakes.adapter import FakeChannel
 
 
-async def killed(stage: Stage, *said, until_shown: bool = False) -> None:
+async def killed(stage: Stage, *said, until_shown: int = 0) -> None:
     """The bot dies while it answers: nothing that it would do in the end is done."""
     tasks = [asyncio.create_task(stage.chat.handle(one, stage.channel)) for one in said]
     async with asyncio.timeout(5):
-        while not (stage.channel.texts if until_shown else stage.engine.requests):
+        while not stage.engine.requests or len(stage.channel.texts) < until_shown:
             await asyncio.sleep(0)
         while len(await stage.said()) < len(said):
             await asyncio.sleep(0)
@@ -53,9 +54,17 @@ async def test_a_message_that_was_not_answered_is_answered(stage: Stage) -> None
 
 async def test_a_reply_that_was_broken_off_is_gone_on_with(stage: Stage) -> None:
     stage.script("This is half of", asyncio.Event())
-    await killed(stage, message("Hello?"), until_shown=True)
+    await killed(stage, message("Hello?"), until_shown=1)
     assert await resume(stage) == 1
     assert stage.channel.texts == ["Late: Hello?"], "in the message that was there"
+
+
+async def test_a_reply_in_several_messages_takes_the_place_of_all_of_them(stage: Stage) -> None:
+    stage.channel.limits = replace(stage.channel.limits, max_text_length=200)
+    stage.script("word " * 120, asyncio.Event())
+    await killed(stage, message("Hello?"), until_shown=3)
+    assert await resume(stage) == 1
+    assert stage.channel.texts == ["Late: Hello?"]
 
 
 async def test_messages_are_answered_in_their_order(stage: Stage) -> None:
