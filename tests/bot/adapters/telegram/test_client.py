@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.adapters.telegram.client import TelegramClient, split_text, utf16_length, utf16_slice
+from bot.adapters.telegram.formatting import formatted_length
 
 
 @given(st.text(), st.integers(min_value=2, max_value=40))
@@ -11,6 +12,13 @@ def test_pieces_fit_and_lose_nothing(text: str, max_length: int) -> None:
     pieces = split_text(text, max_length)
     assert "".join(pieces) == text
     assert all(utf16_length(piece) <= max_length for piece in pieces)
+
+
+@given(st.text(alphabet="a@|\n🐕", max_size=200), st.integers(min_value=20, max_value=40))
+def test_pieces_fit_by_another_measure(text: str, max_length: int) -> None:
+    pieces = split_text(text, max_length, measure=formatted_length)
+    assert "".join(pieces) == text
+    assert all(0 < formatted_length(piece) <= max_length for piece in pieces if text)
 
 
 @given(st.text(), st.text(), st.text())

@@ -54,6 +54,8 @@ def shown(text: str) -> list[tuple[str, str]]:
         ("**a `b` c**", "a b c", [("bold", "a"), ("code", "b"), ("bold", "c")]),
         ("# Title\ntext", "Title\ntext", [("bold", "Title")]),
         ("- one\n- two\n  - three", "• one\n• two\n  • three", []),
+        ("- one\n-", "• one\n•", []),
+        ("one\n\n1.", "one\n\n1.", []),
         ("3. three\n4. four\n\nend", "3. three\n4. four\n\nend", []),
         ("> said\n> so\n\nend", "said\nso\n\nend", [("blockquote", "said\nso")]),
         ("one\n\n---\n\ntwo", "one\n\n———\n\ntwo", []),
