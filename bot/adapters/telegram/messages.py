@@ -154,7 +154,8 @@ def author_from(user: User) -> Author:
 def strip_mentions(message: Message, *, bot: User) -> tuple[str, bool]:
     """A message's text or caption without mentions of the bot, and whether there were any.
 
-    Somebody without a username is mentioned by a name of any words, which is given an `@`. Entities count in UTF-16 code units: one emoji is two of them.
+    Somebody without a username is mentioned by a name of any words, which is given an `@`. Entities count in UTF-16
+    code units: one emoji is two of them.
     """
     text = message.text or message.caption or ""
     kept, position, is_mentioned = "", 0, False
