@@ -33,7 +33,7 @@ from bot.adapters.telegram.client import (
     utf16_length,
 )
 from bot.adapters.telegram.connection import Connection
-from bot.adapters.telegram.formatting import FormattedText, format_markdown, formatted_length
+from bot.adapters.telegram.formatting import FormattedText, format_markdown, formatted_length, plain_text
 from bot.adapters.telegram.reactions import allowed_reaction
 from bot.adapters.telegram.stickers import StickerFile, StickerKind
 from bot.errors import DeliveryError, RateLimited
@@ -101,7 +101,7 @@ class TelegramChannel(ReplyChannel):
     def speaking_as(self, speaker: Speaker) -> Self:
         """The same place, with the speaker's name in bold above each text: a bot has one name and one picture."""
         named = copy.copy(self)
-        named._name = " ".join(speaker.name.split())[:_MAX_NAME_LENGTH]
+        named._name = plain_text(" ".join(speaker.name.split())[:_MAX_NAME_LENGTH]).text
         named._draft_id = 0
         named.limits = replace(self.limits, max_text_length=MAX_TEXT_LENGTH - utf16_length(named._name) - 1)
         return named
@@ -372,7 +372,7 @@ class TelegramChannel(ReplyChannel):
                 raise
             detail = f"chat {self.chat_id}: a text's formatting was refused, so it was sent without: {error.message}"
             self._chats.note_once("formatting", self.chat_id, detail)
-        return await call(FormattedText(formatted.text))
+        return await call(plain_text(formatted.text))
 
     async def _unless_same(self, call: Callable[[], Awaitable[Any]], *, is_gone_well: bool = False) -> None:
         try:

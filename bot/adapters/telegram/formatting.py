@@ -19,9 +19,14 @@ from bot.adapters.telegram.client import utf16_length
 MAX_ENTITIES = 100
 _WORD_JOINER = "\u2060"
 
-# Somebody is only rung by an @ before which no word ends: not in the middle of a mail address.
-_MENTION = re.compile(r"(?<![\w@])@(?=\w)")
-_URL = re.compile(r"(?:https?|tg)://\S+", re.IGNORECASE)
+# No mail address: there, a word ends before the @. What follows may become a name all the same: the server takes some
+# signs out before it looks for one.
+_MENTION = re.compile(rf"(?<!\w)@(?![ \n{_WORD_JOINER}]|\Z)")
+# Only what the server, too, takes for a page's address, to its end: a mention within one rings nobody.
+_URL = re.compile(
+    r"(?<![\w@./:-])https?://(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}(?::\d{1,5})?[/?#][\w/?#@.~%&=+-]*",
+    re.IGNORECASE | re.ASCII,
+)
 # `tg://user?id=…` would ring somebody.
 _LINK = re.compile(r"(?:https?://|tg://(?!user\b))[^\s]+", re.IGNORECASE)
 _LANGUAGE = re.compile(r"[\w+#.-]{1,32}(?=\s|$)")
@@ -72,7 +77,7 @@ def format_markdown(text: str) -> FormattedText:
 
 def plain_text(text: str) -> FormattedText:
     """`text` as it is, with nothing special in it. No mention in it rings anybody."""
-    return FormattedText(_ringing_nobody(text))
+    return FormattedText(_with_joiners(text, _mentions(text)))
 
 
 @dataclass(eq=False, slots=True)
@@ -84,21 +89,24 @@ class _Style:
     language: str | None = None
 
 
+_Run = tuple[str, tuple[_Style, ...]]
+
+
 @dataclass(slots=True)
 class _Writer:
     """The text so far, in runs of one style."""
 
-    runs: list[tuple[str, tuple[_Style, ...]]] = field(default_factory=list)
+    runs: list[_Run] = field(default_factory=list)
     open: list[_Style] = field(default_factory=list)
     is_at_line_start: bool = True
 
     def write(self, text: str) -> None:
         if text:
-            self.runs.append((_ringing_nobody(text), tuple(self.open)))
+            self.runs.append((text, tuple(self.open)))
             self.is_at_line_start = text.endswith("\n")
 
     def write_code(self, text: str, style: _Style) -> None:
-        """Code: nothing in it is a mention, and no other style holds for it."""
+        """Code: nothing in it is a mention while it is shown as code, and no other style holds for it."""
         if text:
             self.runs.append((text, (style,)))
             self.is_at_line_start = text.endswith("\n")
@@ -113,6 +121,26 @@ class _Writer:
                 return
 
     def finish(self) -> FormattedText:
+        written = self.runs
+        self.runs = self._ringing_nobody(written, is_code_shown=True)
+        formatted, left_out = self._formatted()
+        if any(entity.type in _CODE for entity in left_out):
+            self.runs = self._ringing_nobody(written, is_code_shown=False)
+            formatted, _ = self._formatted()
+        return formatted
+
+    def _ringing_nobody(self, runs: list[_Run], *, is_code_shown: bool) -> list[_Run]:
+        """`runs` with a sign in each mention. An @ and a name may stand in different ones."""
+        mentions, position, quiet = _mentions("".join(text for text, _ in runs)), 0, []
+        for text, styles in runs:
+            own = [at - position for at in mentions if position <= at < position + len(text)]
+            is_code = is_code_shown and any(style.type in _CODE for style in styles)
+            quiet.append((text if is_code else _with_joiners(text, own), styles))
+            position += len(text)
+        return quiet
+
+    def _formatted(self) -> tuple[FormattedText, list[MessageEntity]]:
+        """The text with as many entities as are taken, and those that may be left out: a heading takes another one."""
         text = "".join(run for run, _ in self.runs)
         leading = utf16_length(text) - utf16_length(text.lstrip())
         end = utf16_length(text.rstrip())
@@ -124,7 +152,7 @@ class _Writer:
         ]
         # The outer one of two that begin together comes first.
         entities.sort(key=lambda entity: (entity.offset, -entity.length))
-        return FormattedText(text.strip(), tuple(entities[:MAX_ENTITIES]))
+        return FormattedText(text.strip(), tuple(entities[:MAX_ENTITIES])), entities[MAX_ENTITIES - 1 :]
 
     def _stretches(self) -> Iterator[tuple[_Style, int, int]]:
         """Where each style holds, without the white space at its ends: the server would refuse some of that."""
@@ -311,15 +339,22 @@ def _in_brackets(title: str) -> str:
     return f" ({title})" if title else ""
 
 
-def _ringing_nobody(text: str) -> str:
-    """`text` with an invisible sign behind each @ that would ring somebody. Addresses of pages stay as they are."""
+def _mentions(text: str) -> list[int]:
+    """Where an @ stands that might ring somebody. Addresses of pages may have one."""
     if "@" not in text:
-        return text
+        return []
+    urls = [url.span() for url in _URL.finditer(text)]
+    found = (match.start() for match in _MENTION.finditer(text))
+    return [at for at in found if not any(start <= at < stop for start, stop in urls)]
+
+
+def _with_joiners(text: str, mentions: Sequence[int]) -> str:
+    """`text` with an invisible sign behind each @ of `mentions`."""
     pieces, position = [], 0
-    for url in _URL.finditer(text):
-        pieces += [_MENTION.sub("@" + _WORD_JOINER, text[position : url.start()]), url.group()]
-        position = url.end()
-    return "".join([*pieces, _MENTION.sub("@" + _WORD_JOINER, text[position:])])
+    for at in mentions:
+        pieces += [text[position : at + 1], _WORD_JOINER]
+        position = at + 1
+    return "".join([*pieces, text[position:]])
 
 
 # --- the parser

@@ -192,6 +192,13 @@ async def test_formatting_that_is_refused_costs_no_word(
     assert "waves" not in str(incidents.noted)
 
 
+async def test_without_its_formatting_code_rings_nobody(fake: FakeTelegram, channel: TelegramChannel) -> None:
+    refusal = {"ok": False, "error_code": 400, "description": "Bad Request: can't parse entities: ENTITY_BOUNDS"}
+    fake.fail("sendMessage", status=400, body=refusal)
+    await channel.send("`@ada` and @bob")
+    assert fake.sent[0].text == "@\u2060ada and @\u2060bob"
+
+
 async def test_a_refusal_of_something_else_is_told(fake: FakeTelegram, channel: TelegramChannel) -> None:
     fake.fail("sendMessage", status=400, body={"ok": False, "description": "Bad Request: chat not found"})
     with pytest.raises(DeliveryError, match="Chat not found"):
@@ -222,6 +229,13 @@ async def test_a_speaker_is_named_above_its_words(fake: FakeTelegram, channel: T
     assert named.special == [("bold", "Luna Moth 🌙"), ("italic", "smiles")]
     assert unnamed.text == "nobody"
     assert luna.limits.max_text_length == 4096 - 13
+
+
+async def test_a_name_rings_nobody(fake: FakeTelegram, channel: TelegramChannel) -> None:
+    named = channel.speaking_as(Speaker("ada", "@ada"))
+    await named.send("x" * named.limits.max_text_length)
+    assert fake.sent[0].text.startswith("@\u2060ada\nx")
+    assert len(fake.sent[0].text) == 4096
 
 
 async def test_a_named_text_of_the_full_length(fake: FakeTelegram, channel: TelegramChannel) -> None:

@@ -137,10 +137,31 @@ def test_a_picture_is_a_link() -> None:
         ("```\n@ada\n```", "@ada"),
         ("https://e.org/@ada", "https://e.org/@ada"),
         ("@ alone", "@ alone"),
+        # The server looks at the text alone: where a style begins or ends does not matter to it.
+        ("@**ada**", "@\u2060ada"),
+        ("@*a*da", "@\u2060ada"),
+        ("@`ada`", "@\u2060ada"),
+        ("@[ada](https://e.org)", "@\u2060ada"),
+        ("||@||ada", "@\u2060ada"),
+        ("@@ada", "@\u2060@\u2060ada"),
+        # It takes some signs out before it looks.
+        ("@\u202eada", "@\u2060\u202eada"),
+        # What it takes for no address, or for its end.
+        ("https://!@ada", "https://!@\u2060ada"),
+        ("https://localhost/@ada", "https://localhost/@\u2060ada"),
+        ('https://e.org/"@ada', 'https://e.org/"@\u2060ada'),
+        ("https://e.org/«@ada", "https://e.org/«@\u2060ada"),
     ],
 )
 def test_nobody_is_rung(text: str, visible: str) -> None:
     assert format_markdown(text).text == visible
+
+
+@pytest.mark.parametrize("num_bold", [MAX_ENTITIES - 1, MAX_ENTITIES])
+def test_nobody_is_rung_by_code_that_is_one_entity_too_many(num_bold: int) -> None:
+    named = format_markdown("**x** " * num_bold + "`@ada`").after("Luna")
+    assert named.text.endswith("x @\u2060ada")
+    assert len(named.entities) == MAX_ENTITIES
 
 
 def test_a_text_of_signs_alone_is_shown_as_it_is() -> None:
