@@ -6,7 +6,7 @@ Owns the meaning of status, error and close codes. Raises nothing itself.
 import aiohttp
 import discord
 
-from bot.errors import BotError, DeliveryError, RateLimited
+from bot.errors import BotError, ChannelClosed, DeliveryError, MessageGone, RateLimited
 
 # What a request may raise: discord.py's own errors, the network's, and what a nonsensical answer makes of its parsers.
 REQUEST_ERRORS = (
@@ -48,6 +48,7 @@ _FATAL_CLOSE_CODES = {
 SHARDING_REQUIRED = 4011
 # Unknown channel or server, missing access, no direct messages, missing permission.
 _SHUT_OUT = {10003, 10004, 50001, 50007, 50013}
+_UNKNOWN_MESSAGE = 10008
 _KNOWN_REFUSALS = {
     10003: "the channel no longer exists",
     10008: "the message no longer exists",
@@ -111,10 +112,11 @@ def delivery_error(error: Exception, missing_permissions: tuple[str, ...] = ()) 
         return DeliveryError(describe(error))
     if error.status == 429:
         return RateLimited(_retry_after(error))
+    kind = MessageGone if error.code == _UNKNOWN_MESSAGE else ChannelClosed if is_shut_out(error) else DeliveryError
     if error.code in _KNOWN_REFUSALS:
-        return DeliveryError(f"Discord refuses: {_KNOWN_REFUSALS[error.code]}")
+        return kind(f"Discord refuses: {_KNOWN_REFUSALS[error.code]}")
     if isinstance(error, discord.Forbidden):
-        return DeliveryError(_permissions_text(missing_permissions))
+        return kind(_permissions_text(missing_permissions))
     if error.status >= 500:
         return DeliveryError(f"Discord is having trouble ({error.status}); try again later")
     return DeliveryError(_shorten(f"Discord refuses ({error.status}): {error.text or 'no reason given'}"))

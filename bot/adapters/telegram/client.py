@@ -18,7 +18,7 @@ from telegram.error import BadRequest, ChatMigrated, Forbidden, InvalidToken, Re
 from telegram.request import HTTPXRequest
 
 from bot.adapters.telegram.redaction import redact
-from bot.errors import DeliveryError, MediaError, RateLimited
+from bot.errors import ChannelClosed, DeliveryError, MediaError, MessageGone, RateLimited
 
 # The library's documented switch to timedelta; without it every RetryAfter prints a deprecation warning.
 os.environ.setdefault("PTB_TIMEDELTA", "1")
@@ -38,7 +38,7 @@ MEDIA_TIMEOUT_S = 60.0
 _MAX_CONNECTIONS = 64
 
 
-class Barred(DeliveryError):
+class Barred(ChannelClosed):
     """The bot may not write to that chat at all: it was blocked or removed."""
 
 
@@ -196,7 +196,8 @@ def delivery_errors(token: str) -> Iterator[None]:
     except Forbidden as error:
         raise Barred(f"Telegram forbids it: {_reason(error, token)}") from None
     except BadRequest as error:
-        raise DeliveryError(f"Telegram refused it: {_reason(error, token)}") from None
+        kind = MessageGone if "message to edit not found" in error.message.lower() else DeliveryError
+        raise kind(f"Telegram refused it: {_reason(error, token)}") from None
     except InvalidToken:
         # The library says so for every 404. Whether the token is wrong shows where updates are fetched.
         raise DeliveryError("Telegram's server does not know that method") from None
