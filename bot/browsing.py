@@ -135,8 +135,9 @@ class Browsing(ConversationBrowser):
         """Forget the conversation with the personas of `room`, and stop what they were about to say."""
         async with self._arrivals.hold(room):
             stage = await self._stage(room)
+            for lane in stage.lanes:
+                await self._replies.empty(lane)
             for persona_id in stage.persona_ids:
-                await self._replies.empty(stage.lane(persona_id))
                 await self._conversations.reset(ConversationKey(room, persona_id))
 
     async def asked(self, room: Room, kind: ChatKind, *, message_id: str | None = None) -> AskedReply:

@@ -10,7 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from itertools import groupby
@@ -132,8 +132,9 @@ class _Closing(BotError):
 class _Job:
     """A message on its way to its replies.
 
-    `turn=None` is a call without words: it is greeted. `merged` are earlier turns that the same replies answer, and
-    `shown` the messages that a persona's reply was shown in before a restart.
+    `turn=None` is a call without words: it is greeted. `merged` are earlier turns that the same replies answer,
+    `superseded` is the last of them, and `shown` the messages that a persona's reply was shown in before a restart.
+    `is_taken_back`: whoever took it out of its queue sees to what is owed.
     """
 
     stage: Stage
@@ -146,11 +147,13 @@ class _Job:
     turn: StoredTurn | None
     notices: tuple[str, ...] = ()
     merged: tuple[int, ...] = ()
+    superseded: "_Job | None" = None
     shown: dict[str, tuple[str, ...]] = field(default_factory=dict)
     kept_with: ConversationKey | None = None
     message: IncomingMessage | None = None
     stream: ReplyStream | None = None
     current: Persona | None = None
+    is_taken_back: bool = False
     began_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -162,6 +165,10 @@ class _Job:
     def lane(self) -> ConversationKey:
         """Where it waits."""
         return self.stage.lane(self.personas[0].id)
+
+    def move(self, key: ConversationKey) -> None:
+        """From now on the message is kept as `key`."""
+        self.stage, self.kept_with = replace(self.stage, room=key.room), self.kept_with and key
 
     @property
     def person(self) -> str:
@@ -230,6 +237,7 @@ class ChatService(Browsing, MessageHandler):
             roll=roll,
         )
         self._jobs: dict[int, _Job] = {}
+        self._moved: dict[tuple[str, str], str] = {}
         self._controlled: dict[Room, tuple[ReplyChannel, str]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._began_at = datetime.now(UTC)
@@ -319,10 +327,13 @@ class ChatService(Browsing, MessageHandler):
         if tag is not None:
             self._jobs[tag] = job
         try:
-            await self._replies.run(job.lane, partial(self._answer_or_explain, job), tag=tag, person=job.person)
+            answering = partial(self._answer_or_explain, job)
+            is_done = await self._replies.run(job.lane, answering, tag=tag, person=job.person)
         finally:
             if tag is not None and self._jobs.get(tag) is job:
                 del self._jobs[tag]
+        if not is_done and not job.is_taken_back:
+            await self._owe_nothing(job)  # nobody wants it any more, and least of all after a restart
 
     async def _answer_or_explain(self, job: _Job) -> None:
         try:
@@ -349,6 +360,9 @@ class ChatService(Browsing, MessageHandler):
     async def _apologise(self, job: _Job, text: str) -> None:
         """Tell why there is no reply; with that, none is owed any more."""
         await self._tell(job.channel, text, job.reply_to, room=job.stage.room, instead_of=_notice_of(job))
+        await self._owe_nothing(job)
+
+    async def _owe_nothing(self, job: _Job) -> None:
         if job.turn is not None:
             for turn_id in (job.turn.id, *job.merged):
                 with contextlib.suppress(StoreError):
@@ -356,7 +370,7 @@ class ChatService(Browsing, MessageHandler):
 
     async def _settle(self, key: ConversationKey, turn_id: int, persona_ids: Iterable[str]) -> None:
         for persona_id in persona_ids:
-            await self._conversations.settle(key, turn_id, persona_id)
+            await self._conversations.settle(self._today(key), turn_id, persona_id)
 
     async def _tell(
         self,
@@ -440,6 +454,7 @@ class ChatService(Browsing, MessageHandler):
             return
         job.merged = (*earlier.merged, earlier.turn.id)
         job.notices = (*earlier.notices, *job.notices)
+        job.superseded, earlier.is_taken_back = earlier, True
         await self._replies.cancel(job.lane, earlier.turn.id)
 
     async def _answer(self, job: _Job) -> None:
@@ -503,7 +518,8 @@ class ChatService(Browsing, MessageHandler):
             self._counting.refused(stage.room.platform, "Undelivered")
         if reply is None:
             if is_to_person:
-                await self._settle(asked_key, question.turn.id, [persona.id])
+                for turn_id in (question.turn.id, *job.merged):
+                    await self._settle(asked_key, turn_id, [persona.id])
             return None
         self._move_controls(job, channel, stream.message_ids[-1:])
         self._show_expression(job, channel, persona, reply.text)
@@ -556,14 +572,14 @@ class ChatService(Browsing, MessageHandler):
         if not text:
             return None
         turn = NewTurn(Role.ASSISTANT, text, None, message_ids, origin=origin)
-        return await self._conversations.append(key, turn, settles=settles)
+        return await self._conversations.append(self._today(key), turn, settles=settles)
 
     async def _note_shown(
         self, key: ConversationKey, turn_id: int, persona_id: str, message_ids: tuple[str, ...]
     ) -> None:
         """So that a reply that a crash breaks off is gone on with, not given twice."""
         try:
-            await self._conversations.note_shown(key, turn_id, persona_id, message_ids)
+            await self._conversations.note_shown(self._today(key), turn_id, persona_id, message_ids)
         except StoreError as error:
             logger.error("it could not be noted where a reply is shown: %s", error)
 
@@ -612,19 +628,23 @@ class ChatService(Browsing, MessageHandler):
                 async with self._arrivals.hold(message.room):
                     edited = await self._rewrite(message)
                 if edited is not None:
-                    stage, key, turn_id = edited
-                    await self.steering.follow(stage, key, turn_id, kind=message.kind, channel=channel)
+                    stage, key, turn = edited
+                    await self.steering.follow(stage, key, turn, kind=message.kind, channel=channel)
             except (BotError, EngineError) as error:
                 _log_expected(error, message.room, message.message_id)
             except Exception:
                 logger.exception("an edit of message %s in %s was lost", message.message_id, message.room)
 
     async def handle_deletion(self, room: Room, message_ids: tuple[str, ...], channel: ReplyChannel) -> None:
-        """What was deleted is forgotten, and so are the replies to it."""
+        """What was deleted is forgotten, and so are the replies to it. What it superseded is answered after all."""
         with self._awaited():
             try:
-                for message_id in message_ids:
-                    await self._forget_message(room, message_id, channel)
+                stopped = [await self._stop_message(room, message_id) for message_id in message_ids]
+                for message_id, job in zip(message_ids, stopped, strict=True):
+                    await self._forget_message(room, message_id, job, channel)
+                for job in stopped:
+                    if job is not None and (superseded := await self._still_asked(job)) is not None:
+                        await self._run(superseded)
             except (BotError, EngineError) as error:
                 _log_expected(error, room, ", ".join(message_ids))
             except Exception:
@@ -644,12 +664,21 @@ class ChatService(Browsing, MessageHandler):
         """A group goes on under another id, with everything that is remembered."""
         try:
             await self._rooms.move(platform, old_chat_id, new_chat_id)
+            # What is being said there, or waits to be, belongs to the new room as well.
+            self._moved[platform, old_chat_id] = new_chat_id
+            for job in self._jobs.values():
+                job.move(self._today(job.key))
         except BotError as error:
             logger.error("what is kept of chat %s was not moved to %s: %s", old_chat_id, new_chat_id, error)
         except Exception:
             logger.exception("what is kept of chat %s was not moved to %s", old_chat_id, new_chat_id)
 
-    async def _rewrite(self, message: IncomingMessage) -> tuple[Stage, ConversationKey, int] | None:
+    def _today(self, key: ConversationKey) -> ConversationKey:
+        """That conversation where it is kept now: its chat may have moved in the middle of a reply."""
+        chat_id = self._moved.get((key.room.platform, key.room.chat_id))
+        return key if chat_id is None else replace(key, room=replace(key.room, chat_id=chat_id))
+
+    async def _rewrite(self, message: IncomingMessage) -> tuple[Stage, ConversationKey, StoredTurn] | None:
         """Keep the new words of a message, where it is kept and they are new."""
         found = await self._conversations.turn_of(message.room, message.message_id)
         stage = await self.stages.of(message.room) if found is not None else None
@@ -663,24 +692,40 @@ class ChatService(Browsing, MessageHandler):
         if text == turn.text or not (text or turn.attachments):
             return None
         await self._conversations.rewrite(key, turn_id, text)
-        return stage, key, turn_id
+        return stage, key, turn
 
-    async def _forget_message(self, room: Room, message_id: str, channel: ReplyChannel) -> None:
-        """Stop what is said about that message, then forget it when whatever else runs in the room has ended.
+    async def _stop_message(self, room: Room, message_id: str) -> _Job | None:
+        """Say nothing more about that message; what was about to be said, if anything was."""
+        async with self._arrivals.hold(room):
+            found = await self._conversations.turn_of(room, message_id)
+            job = self._jobs.get(found[1]) if found is not None else None
+            if job is not None and job.tag is not None:
+                job.is_taken_back = True
+                await self._replies.cancel(job.lane, job.tag)
+            return job
+
+    async def _forget_message(self, room: Room, message_id: str, job: _Job | None, channel: ReplyChannel) -> None:
+        """Forget that message when whatever else runs in the room has ended.
 
         A platform also tells of messages that the bot itself took away: once that has ended, they lead to no turn.
         """
-        async with self._arrivals.hold(room):
-            found = await self._conversations.turn_of(room, message_id)
-            stage = await self.stages.of(room) if found is not None else None
-            if found is None or stage is None:
-                return
-            job = self._jobs.get(found[1])
-            if job is not None:
-                await self._replies.cancel(job.lane, found[1])
+        found = await self._conversations.turn_of(room, message_id)
+        stage = await self.stages.of(room) if found is not None else None
+        if found is None or stage is None:
+            return
         kind = job.kind if job is not None else ChatKind.GROUP
         lane = stage.lane(found[0].persona_id)
         await self._replies.run(lane, partial(self._forget_now, stage, message_id, kind, channel))
+
+    async def _still_asked(self, stopped: _Job) -> _Job | None:
+        """The last message that waited for the same replies as the one that was deleted, and is there still."""
+        job = stopped.superseded
+        while job is not None and job.turn is not None:
+            if await self._conversations.turn(job.key, job.turn.id) is not None:
+                job.is_taken_back = False
+                return job
+            job = job.superseded
+        return None
 
     async def _forget_now(self, stage: Stage, message_id: str, kind: ChatKind, channel: ReplyChannel) -> None:
         found = await self._conversations.turn_of(stage.room, message_id)

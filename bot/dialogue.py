@@ -9,10 +9,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from bot.access import names_on
 from bot.errors import StoreError
 from bot.personas.prompt import build_request, speaker_label
 from bot.stage import Stage, Stages
 from bot.types import Attachment, Author, ChatKind, ConversationKey, Room, SpokenTurn, StoredTurn
+from bot.words import fold
 from engine.persona import Persona
 from engine.types import Asker, GenerationRequest, Image, Role, SamplingSettings, Turn
 
@@ -91,7 +93,7 @@ class Dialogue:
         others = tuple(f"\n{other.name}:" for other in stage.cast if other.id != persona.id)
         return build_request(
             persona,
-            await self._turns(persona, kind, told, is_shared=stage.is_shared),
+            await self._turns(stage, persona, kind, told),
             # Nobody speaks for the others in the room.
             sampling=replace(self._limits.sampling, stop=(*self._limits.sampling.stop, *others)),
             user_name=author.display_name if author is not None else None,
@@ -128,31 +130,34 @@ class Dialogue:
         after = [spoken for spoken in heard if spoken.turn.id in followed_by]
         return Told((*earlier[-self._limits.max_turns :], *together, question, *after), question.turn)
 
-    async def _turns(self, persona: Persona, kind: ChatKind, told: Told, *, is_shared: bool) -> list[Turn]:
+    async def _turns(self, stage: Stage, persona: Persona, kind: ChatKind, told: Told) -> list[Turn]:
         """The conversation as the engine takes it; the last turn is the one to answer."""
         turns: list[Turn] = []
+        is_named = kind is ChatKind.GROUP or stage.is_shared
+        taken = {_folded_label(name) for one in (persona, *stage.cast) for name in names_on(one, stage.room.platform)}
         num_left = max(self._limits.max_pictures, len(told.question.attachments))
         for spoken in reversed(told.turns):
             stored = spoken.turn
             images = await self._images(stored.attachments[:num_left], is_needed=stored is told.question)
             num_left -= len(images)
             is_own = stored.role is Role.ASSISTANT and spoken.persona_id == persona.id
-            text = self._spoken(spoken, is_named=not is_own and (kind is ChatKind.GROUP or is_shared))
+            text = self._with_name(spoken, taken) if is_named and not is_own else stored.text
             turns.append(Turn(Role.ASSISTANT if is_own else Role.USER, text, images))
         return turns[::-1]
 
-    def _spoken(self, spoken: SpokenTurn, *, is_named: bool) -> str:
+    def _with_name(self, spoken: SpokenTurn, taken: Collection[str]) -> str:
+        """What was said, after its speaker's name. Nobody speaks for others: a person's name is none of the names that
+        are `taken` by personas, and only a turn's first line can begin with a name."""
         turn = spoken.turn
-        if not is_named:
-            return turn.text
         if turn.author is not None:
-            name = turn.author.display_name
+            label = speaker_label(turn.author.display_name)
+            label = f"{label} (user)" if _folded_label(label) in taken else label
         elif turn.role is Role.ASSISTANT:
             other = self._stages.persona(spoken.persona_id)
-            name = other.name if other is not None else spoken.persona_id
+            label = speaker_label(other.name if other is not None else spoken.persona_id)
         else:
             return turn.text
-        return f"{speaker_label(name)}: {turn.text}".rstrip()
+        return f"{label}: {_indented(turn.text)}".rstrip()
 
     async def _images(self, attachments: Sequence[Attachment], *, is_needed: bool) -> tuple[Image, ...]:
         images: list[Image] = []
@@ -164,6 +169,16 @@ class Dialogue:
                     raise
                 logger.warning("an earlier picture is left out of the conversation: %s", error)
         return tuple(images)
+
+
+def _folded_label(name: str) -> str:
+    return fold(speaker_label(name))
+
+
+def _indented(text: str) -> str:
+    """`text` with every line but the first moved in."""
+    first, *others = text.splitlines() or [""]
+    return "\n".join([first, *(f"  {line}".rstrip() for line in others)])
 
 
 def _asker(key: ConversationKey, author: Author) -> Asker:

@@ -120,6 +120,10 @@ class KeyedQueues(Generic[Key]):
     def __len__(self) -> int:
         return len(self._queues)
 
+    def busy(self) -> tuple[Key, ...]:
+        """The keys of which a job runs or waits."""
+        return tuple(self._queues)
+
     def is_full(self, key: Key, person: Hashable = None) -> bool:
         """Whether `person` may add no job."""
         queue = self._queues.get(key)

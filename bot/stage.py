@@ -86,6 +86,11 @@ class Stage:
         """Where that persona's replies wait for each other. A shared room has one order for all of them."""
         return ConversationKey(self.room, ALL_OF_THEM if self.is_shared and self.has(persona_id) else persona_id)
 
+    @property
+    def lanes(self) -> tuple[ConversationKey, ...]:
+        """Wherever replies of the cast wait, also those from before somebody joined or left."""
+        return tuple(ConversationKey(self.room, lane) for lane in (ALL_OF_THEM, *self.persona_ids))
+
 
 class Stages:
     """Finds who is in a room. On the platforms `always_faces`, a persona has its own face even where it is alone."""

@@ -274,10 +274,8 @@ class Steering:
 
     async def stop(self, call: CommandCall) -> CommandReply:
         """Break off what is being said in the room."""
-        stage = await self._stages.of(call.room)
-        lanes = {stage.lane(persona.id) for persona in stage.cast} if stage is not None else set()
         is_stopped = False
-        for lane in lanes:
+        for lane in self._busy_lanes(call.room):
             person = self._queues.person_running(lane)
             if person is None:
                 continue
@@ -314,20 +312,24 @@ class Steering:
             logger.debug("an emoji was no command: %s", error)
 
     async def follow(
-        self, stage: Stage, key: ConversationKey, question_id: int, *, kind: ChatKind, channel: ReplyChannel
+        self, stage: Stage, key: ConversationKey, question: StoredTurn, *, kind: ChatKind, channel: ReplyChannel
     ) -> None:
-        """A message was edited: answer it anew, where its replies are the last."""
-        lane = stage.lane(key.persona_id)
-        if question_id in self._queues.waiting(lane):
+        """A message was edited: answer it anew, where its replies are the last.
+
+        Who edits again and again is not answered for every edit: the one that waits takes the newest words.
+        """
+        lane, tag = stage.lane(key.persona_id), ("edit", question.id)
+        if not {question.id, tag}.isdisjoint(self._queues.waiting(lane)):
             return  # its replies are still to come
 
         async def follow() -> None:
-            for reply_key, reply_id in await self._conversations.replies_to(stage.room, question_id):
+            for reply_key, reply_id in await self._conversations.replies_to(stage.room, question.id):
                 reply = await self._reply(stage, reply_key, reply_id, kind, channel)
                 if reply is not None and await self._is_last(reply):
                     await self._answer_anew(reply)
 
-        await self._queues.run(lane, follow)
+        person = question.author.user_id if question.author is not None else None
+        await self._queues.run(lane, follow, tag=tag, person=person)
 
     async def forget_exchange(
         self, stage: Stage, key: ConversationKey, question: StoredTurn, *, kind: ChatKind, channel: ReplyChannel
@@ -389,12 +391,14 @@ class Steering:
         async def nothing() -> None:
             return
 
-        stage = await self._stages.of(room)
-        busy = {stage.lane(one.id) for one in stage.cast} if stage is not None else set()
-        busy = {lane for lane in busy if self._queues.person_running(lane) is not None}
-        for lane in busy:
+        lanes = [lane for lane in self._busy_lanes(room) if self._queues.person_running(lane) is not None]
+        for lane in lanes:
             await self._queues.run(lane, nothing)
-        return bool(busy)
+        return bool(lanes)
+
+    def _busy_lanes(self, room: Room) -> list[ConversationKey]:
+        """Where something runs in `room`: also for personas that have just left it, or never were in its cast."""
+        return [lane for lane in self._queues.busy() if lane.room == room]
 
     async def _find(self, call: CommandCall) -> _Reply:
         """The reply under whose message a button was pressed, that was replied to, or the last one in the room."""

@@ -6,10 +6,12 @@ from datetime import timedelta
 
 import pytest
 
+from bot.commands import CommandCall
+from bot.rooms import RoomSettings
 from bot.types import ChatKind, ConversationKey, Room
 from engine.errors import DeviceError, EngineClosing
 from tests.bot.chatting import BOB, LUNA, ROOM, Stage, in_group, message
-from tests.fakes.adapter import FakeChannel
+from tests.fakes.adapter import ANN, FakeChannel
 
 
 async def killed(stage: Stage, *said, until_shown: int = 0) -> None:
@@ -168,6 +170,92 @@ async def test_waiting_messages_of_one_person_are_answered_together(stage: Stage
         assert stage.heard() == ["One", "You said: One", "Two", "Three", "Four"]
     assert await resume(stage) == 0, "all of them were answered"
     assert timedelta(0) <= timedelta(seconds=stage.chat._options.resume_s)
+
+
+async def waiting_together(stage: Stage, *texts: str, is_silent: bool = False) -> tuple[list, asyncio.Event]:
+    """Messages of one person, of which the first is being answered. The event lets replies come."""
+    stage.with_options(merge_waiting=True)
+    may_go = asyncio.Event()
+    stage.engine.script = lambda request: (may_go, "" if is_silent else f"You said: {request.turns[-1].text}")
+    said = [message(text) for text in texts]
+    tasks = []
+    for number, one in enumerate(said, start=1):
+        tasks.append((one, asyncio.create_task(stage.chat.handle(one, stage.channel))))
+        while len(await stage.said()) < number:
+            await asyncio.sleep(0)
+    return tasks, may_go
+
+
+async def test_a_reply_without_words_settles_all_that_it_would_have_answered(stage: Stage) -> None:
+    tasks, may_go = await waiting_together(stage, "One", "Two", "Three", is_silent=True)
+    may_go.set()
+    await asyncio.gather(*(task for _, task in tasks))
+    assert await resume(stage) == 0
+
+
+@pytest.mark.parametrize(
+    ("deleted", "has_begun"),
+    [([3], False), ([4], False), ([3, 2, 4], False), ([4], True), ([4, 3], True), ([3, 4, 2], True)],
+)
+async def test_whoever_deletes_a_message_is_answered_what_it_stood_for(
+    stage: Stage, deleted: list[int], has_begun: bool
+) -> None:
+    """Messages that wait together are answered with the last of them; without it, with the one before."""
+    texts = ["Zero", "One", "Two", "Three", "Four"]
+    tasks, may_go = await waiting_together(stage, *texts)
+    if has_begun:
+        gates = iter([asyncio.Event(), may_go])
+        stage.engine.script = lambda request: (next(gates), f"You said: {request.turns[-1].text}")
+        may_go.set()
+        while len(stage.engine.requests) < 2:
+            await asyncio.sleep(0)
+    message_ids = tuple(tasks[number][0].message_id for number in deleted)
+    deleting = asyncio.create_task(stage.chat.handle_deletion(ROOM, message_ids, stage.channel))
+    await asyncio.sleep(0.02)
+    may_go.set()
+    async with asyncio.timeout(10):
+        await asyncio.gather(deleting, *(task for _, task in tasks))
+    kept = [text for number, text in enumerate(texts) if number not in deleted]
+    assert stage.channel.texts == ["You said: Zero", f"You said: {kept[-1]}"]
+    assert [text for text in await stage.said() if not text.startswith("You said")] == kept
+    assert await resume(stage) == 0
+
+
+@pytest.mark.parametrize("words", ["", "Some words that are shown"])
+async def test_what_was_stopped_is_not_answered_after_a_restart(stage: Stage, words: str) -> None:
+    await stage.rooms.change(ROOM, RoomSettings(cast=("max",)))
+    stage.script(words, asyncio.Event())
+    saying = asyncio.create_task(stage.chat.handle(in_group("Luna, Max, hello?"), stage.channel))
+    while not stage.engine.requests or bool(words) != bool(stage.channel.texts):
+        await asyncio.sleep(0)
+    stop = CommandCall(ROOM, ChatKind.GROUP, ANN, channel=stage.channel)
+    async with asyncio.timeout(10):
+        await stage.chat.steering.stop(stop)
+        await saying
+    assert await resume(stage) == 0
+
+
+async def test_a_group_that_moves_in_the_middle_of_a_reply_is_answered_once(stage: Stage) -> None:
+    may_go = asyncio.Event()
+    stage.engine.script = lambda request: ("Some words that are shown", may_go, f" after {request.turns[-1].text}")
+    first = asyncio.create_task(stage.chat.handle(in_group("One"), stage.channel))
+    await stage.channel.wait_until(lambda: stage.channel.texts)
+    second = asyncio.create_task(stage.chat.handle(in_group("Two"), stage.channel))
+    while len(await stage.said()) < 2:
+        await asyncio.sleep(0)
+    await stage.chat.handle_move("fake", "1", "-1001")
+    may_go.set()
+    async with asyncio.timeout(10):
+        await asyncio.gather(first, second)
+    moved = ConversationKey(Room("fake", "-1001"), "luna")
+    assert len(await stage.said(moved)) == 4
+    assert await stage.said() == []
+    last = await stage.conversations.last_reply(moved.room, ["luna"])
+    assert last is not None
+    origin = await stage.conversations.origin_of(*(last[0], last[1].id))
+    assert origin is not None
+    assert origin.asked_turn_id is not None
+    assert await resume(stage) == 0
 
 
 async def test_a_closing_engine_leaves_the_message_for_the_next_start(stage: Stage) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -31,13 +32,14 @@ from bot.types import (
     IncomingReaction,
     NewTurn,
     Rating,
+    RepliedMessage,
     Room,
     StoredTurn,
 )
 from engine.errors import DeviceError
 from engine.types import GenerationRequest, Role
 from tests.bot.chatting import BOB, LUNA, MAX, ROOM, Stage, in_group, message
-from tests.fakes.adapter import ANN
+from tests.fakes.adapter import ANN, BOT
 
 
 def number_replies(stage: Stage) -> None:
@@ -254,6 +256,35 @@ async def test_a_reply_that_is_being_given_can_be_stopped(stage: Stage) -> None:
         await use(stage, "stop")
 
 
+@pytest.mark.parametrize("now", [RoomSettings(), RoomSettings(cast=("max",))])
+async def test_a_reply_can_be_stopped_after_somebody_joined_or_left(stage: Stage, now: RoomSettings) -> None:
+    await stage.rooms.change(ROOM, RoomSettings() if now.cast else RoomSettings(cast=("max",)))
+    stage.script("Half a reply", asyncio.Event())
+    for forget in (partial(use, stage, "stop"), partial(stage.chat.start_over, ROOM)):
+        stage.channel.sent.clear()
+        saying = asyncio.create_task(stage.chat.handle(in_group("Luna, go"), stage.channel))
+        await stage.channel.wait_until(lambda: stage.channel.texts)
+        before = await stage.rooms.settings(ROOM)
+        await stage.rooms.change(ROOM, now)
+        async with asyncio.timeout(5):
+            await forget()
+            await saying
+        await stage.rooms.change(ROOM, before)
+    assert await stage.said() == []
+
+
+async def test_a_persona_that_is_not_in_the_room_can_be_stopped(stage: Stage) -> None:
+    await stage.say(in_group("Hi"))
+    of_luna = RepliedMessage(stage.channel.sent[0].id, BOT, "Hi", is_from_bot=True)
+    await stage.rooms.choose(ROOM, "max")
+    stage.script("Half a reply", asyncio.Event())
+    saying = asyncio.create_task(stage.chat.handle(in_group("Go", reply_to=of_luna), stage.channel))
+    await stage.channel.wait_until(lambda: len(stage.channel.texts) == 2)
+    await use(stage, "stop")
+    async with asyncio.timeout(5):
+        await saying
+
+
 async def test_only_the_asker_or_a_moderator_may_stop(stage: Stage) -> None:
     stage.script("Half a reply", asyncio.Event())
     saying = asyncio.create_task(stage.chat.handle(in_group("Go"), stage.channel))
@@ -414,6 +445,34 @@ async def test_an_edit_while_the_message_waits_is_answered_once(stage: Stage) ->
     await asyncio.gather(first, second)
     assert stage.channel.texts == ["Wait.", "You said: Two"]
     assert len(stage.engine.requests) == 2
+
+
+async def test_many_edits_in_a_row_are_answered_with_the_newest(stage: Stage) -> None:
+    said = message("Hi")
+    await stage.say(said)
+    may_go = asyncio.Event()
+    stage.engine.script = lambda request: (may_go, f"Now: {request.turns[-1].text}")
+    edits = [
+        asyncio.create_task(stage.chat.handle_edit(replace(said, text=f"Hi {number}"), stage.channel))
+        for number in range(20)
+    ]
+    while "Hi 19" not in await stage.said():
+        await asyncio.sleep(0)
+    may_go.set()
+    async with asyncio.timeout(10):
+        await asyncio.gather(*edits)
+    assert stage.channel.texts == ["Now: Hi 19"]
+    assert len(stage.engine.requests) <= 3, "the first reply, one that had begun, and the last"
+
+
+async def test_an_answer_to_an_edit_can_be_stopped(stage: Stage) -> None:
+    said = in_group("Hi")
+    await stage.say(said)
+    stage.script("Half of another", asyncio.Event())
+    editing = asyncio.create_task(stage.chat.handle_edit(replace(said, text="Hello"), stage.channel))
+    await stage.channel.wait_until(lambda: stage.channel.texts == ["Half of another"])
+    await use(stage, "stop", kind=ChatKind.GROUP)
+    await editing
 
 
 async def test_only_the_author_edits(stage: Stage) -> None:
