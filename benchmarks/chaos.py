@@ -83,6 +83,7 @@ class Case:
     chat: int
     written_at: float
     answers: tuple[str, ...]
+    answered_at: tuple[float, ...]
     around: tuple[Event, ...]
 
 
@@ -421,8 +422,11 @@ class Chaos:
         at = message.at - self._began
         answered = at + self._crowd.ledger.latencies.get(message.mark, 0.0)
         around = [event for event in self._events if at - SECONDS_AROUND < event.at < answered + SECONDS_AROUND]
-        texts = tuple(f"{message_id}: {self._crowd.ledger.texts[message_id]}" for message_id in sorted(answers))
-        return Case(message.mark, message.chat, at, texts, tuple(around))
+        ledger = self._crowd.ledger
+        ordered = sorted(answers, key=ledger.shown_at.__getitem__)
+        texts = tuple(f"{message_id}: {ledger.texts[message_id]}" for message_id in ordered)
+        times = tuple(ledger.shown_at[message_id] - self._began for message_id in ordered)
+        return Case(message.mark, message.chat, at, texts, times, tuple(around))
 
 
 async def run_chaos(platform: str, options: Options, home: Path) -> Verdict:
@@ -449,7 +453,8 @@ def describe(verdict: Verdict) -> str:
 
 
 def _around(case: Case) -> str:
-    return ", ".join(f"{event.what} at {event.at:.1f}" for event in case.around) or "nothing went wrong around it"
+    answered = "".join(f"answered at {at:.1f}, " for at in case.answered_at)
+    return f"{answered}around it {', '.join(f'{event.what} at {event.at:.1f}' for event in case.around) or 'nothing'}"
 
 
 def main() -> int:
