@@ -16,7 +16,7 @@ from bot.adapters.base import PlatformLimits, ReplyChannel
 from bot.adapters.discord.connection import Connection
 from bot.adapters.discord.controls import view_of_controls
 from bot.adapters.discord.errors import REQUEST_ERRORS, delivery_error, is_shut_out
-from bot.adapters.discord.faces import Faces
+from bot.adapters.discord.faces import Faces, is_gone
 from bot.adapters.discord.files import upload
 from bot.adapters.discord.traffic import Traffic
 from bot.adapters.discord.troubles import FORBIDDEN, GONE, UNDELIVERED, Troubles
@@ -128,7 +128,13 @@ class DiscordChannel(ReplyChannel):
             await self._target(client).get_partial_message(number).delete()
 
         async def remove_through(client: discord.Client) -> None:
-            await self._channels.faces.delete(client, number)
+            try:
+                await self._channels.faces.delete(client, number)
+            except discord.HTTPException as error:
+                if not is_gone(error):
+                    raise
+                # Without its webhook, it is anybody's: whoever manages messages may delete it.
+                await remove(client)
 
         async def act(client: discord.Client) -> None:
             try:

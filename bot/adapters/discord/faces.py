@@ -43,6 +43,7 @@ NO_PICTURE = "0" * 8
 NO_PERMISSION = "the bot lacks the permission “Manage Webhooks”"
 REASON = "A persona speaks under its own name and picture"
 
+UNKNOWN_CHANNEL = 10003
 UNKNOWN_WEBHOOK = 10015
 TOO_MANY_WEBHOOKS = 30007
 INVALID_TOKEN = 50027
@@ -94,6 +95,7 @@ class Faces:
         self._spots: Recent[int, Spot] = Recent(MAX_REMEMBERED)
         self._refused_until: Recent[int, float] = Recent(MAX_REMEMBERED)
         self._told: Recent[int, str] = Recent(MAX_REMEMBERED)
+        self._refused_names: Recent[str, str] = Recent(MAX_REMEMBERED)
         self._digits: Recent[Path, tuple[tuple[int, int], str]] = Recent(MAX_REMEMBERED)
         self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         self._uses = itertools.count(1)
@@ -113,7 +115,8 @@ class Faces:
         if spot is None:
             return None
         avatar_url = self._avatar_url(speaker, text)
-        # A webhook that somebody has deleted meanwhile is made anew, once; a picture that Discord refuses is left out.
+        # A webhook that somebody has deleted or moved meanwhile is made anew; a picture that Discord refuses is left
+        # out, and a name stands in the text.
         for _ in range(3):
             webhook = await self._webhook(client, spot.channel_id, speaker)
             if webhook is None:
@@ -129,13 +132,24 @@ class Faces:
                     **upload(picture),
                 )
             except discord.HTTPException as error:
-                if error.code in (UNKNOWN_WEBHOOK, INVALID_TOKEN):
+                if is_gone(error):
                     self._forget(spot.channel_id, webhook)
+                elif error.code == UNKNOWN_CHANNEL and await self._is_elsewhere(client, spot.channel_id, webhook):
+                    self._tell_of_move(spot.channel_id)
+                elif error.status == 400 and "username" in error.text.casefold():
+                    self._tell_of_name(speaker, describe(error))
+                    return None
                 elif error.status == 400 and avatar_url is not None:
                     avatar_url = None
                     self._tell_of_picture(f"{describe(error)}; is discord.avatars_url right?")
                 else:
                     raise
+                continue
+            if message.channel.id != channel_id:
+                self._forget(spot.channel_id, webhook)
+                self._tell_of_move(spot.channel_id)
+                # Others read along there: it must not stay.
+                await message.delete()
                 continue
             webhook.used = next(self._uses)
             self._speakers.put(message.id, (webhook, spot))
@@ -293,6 +307,12 @@ class Faces:
         except discord.NotFound:
             logger.debug("a webhook that was to make room is gone already")
 
+    async def _is_elsewhere(self, client: discord.Client, channel_id: int, webhook: Webhook) -> bool:
+        """Whether that webhook is not in its channel any more. What the channel has is known then."""
+        async with self._lock(channel_id):
+            own = await self._list(client, channel_id)
+        return all(other.id != webhook.id for other in own.values())
+
     def _forget(self, channel_id: int, webhook: Webhook) -> None:
         own = self._by_channel.get(channel_id)
         if own is not None and own.get(webhook.persona) is webhook:
@@ -325,6 +345,23 @@ class Faces:
                 "channel's settings, or set discord.faces to never.",
             )
 
+    def _tell_of_name(self, speaker: Speaker, why: str) -> None:
+        """Note it once a persona."""
+        if self._refused_names.get(speaker.persona_id) != speaker.name:
+            self._refused_names.put(speaker.persona_id, speaker.name)
+            self._troubles.note(
+                WEBHOOK,
+                f"Discord does not take the name of persona {speaker.persona_id}, so it stands in the text: {why}. "
+                "Give it another name.",
+            )
+
+    def _tell_of_move(self, channel_id: int) -> None:
+        self._troubles.note(
+            WEBHOOK,
+            f"somebody moved a persona's webhook from channel {channel_id} to another one, so a new one is made: "
+            "leave the bot's webhooks where they are",
+        )
+
     def _tell_of_picture(self, why: str) -> None:
         self._troubles.note(WEBHOOK, f"Discord does not take a persona's picture, so it goes without: {why}")
 
@@ -349,6 +386,11 @@ class Faces:
             return None
         picture = speaker.avatar_for(text)
         return f"{self._avatars_url}/{quote(picture.name)}" if picture is not None else None
+
+
+def is_gone(error: discord.HTTPException) -> bool:
+    """Whether `error` tells that there is no such webhook any more."""
+    return error.code in (UNKNOWN_WEBHOOK, INVALID_TOKEN)
 
 
 def clean_name(name: str) -> str:

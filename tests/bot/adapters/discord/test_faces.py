@@ -139,6 +139,42 @@ async def test_a_webhook_that_somebody_deleted_is_made_anew(stage: Stage, what: 
     assert shown(stage, message_id).author.display_name == "Lia"
 
 
+async def test_what_a_deleted_webhook_said_is_deleted_all_the_same(stage: Stage) -> None:
+    channel = (await opened(stage, place(stage))).speaking_as(LIA)
+    message_id = await channel.send("one")
+    stage.discord.webhooks.clear()
+    await channel.delete(message_id)
+    assert message_id not in stage.discord.messages
+
+
+@pytest.mark.parametrize("is_thread", [False, True])
+async def test_a_webhook_that_somebody_moved_tells_nothing_elsewhere(stage: Stage, is_thread: bool) -> None:
+    where = place(stage)
+    elsewhere = stage.discord.add_channel(where.guild, "elsewhere")
+    room = stage.discord.add_thread(where, "t") if is_thread else where
+    channel = (await opened(stage, room)).speaking_as(LIA)
+    await channel.send("one")
+    [moved] = webhooks(stage)
+    moved.channel = elsewhere
+    message_id = await channel.send("between us")
+    assert shown(stage, message_id).channel is room
+    assert not stage.discord.bot_messages(elsewhere)
+    assert [webhook.channel for webhook in webhooks(stage)] == [elsewhere, where]
+    assert "moved" in stage.incidents.of("webhook")[0]
+
+
+async def test_a_name_that_discord_refuses_stands_in_the_text(stage: Stage) -> None:
+    channel = (await opened(stage, place(stage))).speaking_as(Speaker("lia", "D1scord"))
+    said = {"username": {"_errors": [{"code": "USERNAME_INVALID", "message": "Username cannot be that"}]}}
+    refusal = {"code": 50035, "message": "Invalid Form Body", "errors": said}
+    stage.discord.fail_next("POST", "/webhooks/*", status=400, body=refusal, times=2)
+    message_id = await channel.send("one")
+    await channel.send("two")
+    assert shown(stage, message_id).content == "**D1scord:** one"
+    [told] = stage.incidents.of("webhook")
+    assert "persona lia" in told
+
+
 async def test_many_at_once_make_one_webhook(stage: Stage) -> None:
     channel = await opened(stage, place(stage))
     await asyncio.gather(*(channel.speaking_as(LIA).send(f"m{number}") for number in range(5)))
