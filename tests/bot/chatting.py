@@ -68,7 +68,7 @@ class Stage:
     async def say(self, incoming: IncomingMessage) -> list[str]:
         """Handle a message, and return what was newly sent."""
         num_before = len(self.channel.sent)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await self.chat.handle(incoming, self.channel)
         return self.channel.texts[num_before:]
 

@@ -60,7 +60,7 @@ def command(stage: Stage, *path: str) -> Command:
 
 
 async def use(stage: Stage, *path: str, arguments: dict[str, str] | None = None, **changes) -> CommandReply:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         return await command(stage, *path).run(call(stage, arguments=arguments or {}, **changes))
 
 
@@ -459,7 +459,7 @@ async def test_many_edits_in_a_row_are_answered_with_the_newest(stage: Stage) ->
     while "Hi 19" not in await stage.said():
         await asyncio.sleep(0)
     may_go.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await asyncio.gather(*edits)
     assert stage.channel.texts == ["Now: Hi 19"]
     assert len(stage.engine.requests) <= 3, "the first reply, one that had begun, and the last"

@@ -125,7 +125,7 @@ class FakeChannel(ReplyChannel):
         if self.failures and (failure := self.failures.pop(0)) is not None:
             raise failure
 
-    async def wait_until(self, is_reached: Callable[[], bool], *, timeout_s: float = 5.0) -> None:
+    async def wait_until(self, is_reached: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
         """Wait for something to be shown."""
         async with asyncio.timeout(timeout_s):
             while not is_reached():

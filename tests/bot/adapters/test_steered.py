@@ -38,7 +38,7 @@ class Scene:
         """Wait until people see that, and return the bot's messages."""
         shown: list[Shown] = []
         try:
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(30):
                 while not is_shown(shown := await self.harness.shown(chat)):
                     await asyncio.sleep(0.005)
         except TimeoutError:
