@@ -164,6 +164,11 @@ class Pacer:
         """Let nobody through in the chat `key` for so long: the platform asked for it. Other chats go on."""
         self._hold(self._lane(key, is_group=False), retry_after_s)
 
+    def held_s(self, key: Hashable) -> float:
+        """For how long nobody is let through in the chat `key` because the platform asked for it."""
+        lane = self._lanes.get(key)
+        return max(0.0, lane.held_until - self._clock.time()) if lane is not None else 0.0
+
     def hold_all(self, retry_after_s: float) -> None:
         """Let nobody through in any chat for so long."""
         self._hold(self._overall, retry_after_s)

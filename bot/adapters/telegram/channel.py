@@ -49,6 +49,8 @@ _NO_PREVIEW = LinkPreviewOptions(is_disabled=True)
 # About 1 message/s in a chat, 20 a minute in a group, and edits count.
 _EDIT_INTERVAL_S = {ChatKind.DIRECT: 1.2, ChatKind.GROUP: 3.5}
 _DRAFT_INTERVAL_S = 0.5
+# Telegram may ask for hours. Whoever waited so long would pile up, and speak to people who have gone.
+_MAX_HOLD_S = 600.0
 _GONE = ("message to edit not found", "message to delete not found", "message_id_invalid", "message can't be found")
 _NO_RIGHTS = ("not enough rights", "have no rights", "chat_write_forbidden", "chat_restricted", "chat_send_")
 _LOST = ("thread not found", "topic_closed", "topic_deleted", "chat not found")
@@ -107,10 +109,16 @@ class TelegramChannel(ReplyChannel):
         return named
 
     async def ready(self, *, is_urgent: bool = False) -> None:
-        """Wait for this chat's turn: a message a second, twenty a minute in a group, thirty a second over all."""
-        if self._chats.why_closed(self.chat_id) is None:
-            is_group = self._kind is ChatKind.GROUP
-            await self._connection.pacer.ready(self.chat_id, is_urgent=is_urgent, is_group=is_group)
+        """Wait for this chat's turn: a message a second, twenty a minute in a group, thirty a second over all.
+
+        Raises `RateLimited` where Telegram asked for more patience than anybody has.
+        """
+        if self._chats.why_closed(self.chat_id) is not None:
+            return
+        if (held_s := self._connection.pacer.held_s(self.chat_id)) > _MAX_HOLD_S:
+            raise RateLimited(held_s)
+        is_group = self._kind is ChatKind.GROUP
+        await self._connection.pacer.ready(self.chat_id, is_urgent=is_urgent, is_group=is_group)
 
     async def show_typing(self) -> None:
         """Show "typing…" for about five seconds."""

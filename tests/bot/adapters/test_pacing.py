@@ -186,6 +186,16 @@ async def test_a_hold_holds_one_chat_only() -> None:
     assert on.callers.let_in == ["b", "a"]
 
 
+async def test_how_long_a_chat_is_held() -> None:
+    on = stage(per_chat=ONE_A_SECOND)
+    assert on.pacer.held_s("a") == 0.0
+    on.pacer.hold("a", 20.0)
+    await on.clock.pass_(15.0)
+    assert (on.pacer.held_s("a"), on.pacer.held_s("b")) == (5.0, 0.0)
+    await on.clock.pass_(6.0)
+    assert on.pacer.held_s("a") == 0.0
+
+
 async def test_a_hold_that_comes_while_somebody_waits_counts() -> None:
     on = stage(per_chat=ONE_A_SECOND)
     for name in "ab":

@@ -463,6 +463,16 @@ async def test_a_chat_that_must_wait_holds_up_no_other(
     waiting.cancel()
 
 
+async def test_nobody_waits_for_hours(fake: FakeTelegram, channel: TelegramChannel) -> None:
+    fake.flood("sendMessage", retry_after=86_400)
+    with pytest.raises(RateLimited):
+        await channel.send("one")
+    async with asyncio.timeout(5.0):
+        with pytest.raises(RateLimited) as caught:
+            await channel.ready()
+    assert caught.value.retry_after_s > 86_000
+
+
 async def test_typing_that_must_wait_holds_up_no_text(
     fake: FakeTelegram, connection: Connection, channel: TelegramChannel
 ) -> None:
