@@ -4,6 +4,7 @@ Owns who may do so, and keeps memory and messages in line. Knows no platform: a 
 `CommandCall`. Its work waits its turn in the room like any reply.
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from bot.commands import Choice, CommandCall, CommandReply
 from bot.controls import reply_controls
 from bot.dialogue import Dialogue, TurnStore
 from bot.errors import CommandError, DeliveryError
+from bot.logs import log_failure
 from bot.queues import KeyedQueues
 from bot.replies import CUT_SHORT, Pacing, ReplyStream, send_text
 from bot.stage import Stage, Stages
@@ -501,18 +503,18 @@ class Steering:
         if seed is not None:  # the same seed would give the same words
             request = replace(request, sampling=replace(request.sampling, seed=seed + len(versions.texts)))
         stream = await self._stream(reply, replace_all=versions, num_more=1)
+        is_failed = False
         try:
             await stream.deliver(self._engine.generate(request))
         except EngineError:
-            await self._show(reply, reply.turn.text)
+            is_failed = True
             raise
         finally:
-            if text := stream.text_to_remember:
-                await self._conversations.add_alternative(reply.key, reply.turn.id, text)
-            if stream.message_ids:
-                await self._conversations.replace_messages(reply.key, reply.turn.id, stream.message_ids)
-        if not stream.text_to_remember:
-            await self._show(reply, reply.turn.text)
+            await self._keep_messages(reply, stream)
+            if stream.text_to_remember and not is_failed:
+                await self._conversations.add_alternative(reply.key, reply.turn.id, stream.text_to_remember)
+            else:
+                await self._show(reply, reply.turn.text)
 
     async def _continue(self, reply: _Reply) -> bool:
         """Go on with `reply`, and say whether anything came."""
@@ -520,19 +522,24 @@ class Steering:
         request = await self._request(reply, reply_start=start)
         versions = await self._conversations.alternatives(reply.key, reply.turn.id)
         stream = await self._stream(reply, replace_all=versions)
+        is_failed = is_longer = False
         try:
             await stream.deliver(_after(start, self._engine.generate(request)))
         except EngineError:
-            await self._show(reply, reply.turn.text)
+            is_failed = True
             raise
         finally:
-            text = stream.text_to_remember
-            is_longer = len(text) > len(start)
+            await self._keep_messages(reply, stream)
+            is_longer = len(stream.text_to_remember) > len(start) and not is_failed
             if is_longer:
-                await self._conversations.rewrite(reply.key, reply.turn.id, text)
-            if stream.message_ids:
-                await self._conversations.replace_messages(reply.key, reply.turn.id, stream.message_ids)
+                await self._conversations.rewrite(reply.key, reply.turn.id, stream.text_to_remember)
+            else:
+                await self._show(reply, reply.turn.text)
         return is_longer
+
+    async def _keep_messages(self, reply: _Reply, stream: ReplyStream) -> None:
+        if stream.message_ids:
+            await self._conversations.replace_messages(reply.key, reply.turn.id, stream.message_ids)
 
     async def _request(self, reply: _Reply, *, reply_start: str = "") -> GenerationRequest:
         if reply.question is None:
@@ -547,7 +554,22 @@ class Steering:
         )
 
     async def _show(self, reply: _Reply, text: str) -> None:
-        """Bring the messages of `reply` in line with `text`, which is kept already."""
+        """Bring the messages of `reply` in line with `text`, which is kept already.
+
+        Begun, it ends, also where the caller is cancelled: else people would see a part of it, or of both.
+        """
+        showing = asyncio.create_task(self._bring_in_line(reply, text))
+        try:
+            await asyncio.shield(showing)
+        except asyncio.CancelledError:
+            await asyncio.wait({showing}, timeout=self._pacing.grace_s)
+            showing.cancel()
+            await asyncio.wait({showing})
+            if not showing.cancelled() and (error := showing.exception()) is not None:
+                log_failure(logger, "a reply may not be shown as it is remembered", error)
+            raise
+
+    async def _bring_in_line(self, reply: _Reply, text: str) -> None:
         versions = await self._conversations.alternatives(reply.key, reply.turn.id)
         message_ids = await self._conversations.message_ids(reply.key, reply.turn.id)
         new_ids = await send_text(

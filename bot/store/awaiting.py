@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, literal_column, select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -83,8 +83,9 @@ async def awaited_since(connection: AsyncConnection, platform: str, since: datet
         )
         .select_from(awaited_replies.join(turns).join(conversations).join(rooms))
         .where(rooms.c.platform == platform)
-        # Not by the turns' ids, which are the same: SQLite would go through all turns for it.
-        .order_by(awaited_replies.c.turn_id, awaited_replies.c.persona_id)
+        # Not by the turns' ids, which are the same: SQLite would go through all turns for it. Who was named first
+        # answers first.
+        .order_by(awaited_replies.c.turn_id, literal_column("awaited_replies.rowid"))
     )
     rows = (await connection.execute(query)).all()
     found = await read_turns(connection, rows)

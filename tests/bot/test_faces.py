@@ -179,6 +179,19 @@ def owing(request: GenerationRequest) -> tuple[str, ...]:
     return (f"{request.persona.name} answers.",)
 
 
+async def test_after_a_restart_they_answer_in_the_order_in_which_they_were_named(company: Stage) -> None:
+    company.engine.script = lambda _request: (asyncio.Event(),)
+    saying = asyncio.create_task(company.chat.handle(in_group("Max and Luna, hello"), company.channel))
+    while not company.engine.requests:
+        await asyncio.sleep(0)
+    saying.cancel()
+    await asyncio.wait([saying])
+    company.engine.script = lambda request: (f"{request.persona.name} is late.",)
+    company.with_options()
+    await company.chat.resume("fake", lambda _room, _kind: company.channel)
+    assert company.channel.texts == ["Max is late.", "Luna is late."]
+
+
 async def test_a_restart_answers_for_each_that_owes_a_reply(company: Stage) -> None:
     may_never = asyncio.Event()
     company.engine.script = lambda request: ("Max here.",) if request.persona.id == "max" else (may_never,)

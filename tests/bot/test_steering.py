@@ -1,6 +1,7 @@
 """What people do with a reply that is there, and what follows from edits, deletions and emoji."""
 
 import asyncio
+import contextlib
 import itertools
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ import pytest
 from bot.chat import ChatOptions
 from bot.commands import Command, CommandCall, CommandReply, build_commands
 from bot.controls import reply_controls
-from bot.errors import CommandError, DeliveryError
+from bot.errors import BotError, CommandError, DeliveryError
 from bot.rooms import RoomSettings
 from bot.steering import (
     FIRST_VERSION,
@@ -115,10 +116,38 @@ async def test_only_the_last_reply_has_other_versions(stage: Stage) -> None:
 
 async def test_a_version_that_fails_leaves_the_one_that_was_there(stage: Stage) -> None:
     await stage.say(message("Hi"))
-    stage.script("Half a", DeviceError("no device"))
-    with pytest.raises(Exception, match="problem"):
+    stage.script("Half a" * 100, DeviceError("no device"))
+    stage.channel.limits = replace(stage.channel.limits, max_text_length=200)
+    for path in ("regenerate", "continue"):
+        with pytest.raises(Exception, match="problem"):
+            await use(stage, path)
+        assert stage.channel.texts == ["You said: Hi"]
+        assert await stage.said() == ["Hi", "You said: Hi"]
+
+
+@pytest.mark.parametrize("path", [("swipe",), ("continue",)])
+@pytest.mark.parametrize("num_shown", [0, 1, 2])
+async def test_whoever_stops_a_change_sees_what_is_remembered(
+    stage: Stage, path: tuple[str, ...], num_shown: int
+) -> None:
+    stage.channel.limits = replace(stage.channel.limits, max_text_length=200)
+    stage.script("word " * 119)
+    await stage.say(message("Hi"))
+    if path == ("swipe",):
+        stage.script("new.")
         await use(stage, "regenerate")
-    assert stage.channel.texts == ["You said: Hi"]
+    else:
+        stage.script(asyncio.Event())
+    stage.channel.delay_s = 0.01
+    num_texts = sum(len(sent.texts) for sent in stage.channel.sent)
+    changing = asyncio.create_task(swipe(stage, "back") if path == ("swipe",) else use(stage, *path))
+    await stage.channel.wait_until(
+        lambda: sum(len(sent.texts) for sent in stage.channel.sent) >= num_texts + max(num_shown, 1)
+    )
+    with contextlib.suppress(BotError):
+        await use(stage, "stop")
+    await changing
+    assert "\n".join(stage.channel.texts).split() == (await stage.said())[-1].split() == ["word"] * 119
 
 
 async def test_going_on_adds_to_the_reply(stage: Stage) -> None:

@@ -145,7 +145,7 @@ class MemoryConversations:
         return [
             AwaitedReply(kept.key, kept.stored, persona_id, kept.kind, "".join(kept.message_ids[:1]), message_ids)
             for kept in waiting
-            for persona_id, message_ids in sorted(kept.awaited.items())
+            for persona_id, message_ids in kept.awaited.items()
             if kept.kind is not None
         ]
 

@@ -93,8 +93,8 @@ async def test_a_reply_is_owed_until_it_is_kept(store: Store) -> None:
     asked = await store.ask("why?", "m9", "m1", awaited=("pierrot", "colombina", "pierrot"))
     later = await store.ask("and now?", "m2", key=OTHER, awaited=("pierrot",))
     first, *_ = await store.conversations.awaited("telegram", since=LONG_AGO)
-    assert first == AwaitedReply(KEY, asked, "colombina", ChatKind.GROUP, "m9")
-    assert await store.owed() == [(asked.id, "colombina"), (asked.id, "pierrot"), (later.id, "pierrot")]
+    assert first == AwaitedReply(KEY, asked, "pierrot", ChatKind.GROUP, "m9")
+    assert await store.owed() == [(asked.id, "pierrot"), (asked.id, "colombina"), (later.id, "pierrot")]
     assert await store.owed("discord") == []
     await store.reply(asked=asked)
     assert await store.owed() == [(asked.id, "colombina"), (later.id, "pierrot")]
@@ -125,8 +125,8 @@ async def test_a_reply_settles_what_was_merged_into_it(store: Store) -> None:
     assert await store.owed() == [
         (first.id, "colombina"),
         (second.id, "colombina"),
-        (third.id, "colombina"),
         (third.id, "pierrot"),
+        (third.id, "colombina"),
     ]
 
 
