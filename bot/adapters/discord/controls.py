@@ -77,7 +77,8 @@ def field_for(pressed: Pressed, prose: Argument, prefill: str) -> discord.ui.Mod
     modal = discord.ui.Modal(title=shorten(" ".join(pressed.path).capitalize(), MAX_TITLE_LENGTH), custom_id=custom_id)
     text: discord.ui.TextInput[discord.ui.Modal] = discord.ui.TextInput(
         style=discord.TextStyle.paragraph,
-        default=prefill[:MAX_FIELD_LENGTH] or None,
+        # Half of a text would be taken for all of it, and the rest be lost.
+        default=prefill if 0 < len(prefill) <= MAX_FIELD_LENGTH else None,
         max_length=MAX_FIELD_LENGTH,
         required=prose.is_required,
         custom_id=prose.name,

@@ -36,6 +36,7 @@ class Steering:
     gate: asyncio.Event | None = None
     num_done: int = 0
     prefill_error: Exception | None = None
+    prefilled: str = ""
 
     def table(self) -> CommandTable:
         prose = Argument("text", "How it should read", is_prose=True, prefill=self.prefill)
@@ -62,7 +63,7 @@ class Steering:
     async def prefill(self, call: CommandCall) -> str:
         if self.prefill_error is not None:
             raise self.prefill_error
-        return f"what stands in {call.message_id}"
+        return self.prefilled or f"what stands in {call.message_id}"
 
 
 @pytest.fixture
@@ -219,6 +220,16 @@ async def test_slow_prefill_leaves_the_field_empty(
     asked = await pressed(stage, await said(stage, place(stage), EDIT), "✏️")
     assert asked.modal is not None
     assert "value" not in asked.modal["components"][0]["component"]
+
+
+@pytest.mark.parametrize(("length", "is_there"), [(4000, True), (4001, False)])
+async def test_no_half_of_a_text_stands_in_the_field(
+    stage: Stage, steering: Steering, length: int, is_there: bool
+) -> None:
+    steering.prefilled = "x" * length
+    asked = await pressed(stage, await said(stage, place(stage), EDIT), "✏️")
+    assert asked.modal is not None
+    assert asked.modal["components"][0]["component"].get("value") == (steering.prefilled if is_there else None)
 
 
 async def test_moderators_are_known_by_their_permissions(stage: Stage, steering: Steering) -> None:
