@@ -6,6 +6,7 @@ step fails. Knows neither platforms nor SQL nor torch: the engine, the store and
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import random
 import time
@@ -500,6 +501,7 @@ class ChatService(Browsing, MessageHandler):
             pacing=self._options.pacing,
             instead_of=job.shown.pop(persona.id, ()),
             controls=self._controls(stage, job.kind),
+            name=_name_of_reply(question.turn, persona),
             on_shown=partial(self._note_shown, asked_key, question.turn.id, persona.id) if is_to_person else None,
         )
         reply: StoredTurn | None = None
@@ -775,6 +777,12 @@ class ChatService(Browsing, MessageHandler):
     def _count_refused(self, room: Room, error: Exception) -> None:
         if self._counting is not None:
             self._counting.refused(room.platform, type(error).__name__.removeprefix("_"))
+
+
+def _name_of_reply(question: StoredTurn, persona: Persona) -> str:
+    """The same for every try of one reply, also after a restart; short enough for what Discord calls a nonce."""
+    what = f"{question.id}/{question.created_at.isoformat()}/{persona.id}"
+    return hashlib.blake2b(what.encode(), digest_size=9).hexdigest()
 
 
 def _notice_of(job: _Job) -> str | None:

@@ -120,12 +120,15 @@ class ReplyStream:
         instead_of: Sequence[str] = (),
         controls: tuple[Control, ...] = (),
         on_shown: Callable[[tuple[str, ...]], Awaitable[None]] | None = None,
+        name: str = "",
     ) -> None:
+        """A reply with a `name` is known again by platforms that can tell, so that no try of it shows it twice."""
         self._channel = channel
         self._reply_to = reply_to
         self._pacing = pacing or Pacing()
         self._controls = controls
         self._on_shown = on_shown
+        self._name = name
         self._text = ""
         self._fallback = ""
         self._place: QueuePlace | None = None
@@ -397,7 +400,11 @@ class ReplyStream:
 
     async def _send(self, piece: Piece, controls: tuple[Control, ...]) -> None:
         reply_to = None if self._shown else self._reply_to
-        message_id = await self._channel.send(piece.text, reply_to=reply_to, controls=controls)
+        if self._name:
+            name = f"{self._name}.{len(self._shown)}"
+            message_id = await self._channel.send_once(name, piece.text, reply_to=reply_to, controls=controls)
+        else:
+            message_id = await self._channel.send(piece.text, reply_to=reply_to, controls=controls)
         self._shown.append(_Shown(message_id, piece.text, piece.end, controls=controls))
         self._draft = None
         await self._tell_of_new()

@@ -50,6 +50,15 @@ class ReplyChannel(Protocol):
         """
         ...
 
+    async def send_once(
+        self, name: str, text: str, *, reply_to: str | None = None, controls: tuple[Control, ...] = ()
+    ) -> str:
+        """`send`, for a message that may be there already: nobody knows whether an earlier try has arrived.
+
+        Where a platform can tell by `name`, at most 25 signs, the one that is there gets the text, and its id is given.
+        """
+        return await self.send(text, reply_to=reply_to, controls=controls)
+
     async def edit(self, message_id: str, text: str, *, controls: tuple[Control, ...] = ()) -> None:
         """Replace the text of a message that the bot sent, and the buttons under it."""
 

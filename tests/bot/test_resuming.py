@@ -69,6 +69,27 @@ async def test_a_reply_in_several_messages_takes_the_place_of_all_of_them(stage:
     assert stage.channel.texts == ["Late: Hello?"]
 
 
+async def test_every_try_of_a_reply_has_one_name(stage: Stage, monkeypatch) -> None:
+    names: list[str] = []
+    send = stage.channel.send
+
+    async def send_once(name: str, text: str, **changes: object) -> str:
+        names.append(name)
+        return await send(text, **changes)
+
+    monkeypatch.setattr(stage.channel, "send_once", send_once)
+    stage.script("This is half of", asyncio.Event())
+    await killed(stage, message("Hello?"), until_shown=True)
+    stage.channel.sent.clear()
+    stage.with_options()
+    await stage.chat._conversations.note_shown(LUNA, 1, "luna", ())
+    assert await resume(stage) == 1
+    await stage.say(message("And now?"))
+    assert names[0] == names[1]
+    assert len(set(names)) == 2
+    assert max(map(len, names)) <= 25
+
+
 async def test_messages_are_answered_in_their_order(stage: Stage) -> None:
     stage.script(asyncio.Event())
     await killed(stage, message("One"), message("Two"))

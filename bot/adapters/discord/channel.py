@@ -106,6 +106,18 @@ class DiscordChannel(ReplyChannel):
             content["view"] = view
         return await self._say(text, content, reply_to=reply_to)
 
+    async def send_once(
+        self, name: str, text: str, *, reply_to: str | None = None, controls: tuple[Control, ...] = ()
+    ) -> str:
+        """`send`, by a nonce: Discord gives back the message that it has of the last minutes, as it was then.
+
+        Webhooks know no nonces.
+        """
+        content: dict[str, Any] = {"allowed_mentions": ALLOWED_MENTIONS, "nonce": name}
+        if (view := view_of_controls(controls)) is not None:
+            content["view"] = view
+        return await self._say(text, content, reply_to=reply_to)
+
     async def edit(self, message_id: str, text: str, *, controls: tuple[Control, ...] = ()) -> None:
         """Replace the text of a message that was sent here, and the buttons under it."""
         view = view_of_controls(controls)
@@ -164,15 +176,19 @@ class DiscordChannel(ReplyChannel):
         self, text: str, content: dict[str, Any], *, reply_to: str | None = None, picture: Path | None = None
     ) -> str:
         async def post(client: discord.Client) -> str:
+            nameless = {key: value for key, value in content.items() if key != "nonce"}
             if self._speaker is not None:
                 said = await self._channels.faces.send(
-                    client, self._channel_id, self._speaker, text, content, picture=picture
+                    client, self._channel_id, self._speaker, text, nameless, picture=picture
                 )
                 if said is not None:
                     return said
             named = name_line(self._speaker) + text if text else text
             own = content | upload(picture) | _reference(reply_to, self._channel_id)
-            return str((await self._target(client).send(named, **own)).id)
+            message = await self._target(client).send(named, **own)
+            if "nonce" in content and message.content != named.strip():
+                await message.edit(content=named, **nameless)
+            return str(message.id)
 
         with self._channels.traffic.using(self._channel_id):
             return await self._request(post, REQUEST_TIMEOUT_S, is_post=True)

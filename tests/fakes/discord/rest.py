@@ -65,6 +65,7 @@ class Rest:
 
     def __init__(self, fake: "FakeDiscord") -> None:
         self._fake = fake
+        self._by_nonce: dict[tuple[str, str], Message] = {}
 
     def routes(self) -> list[tuple[str, str, Handler]]:
         """Method, path and handler of each; the first that fits is taken."""
@@ -162,8 +163,12 @@ class Rest:
         channel = self._writable_channel(request)
         payload, attachments = await self._payload(request, channel)
         check_content(payload, attachments)
+        nonce = (channel.id, str(payload.get("nonce")))
+        if payload.get("enforce_nonce") and (known := self._by_nonce.get(nonce)) is not None:
+            return answer(known.wire())
         reply_to = self._referenced(payload, channel)
         message = self._fake.message(channel, self._fake.bot, payload, attachments=attachments, reply_to=reply_to)
+        self._by_nonce[nonce] = message
         self._fake.publish(message)
         return answer(message.wire())
 

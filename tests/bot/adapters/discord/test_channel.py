@@ -61,6 +61,14 @@ async def test_what_is_sent_pings_nobody_but_the_asker(stage: Stage) -> None:
     assert "message_reference" not in request
 
 
+async def test_a_try_that_may_have_arrived_is_not_shown_twice(stage: Stage) -> None:
+    channel = await open_dm(stage)
+    first = await channel.send_once("turn.0", "Half of")
+    assert await channel.send_once("turn.0", "Half of it, and the rest") == first
+    assert await channel.send_once("turn.1", "More") != first
+    assert [message.content for message in stage.discord.bot_messages()] == ["Half of it, and the rest", "More"]
+
+
 async def test_reply_to_a_deleted_message_is_sent_all_the_same(stage: Stage) -> None:
     channel = await open_dm(stage)
     message_id = await channel.send("hello", reply_to="123456789")
