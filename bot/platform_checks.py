@@ -29,7 +29,6 @@ _PERMISSIONS = {
     "Manage Webhooks": 1 << 29,
     "Add Reactions": 1 << 6,
     "Attach Files": 1 << 15,
-    "Use External Stickers": 1 << 37,
 }
 _MAX_NAMES = 3
 _MAX_GUILDS_ASKED = 200
@@ -156,7 +155,7 @@ def _check_delivery(settings: Settings, webhook: Mapping[str, Any]) -> Iterator[
         remedy = "`commedia run` registers it at its start."
         yield Finding(Level.HINT, "Telegram", "the webhook is not registered yet.", remedy)
         return
-    if not known.startswith(wanted.rstrip("/")):
+    if known.rstrip("/") != wanted.rstrip("/"):
         remedy = "Restart Commedia, which registers its own; if it is taken away again, another program has the token."
         yield Finding(Level.PROBLEM, "Telegram", "the webhook that is registered is another one.", remedy)
         return

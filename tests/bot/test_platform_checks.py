@@ -108,7 +108,7 @@ async def test_who_wants_no_message_content_needs_no_intent(tmp_path: Path, flag
 
 
 async def test_missing_permissions_are_named_with_an_invitation(tmp_path: Path) -> None:
-    all_but_webhooks = 1 << 10 | 1 << 11 | 1 << 16 | 1 << 38 | 1 << 6 | 1 << 15 | 1 << 37
+    all_but_webhooks = 1 << 10 | 1 << 11 | 1 << 16 | 1 << 38 | 1 << 6 | 1 << 15
     guilds = [
         {"id": "1", "name": "Mine", "permissions": EVERYTHING},
         *(
@@ -193,8 +193,9 @@ async def test_a_webhook_that_is_not_registered_or_another_one(tmp_path: Path) -
     for info in ({"url": ""}, {}, None, "text"):
         (finding,) = await about_webhook(tmp_path, info)
         assert (finding.level, "not registered" in finding.text) == (Level.HINT, True)
-    (finding,) = await about_webhook(tmp_path, {"url": "https://other.example/telegram"})
-    assert (finding.level, "another one" in finding.text) == (Level.PROBLEM, True)
+    for other in ("https://other.example/telegram", f"{HOOK}.other.example", f"{HOOK}/of-another-program"):
+        (finding,) = await about_webhook(tmp_path, {"url": other})
+        assert (finding.level, "another one" in finding.text) == (Level.PROBLEM, True)
 
 
 async def test_a_webhook_that_fails_says_why(tmp_path: Path) -> None:
