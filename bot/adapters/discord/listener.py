@@ -86,8 +86,9 @@ class Listener:
         self._inbox.accept(channel_id, partial(self._places.find, client, channel_id, guild_id), handle)
 
     def hear_reaction(self, client: discord.Client, event: discord.RawReactionActionEvent) -> None:
-        """Somebody put an emoji under a message, or took it away."""
-        if client.user is not None and event.user_id == client.user.id:
+        """Somebody put an emoji under a message, or took it away; what bots put there is nobody's wish."""
+        is_own = client.user is not None and event.user_id == client.user.id
+        if is_own or (event.member is not None and event.member.bot):
             return
 
         async def handle(place: Place) -> None:

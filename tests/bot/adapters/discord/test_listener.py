@@ -79,6 +79,7 @@ async def test_reactions(stage: Stage) -> None:
     stage.discord.moderators.add(mod.id)
     said = stage.discord.say(where, stage.discord.bot, "a reply")
     stage.discord.react(said, stage.discord.bot, "👀")
+    stage.discord.react(said, stage.discord.add_user("other", is_bot=True), "🔁")
     stage.discord.react(said, ada, "👍")
     stage.discord.react(said, mod, "wave:123")
     stage.discord.react(said, ada, "👍", is_added=False)
