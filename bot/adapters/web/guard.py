@@ -68,7 +68,7 @@ class Guard:
         if name not in self._hosts and not (self._is_open and _is_address(name)):
             return "This page does not answer to that name: open it by its address, such as http://127.0.0.1, and port."
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _site(origin) != host.lower():
             return "This page answers only to itself, not to other sites."
         return None
 
@@ -78,6 +78,13 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008, "reason": "refused"})
         else:
             await PlainTextResponse(refusal + "\n", status_code=403)(scope, receive, send)
+
+
+def _site(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _host_name(host: str) -> str:

@@ -273,7 +273,7 @@ class WebAdapter(Adapter):
             message_id = await session.say(text, upload_ids)
         except BotError as error:
             return JSONResponse({"error": str(error)}, status_code=400)
-        except ValueError:
+        except (ValueError, RecursionError):
             return JSONResponse({"error": "this is no message"}, status_code=400)
         return JSONResponse({"id": message_id})
 

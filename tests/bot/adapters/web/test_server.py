@@ -150,7 +150,9 @@ async def test_hostile_text_stays_text(visitor: httpx.AsyncClient, chat: Rehears
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"nonsense", b"[]", b'{"text": 3}', b'{"uploads": "x"}', b'{"uploads": [3]}', b"\xff\xfe{"]
+    "body",
+    [b"", b"nonsense", b"[]", b'{"text": 3}', b'{"uploads": "x"}', b'{"uploads": [3]}', b"\xff\xfe{", b"[" * 60_000],
+    ids=lambda body: repr(body[:16]),
 )
 async def test_a_malformed_message_is_refused(visitor: httpx.AsyncClient, chat: RehearsalChat, body: bytes) -> None:
     answer = await visitor.post("/say", content=body)
@@ -270,7 +272,9 @@ async def test_open_to_a_network_every_address_is_welcome_but_no_name(host: str,
         assert (await client.get("/")).status_code == status
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://[", "http://127.0.0.1:1", "http://localhost"]
+)
 async def test_other_sites_cannot_write(visitor: httpx.AsyncClient, chat: RehearsalChat, origin: str) -> None:
     answer = await visitor.post("/say", json={"text": "Hello"}, headers={"Origin": origin})
     assert answer.status_code == 403
