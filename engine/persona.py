@@ -5,7 +5,6 @@ files nor prompts nor torch: `bot.personas.library` reads files, `bot.personas.p
 """
 
 import hashlib
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +16,18 @@ import regex
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 _HOURS = re.compile(r"(\d{1,2}):(\d\d)\s*[-\u2013]\s*(\d{1,2}):(\d\d)(?:\s+(\S+))?")
-# Repeats multiply when they are nested, and so does the memory that the compiled pattern takes.
-_MAX_REPEATS = 10_000
+# How many parts a pattern may have with its repeats written out. Nested ones multiply, and so do the memory and the
+# time that compiling takes: `((a+)+)+` thirty deep is more than any machine has.
+_MAX_PARTS = 5_000
+_PART = re.compile(
+    r"\\."
+    r"|\[\^?\]?(?:\\.|[^\]\\])*\]"
+    r"|\(\?\#[^)]*\)"
+    r"|(?P<open>\()|(?P<close>\))"
+    r"|(?P<times>[+*?]|\{\s*(?P<least>\d*)\s*(?P<comma>,?)\s*(?P<most>\d*)\s*\})"
+    r"|(?P<space>\s)"
+    r"|."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +82,41 @@ def compile_pattern(text: str) -> regex.Pattern[str]:
         raise ValueError(
             'has a control character in it; where it is in double quotes, such as `"\\b"`, use single ones'
         )
-    numbers = [[int(number) for number in re.findall(r"\d+", braces)] for braces in re.findall(r"\{[^{}]*\}", text)]
-    if math.prod(max(found, default=1) or 1 for found in numbers) > _MAX_REPEATS:
-        raise ValueError(f"repeats too much; the numbers in `{{ }}` may multiply to {_MAX_REPEATS}")
+    if _num_parts(text) > _MAX_PARTS:
+        raise ValueError("repeats too much; use smaller numbers in `{ }`, and fewer repeats inside of repeats")
     try:
         return regex.compile(text, regex.IGNORECASE | regex.VERSION0, cache_pattern=False)
     except (regex.error, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"is no regular expression: {error}; to find it as it stands, use `words`") from None
+
+
+def _num_parts(pattern: str) -> int:
+    """How long `pattern` is with its repeats written out, rather too much than too little."""
+    counts, last = [0], 0
+    for part in _PART.finditer(pattern):
+        if part["open"]:
+            counts.append(1)
+            last = 0
+        elif part["close"]:
+            last = counts.pop() if len(counts) > 1 else 1
+            counts[-1] += last
+        elif part["times"]:
+            counts[-1] += last * (_num_copies(part) - 1)
+            last *= _num_copies(part)
+        else:
+            counts[-1] += 1
+            # What is repeated may stand before spaces and comments.
+            last = last if part["space"] or part[0].startswith("(?#") else 1
+    return sum(counts)
+
+
+def _num_copies(times: re.Match[str]) -> int:
+    """How often the compiler writes out what is repeated so many times."""
+    if times["times"] in ("*", "?"):
+        return 1
+    most = max(int(times["least"] or 0), int(times["most"] or 0), times["times"] == "+")
+    is_open = times["times"] == "+" or (times["comma"] and not times["most"])
+    return most + 1 if most > 1 or (most == 1 and is_open) else 1
 
 
 def _checked_pattern(text: str) -> str:

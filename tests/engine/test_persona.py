@@ -128,6 +128,37 @@ def test_patterns_that_are_none(text: str) -> None:
         Triggers(patterns=(text,))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(" * 30 + "a" + "+)" * 30,
+        "(" * 14 + "a" + "{1,})" * 14,
+        "(" * 13 + "a" + "{2})" * 13,
+        "(?x)" + "(" * 13 + "a" + " {2})" * 13,
+        "(" * 13 + "a" + "(?#why){2})" * 13,
+        "(?:" + "[(]a?" * 80 + "){ 1, 100 }",
+        "(?:" + r"\[a?" * 80 + "){,100}",
+    ],
+)
+def test_patterns_that_would_take_all_memory_are_refused_before_they_are_compiled(text: str) -> None:
+    with pytest.raises(ValueError, match="repeats too much"):
+        compile_pattern(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("(?:(?:(?:ab*)*c?)*d?){0,20}", "abcd"),
+        (r"\b(?:\w+[.,!]?\s+){3,40}really\b", "this is it, is it really"),
+        (r"[^]()]{1,300}\)", "a)"),
+        (r"(\d{1,3}\.){3}\d{1,3}", "10.0.0.1"),
+        ("a{1000}", "a" * 1000),
+    ],
+)
+def test_patterns_that_people_write_are_no_trouble(text: str, found: str) -> None:
+    assert compile_pattern(text).search(found.upper())
+
+
 def test_patterns_are_kept_as_they_are() -> None:
     assert Triggers(patterns=(" a  b ",)).patterns == (" a  b ",)
     assert compile_pattern("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{12}")

@@ -246,7 +246,11 @@ triggers:
             '`triggers.patterns.3` has a control character in it; where it is in double quotes, such as `"\\b"`, use '
             "single ones",
         ),
-        (6, 41, "`triggers.patterns.4` repeats too much; the numbers in `{ }` may multiply to 10000"),
+        (
+            6,
+            41,
+            "`triggers.patterns.4` repeats too much; use smaller numbers in `{ }`, and fewer repeats inside of repeats",
+        ),
         (7, 11, "`triggers.chance` must be at most 1"),
         (8, 17, hours.format(1, "must be hours such as `23:00-07:30`, or `23:00-07:30 Europe/Berlin`")),
         (8, 23, hours.format(2, "has no time of day in `25:00`; the hours run from `00:00` to `24:00`")),
