@@ -36,7 +36,7 @@ from bot.adapters.telegram.connection import Connection
 from bot.adapters.telegram.formatting import FormattedText, format_markdown, formatted_length, plain_text
 from bot.adapters.telegram.reactions import allowed_reaction
 from bot.adapters.telegram.stickers import StickerFile, StickerKind
-from bot.errors import DeliveryError, RateLimited
+from bot.errors import ChannelClosed, DeliveryError, RateLimited
 from bot.types import ChatKind, Control, Speaker
 
 logger = logging.getLogger(__name__)
@@ -395,7 +395,7 @@ class TelegramChannel(ReplyChannel):
         """Do `call`, which follows the group where it moved to. Raises `DeliveryError` alone."""
         address = self.chat_id
         if (reason := self._chats.why_closed(address)) is not None:
-            raise DeliveryError(f"nothing is sent to this chat: {reason}")
+            raise ChannelClosed(f"nothing is sent to this chat: {reason}")
         try:
             try:
                 return await self._attempt(call)

@@ -16,7 +16,7 @@ from bot.adapters.telegram.chats import KnownChats
 from bot.adapters.telegram.client import TelegramClient
 from bot.adapters.telegram.connection import Connection
 from bot.commands import Argument, Command, CommandCall, CommandReply, CommandTable
-from bot.errors import DeliveryError, RateLimited
+from bot.errors import ChannelClosed, DeliveryError, RateLimited
 from bot.types import ChatKind, Control, Speaker
 from tests.bot.adapters.telegram.harness import RecordingIncidents, eventually
 from tests.fakes.telegram import Chat, FakeTelegram
@@ -461,6 +461,16 @@ async def test_a_chat_that_must_wait_holds_up_no_other(
     await asyncio.wait_for(other.ready(), 5)
     assert not waiting.done()
     waiting.cancel()
+
+
+@pytest.mark.parametrize("shut", ["close", "mute"])
+async def test_a_closed_chat_asks_for_no_patience(
+    fake: FakeTelegram, connection: Connection, channel: TelegramChannel, shut: str
+) -> None:
+    getattr(connection.chats, shut)(channel.chat_id, "the bot was removed", remedy="")
+    with pytest.raises(ChannelClosed, match="the bot was removed"):
+        await channel.send("hello")
+    assert not fake.num_calls("sendMessage")
 
 
 async def test_nobody_waits_for_hours(fake: FakeTelegram, channel: TelegramChannel) -> None:
