@@ -20,7 +20,7 @@ from bot.adapters.discord.faces import Faces, is_gone
 from bot.adapters.discord.files import upload
 from bot.adapters.discord.traffic import Traffic
 from bot.adapters.discord.troubles import FORBIDDEN, GONE, UNDELIVERED, Troubles
-from bot.errors import DeliveryError, RateLimited
+from bot.errors import ChannelClosed, DeliveryError, MessageGone, RateLimited
 from bot.types import Control, Speaker
 
 LIMITS = PlatformLimits(
@@ -201,7 +201,17 @@ class DiscordChannel(ReplyChannel):
             await self._target(client).get_partial_message(number).edit(**own)
 
         async def patch_through(client: discord.Client) -> None:
-            await self._channels.faces.edit(client, number, through)
+            try:
+                await self._channels.faces.edit(client, number, through)
+            except discord.HTTPException as error:
+                if not is_gone(error) or "content" not in through:
+                    raise
+                # Nobody can change it any more: it makes room for another one, where the bot may delete it.
+                try:
+                    await self._target(client).get_partial_message(number).delete()
+                except discord.Forbidden:
+                    raise error from None
+                raise MessageGone("a webhook that said a message is gone, and so is the message now") from error
 
         async def act(client: discord.Client) -> None:
             await self._as_its_author(client, number, patch, patch_through)
@@ -239,7 +249,7 @@ class DiscordChannel(ReplyChannel):
         """Do `action`. A refusal of one that `is_post` holds for all that follows: there is no writing here."""
         client: discord.Client | None = None
         if self._standing.shut_out is not None:
-            raise DeliveryError(self._standing.shut_out)
+            raise ChannelClosed(self._standing.shut_out)
         try:
             async with asyncio.timeout(timeout_s):
                 client = await self._channels.connection.client(self._channel_id)

@@ -416,8 +416,9 @@ class Rest:
         return channel
 
     def _message(self, request: web.Request) -> Message:
+        channel = self._channel(request)
         message = self._fake.messages.get(request.match_info["message"])
-        if message is None or message.is_ephemeral or message.channel is not self._channel(request):
+        if message is None or message.is_ephemeral or message.channel is not channel:
             raise ApiError(404, 10008, "Unknown Message")
         return message
 

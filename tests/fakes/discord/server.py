@@ -137,6 +137,7 @@ class FakeDiscord:
         assert channel.guild is not None
         del self.channels[channel.id]
         channel.guild.channels.remove(channel)
+        self._forget_what_was_in(channel)
         event = "THREAD_DELETE" if channel.type is ChannelType.PUBLIC_THREAD else "CHANNEL_DELETE"
         self.gateway.dispatch(event, channel.wire())
 
@@ -145,7 +146,12 @@ class FakeDiscord:
         self.guilds.remove(guild)
         for channel in guild.channels:
             del self.channels[channel.id]
+            self._forget_what_was_in(channel)
         self.gateway.dispatch("GUILD_DELETE", {"id": guild.id})
+
+    def _forget_what_was_in(self, channel: Channel) -> None:
+        self.webhooks = {id_: webhook for id_, webhook in self.webhooks.items() if webhook.channel is not channel}
+        self.messages = {id_: message for id_, message in self.messages.items() if message.channel is not channel}
 
     def add_thread(self, parent: Channel, name: str, *, is_announced: bool = True) -> Channel:
         """Add a thread. One that is not announced is unknown to the bot until it asks."""

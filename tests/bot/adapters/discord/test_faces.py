@@ -9,7 +9,7 @@ import pytest
 
 from bot.adapters.base import ReplyChannel
 from bot.adapters.discord.faces import MAX_WEBHOOKS, clean_name
-from bot.errors import DeliveryError
+from bot.errors import ChannelClosed, DeliveryError, MessageGone
 from bot.types import ChatKind, Control, Room, Speaker
 from tests.bot.adapters.discord.conftest import Stage, online
 from tests.fakes.discord import Channel, ChannelType, FakeDiscord, Message
@@ -145,6 +145,41 @@ async def test_what_a_deleted_webhook_said_is_deleted_all_the_same(stage: Stage)
     stage.discord.webhooks.clear()
     await channel.delete(message_id)
     assert message_id not in stage.discord.messages
+
+
+async def test_what_a_deleted_webhook_said_makes_room_for_new_words(stage: Stage) -> None:
+    where = place(stage)
+    channel = (await opened(stage, where)).speaking_as(LIA)
+    message_id = await channel.send("one")
+    stage.discord.webhooks.clear()
+    with pytest.raises(DeliveryError):
+        await channel.show_controls(message_id, ())
+    assert message_id in stage.discord.messages, "for buttons' sake no words go"
+    with pytest.raises(MessageGone):
+        await channel.edit(message_id, "two")
+    assert message_id not in stage.discord.messages
+
+
+async def test_what_a_deleted_webhook_said_stays_where_the_bot_may_delete_nothing(stage: Stage) -> None:
+    channel = (await opened(stage, place(stage, denied=("manage_messages",)))).speaking_as(LIA)
+    message_id = await channel.send("one")
+    stage.discord.webhooks.clear()
+    with pytest.raises(DeliveryError, match="Unknown Webhook") as caught:
+        await channel.edit(message_id, "two")
+    assert not isinstance(caught.value, ChannelClosed), "another message can be sent"
+    assert message_id in stage.discord.messages
+
+
+async def test_a_deleted_channel_is_closed_for_faces_too(stage: Stage) -> None:
+    where = place(stage)
+    channel = (await opened(stage, where)).speaking_as(LIA)
+    message_id = await channel.send("one")
+    stage.discord.remove_channel(where)
+    with pytest.raises(ChannelClosed):
+        await channel.edit(message_id, "two")
+    for _ in range(2):
+        with pytest.raises(ChannelClosed):
+            await channel.send("two")
 
 
 @pytest.mark.parametrize("is_thread", [False, True])
