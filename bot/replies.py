@@ -185,6 +185,8 @@ class ReplyStream:
             finally:
                 await self._end(reader, typing, places)
         except asyncio.CancelledError:
+            # All of it may have come, and not all of it been shown.
+            self._is_whole = self._is_whole and self.is_delivered
             await self._end(asyncio.create_task(self._break_off()), grace_s=self._pacing.grace_s)
             raise
 

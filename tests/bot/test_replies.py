@@ -280,6 +280,21 @@ async def test_cancelling_before_anything_is_shown_leaves_nothing() -> None:
     assert channel.sent == []
 
 
+@pytest.mark.parametrize("num_shown", [0, 1, 2])
+async def test_of_a_whole_reply_that_is_broken_off_what_was_shown_counts(num_shown: int) -> None:
+    channel = limited(max_text_length=200)
+    channel.delay_s = 0.02
+    stream = ReplyStream(channel, pacing=FAST)
+    task = asyncio.create_task(stream.deliver(Speech(LONG[:900]).chunks(channel)))
+    await channel.wait_until(lambda: len(channel.sent) >= num_shown)
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert 0 < len(channel.sent) < 4
+    assert stream.text_to_remember.split() == " ".join(channel.texts).split()
+
+
 async def test_cancelling_during_a_send_knows_that_it_was_sent() -> None:
     channel = limited()
     channel.delay_s = 0.1
