@@ -178,8 +178,7 @@ class Steering:
             if index >= len(versions.texts):
                 await self._answer_anew(reply)
             else:
-                versions = await self._conversations.choose_alternative(reply.key, reply.turn.id, index)
-                await self._show(reply, versions.texts[versions.chosen])
+                await self._to_its_end(self._choose(reply, index))
             return _done("Here it is.")
 
         return await self._in_turn(call, turn_over, is_last_only=True)
@@ -231,8 +230,7 @@ class Steering:
             raise CommandError(NO_NEW_TEXT)
 
         async def edit(reply: _Reply) -> CommandReply:
-            await self._conversations.rewrite(reply.key, reply.turn.id, text)
-            await self._show(reply, text)
+            await self._to_its_end(self._rewrite(reply, text))
             return _done("Changed.")
 
         return await self._in_turn(call, edit)
@@ -514,7 +512,7 @@ class Steering:
             if stream.text_to_remember and not is_failed:
                 await self._conversations.add_alternative(reply.key, reply.turn.id, stream.text_to_remember)
             else:
-                await self._show(reply, reply.turn.text)
+                await self._to_its_end(self._show(reply, reply.turn.text))
 
     async def _continue(self, reply: _Reply) -> bool:
         """Go on with `reply`, and say whether anything came."""
@@ -534,7 +532,7 @@ class Steering:
             if is_longer:
                 await self._conversations.rewrite(reply.key, reply.turn.id, stream.text_to_remember)
             else:
-                await self._show(reply, reply.turn.text)
+                await self._to_its_end(self._show(reply, reply.turn.text))
         return is_longer
 
     async def _keep_messages(self, reply: _Reply, stream: ReplyStream) -> None:
@@ -553,23 +551,30 @@ class Steering:
             reply.stage, reply.persona, reply.kind, told, asker=reply.asker, reply_start=reply_start
         )
 
-    async def _show(self, reply: _Reply, text: str) -> None:
-        """Bring the messages of `reply` in line with `text`, which is kept already.
+    async def _choose(self, reply: _Reply, index: int) -> None:
+        versions = await self._conversations.choose_alternative(reply.key, reply.turn.id, index)
+        await self._show(reply, versions.texts[versions.chosen])
 
-        Begun, it ends, also where the caller is cancelled: else people would see a part of it, or of both.
-        """
-        showing = asyncio.create_task(self._bring_in_line(reply, text))
+    async def _rewrite(self, reply: _Reply, text: str) -> None:
+        await self._conversations.rewrite(reply.key, reply.turn.id, text)
+        await self._show(reply, text)
+
+    async def _to_its_end(self, change: Coroutine[Any, Any, None]) -> None:
+        """Make `change`. Begun, it ends, also where the caller is cancelled: else people would see something else than
+        what is remembered, or a part of it."""
+        changing = asyncio.create_task(change)
         try:
-            await asyncio.shield(showing)
+            await asyncio.shield(changing)
         except asyncio.CancelledError:
-            await asyncio.wait({showing}, timeout=self._pacing.grace_s)
-            showing.cancel()
-            await asyncio.wait({showing})
-            if not showing.cancelled() and (error := showing.exception()) is not None:
+            await asyncio.wait({changing}, timeout=self._pacing.grace_s)
+            changing.cancel()
+            await asyncio.wait({changing})
+            if not changing.cancelled() and (error := changing.exception()) is not None:
                 log_failure(logger, "a reply may not be shown as it is remembered", error)
             raise
 
-    async def _bring_in_line(self, reply: _Reply, text: str) -> None:
+    async def _show(self, reply: _Reply, text: str) -> None:
+        """Bring the messages of `reply` in line with `text`, which is kept already."""
         versions = await self._conversations.alternatives(reply.key, reply.turn.id)
         message_ids = await self._conversations.message_ids(reply.key, reply.turn.id)
         new_ids = await send_text(

@@ -150,6 +150,24 @@ async def test_whoever_stops_a_change_sees_what_is_remembered(
     assert "\n".join(stage.channel.texts).split() == (await stage.said())[-1].split() == ["word"] * 119
 
 
+async def test_whoever_stops_an_edit_while_it_is_kept_sees_it_all_the_same(stage: Stage, monkeypatch) -> None:
+    await stage.say(message("Hi"))
+    kept, is_keeping = stage.conversations.rewrite, asyncio.Event()
+
+    async def slowly(*args) -> bool:
+        is_keeping.set()
+        await asyncio.sleep(0.02)
+        return await kept(*args)
+
+    monkeypatch.setattr(stage.conversations, "rewrite", slowly)
+    editing = asyncio.create_task(use(stage, "edit", arguments={"text": "Other words."}))
+    await is_keeping.wait()
+    await use(stage, "stop")
+    await editing
+    assert stage.channel.texts == ["Other words."]
+    assert await stage.said() == ["Hi", "Other words."]
+
+
 async def test_going_on_adds_to_the_reply(stage: Stage) -> None:
     stage.script("Once upon")
     await stage.say(message("Tell me"))
