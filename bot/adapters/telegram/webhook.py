@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from bot.adapters.telegram.updates import DeliveryLedger, RawUpdate
 
@@ -25,6 +26,17 @@ MAX_CONNECTIONS = 100
 _MAX_WAITING = 80
 _READ_TIMEOUT_S = 10.0
 _STOP_GRACE_S = 2.0
+
+
+class _NoStrangers(logging.Filter):
+    """What is no HTTP is answered with 400. aiohttp logs a traceback for each, and anybody may send any number."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_server_logger = logging.getLogger(f"{__name__}.server")
+_server_logger.addFilter(_NoStrangers())
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +70,7 @@ class WebhookServer:
         """Listen. Raises `OSError` where the port is taken."""
         app = web.Application(client_max_size=MAX_UPDATE_BYTES)
         app.router.add_post("/{path:.*}", self._take)  # whatever the proxy makes of the path: the secret decides
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_STOP_GRACE_S)
+        runner = web.AppRunner(app, access_log=None, logger=_server_logger, shutdown_timeout=_STOP_GRACE_S)
         await runner.setup()
         try:
             await web.TCPSite(runner, self._webhook.host, self._webhook.port).start()

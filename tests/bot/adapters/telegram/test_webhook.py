@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import logging
 import socket
 import time
 from dataclasses import replace
@@ -85,6 +86,20 @@ async def test_a_secret_is_made_where_none_is_given() -> None:
     assert first.secret != second.secret
     assert len(first.secret) > 20
     assert first.secret not in repr(first)
+
+
+async def test_what_is_no_http_fills_no_log(
+    fake: FakeTelegram, webhook: Webhook, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad_length = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: abc\r\n\r\n"
+    async with serving(fake, RecordingHandler(), webhook=webhook):
+        for sent in (b"\x16\x03\x01\x02\x00", bad_length):
+            reader, writer = await asyncio.open_connection("127.0.0.1", webhook.port)
+            writer.write(sent)
+            assert b" 400 " in await asyncio.wait_for(reader.readline(), 5)
+            writer.close()
+            await writer.wait_closed()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_only_telegram_is_let_in(fake: FakeTelegram, webhook: Webhook) -> None:
