@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from sqlalchemy import delete, exists, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, delete, exists, select
 
 from bot.errors import StoreError
 from bot.store.database import Database
@@ -79,12 +78,12 @@ class AttachmentStore:
             raise StoreError(f"{path} is damaged: put it back from a backup, or send the picture again")
         return data
 
-    async def _prune(self, connection: AsyncConnection) -> int:
+    def _prune(self, connection: Connection) -> int:
         is_shown = exists().where(turn_attachments.c.digest == attachments.c.digest)
-        await connection.execute(delete(attachments).where(~is_shown))
-        kept = set(await connection.scalars(select(attachments.c.digest)))
+        connection.execute(delete(attachments).where(~is_shown))
+        kept = set(connection.scalars(select(attachments.c.digest)))
         # Inside the transaction, so that no turn can link a file while it goes.
-        return await asyncio.to_thread(self._remove_all_but, kept)
+        return self._remove_all_but(kept)
 
     def _remove_all_but(self, kept: set[str]) -> int:
         newest = time.time() - self._grace_s

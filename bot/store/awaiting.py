@@ -7,18 +7,15 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, literal_column, select, update
+from sqlalchemy import Connection, delete, literal_column, select, update
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.store.queries import read_turns, turn_ids_in
 from bot.store.tables import awaited_replies, conversations, messages, rooms, turns
 from bot.types import AwaitedReply, ChatKind, ConversationKey, Room
 
 
-async def await_replies(
-    connection: AsyncConnection, turn_id: int, persona_ids: Sequence[str], kind: ChatKind | None
-) -> None:
+def await_replies(connection: Connection, turn_id: int, persona_ids: Sequence[str], kind: ChatKind | None) -> None:
     """Each of those personas owes a reply to that turn."""
     if not persona_ids:
         return
@@ -28,24 +25,22 @@ async def await_replies(
         {"turn_id": turn_id, "persona_id": persona_id, "kind": kind.value, "message_ids": "[]"}
         for persona_id in dict.fromkeys(persona_ids)
     ]
-    await connection.execute(insert(awaited_replies), rows)
+    connection.execute(insert(awaited_replies), rows)
 
 
-async def settle_replies(connection: AsyncConnection, room: Room, turn_ids: Sequence[int], persona_id: str) -> None:
+def settle_replies(connection: Connection, room: Room, turn_ids: Sequence[int], persona_id: str) -> None:
     """That persona owes no reply any more to those turns of `room`."""
     if turn_ids:
-        await connection.execute(
+        connection.execute(
             delete(awaited_replies)
             .where(awaited_replies.c.turn_id.in_(turn_ids_in(room, turn_ids)))
             .where(awaited_replies.c.persona_id == persona_id)
         )
 
 
-async def note_shown(
-    connection: AsyncConnection, room: Room, turn_id: int, persona_id: str, message_ids: Sequence[str]
-) -> None:
+def note_shown(connection: Connection, room: Room, turn_id: int, persona_id: str, message_ids: Sequence[str]) -> None:
     """Those messages show that persona's reply so far."""
-    await connection.execute(
+    connection.execute(
         update(awaited_replies)
         .where(awaited_replies.c.turn_id.in_(turn_ids_in(room, [turn_id])))
         .where(awaited_replies.c.persona_id == persona_id)
@@ -53,7 +48,7 @@ async def note_shown(
     )
 
 
-async def awaited_since(connection: AsyncConnection, platform: str, since: datetime) -> list[AwaitedReply]:
+def awaited_since(connection: Connection, platform: str, since: datetime) -> list[AwaitedReply]:
     """What is owed to that platform, the oldest first. Who asked before `since` waits no more: that is forgotten."""
     # From the few that are owed: looking through all turns of the platform takes long.
     too_old = (
@@ -62,7 +57,7 @@ async def awaited_since(connection: AsyncConnection, platform: str, since: datet
         .where(rooms.c.platform == platform)
         .where(turns.c.created_at < since)
     )
-    await connection.execute(delete(awaited_replies).where(awaited_replies.c.turn_id.in_(too_old)))
+    connection.execute(delete(awaited_replies).where(awaited_replies.c.turn_id.in_(too_old)))
     first_message = (
         select(messages.c.message_id)
         .where(messages.c.turn_id == turns.c.id)
@@ -87,8 +82,8 @@ async def awaited_since(connection: AsyncConnection, platform: str, since: datet
         # answers first.
         .order_by(awaited_replies.c.turn_id, literal_column("awaited_replies.rowid"))
     )
-    rows = (await connection.execute(query)).all()
-    found = await read_turns(connection, rows)
+    rows = connection.execute(query).all()
+    found = read_turns(connection, rows)
     return [
         AwaitedReply(
             key=ConversationKey(Room(platform, row.chat_id, row.thread_id), row.kept_by),

@@ -8,8 +8,9 @@ import errno
 import logging
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,17 +19,18 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, event, inspect
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import migrations
 from bot.errors import StoreError
 from bot.logs import log_failure
+from bot.store.jobs import connect, run_as_job
 from bot.store.remedies import DAMAGED, NEWER, store_errors
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Work = Callable[[AsyncConnection], Awaitable[T]]
+Work = Callable[[Connection], T]
 
 BUSY_TIMEOUT_S = 10
 NUM_CONNECTIONS = 5
@@ -49,38 +51,32 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._engine = _create_engine(path, foreign_keys=True)
+        self._writing = _writing(self._engine)
         self._writers = asyncio.Lock()
         self._running: set[asyncio.Task[Any]] = set()
 
     async def upgrade(self) -> None:
         """Bring the file to the newest schema, all of it or nothing."""
-        with store_errors(self.path):
-            await asyncio.to_thread(_make_private_file, self.path)
-            await asyncio.to_thread(_switch_to_wal, self.path)
-            # A migration may rebuild a table; with foreign keys on, dropping the old one would empty its children.
-            engine = _create_engine(self.path, foreign_keys=False)
-            try:
-                async with _writing(engine).begin() as connection:
-                    await connection.run_sync(_migrate, self.path)
-            finally:
-                await engine.dispose()
+        await self._finish(self._upgrade())
 
     async def revision(self) -> str | None:
         """The schema revision of the file, `None` where there is none yet. Never creates the file."""
         with store_errors(self.path):
             if not await asyncio.to_thread(self.path.exists):
                 return None
-            async with self._engine.connect() as connection:
-                return await connection.run_sync(_current_revision)
+        return await self.read(_current_revision)
 
     async def read(self, work: Work[T]) -> T:
-        """Run `work` in one transaction, on one snapshot of the data."""
+        """Run `work` in one transaction, on one snapshot of the data.
+
+        It runs on a thread of its own, to which the event loop's objects do not belong.
+        """
         return await self._finish(self._transact(self._engine, work))
 
     async def write(self, work: Work[T]) -> T:
         """Run `work` in one transaction, committed before this returns. Writers take turns, first come first served.
 
-        It runs to its end even where the caller is cancelled.
+        It runs to its end even where the caller is cancelled, and on a thread of its own as a reader does.
         """
         return await self._finish(self._write(work))
 
@@ -96,25 +92,34 @@ class Database:
         await asyncio.gather(*self._running, return_exceptions=True)
         await self._engine.dispose()
 
+    async def _upgrade(self) -> None:
+        with store_errors(self.path):
+            await asyncio.to_thread(_make_private_file, self.path)
+            await asyncio.to_thread(_switch_to_wal, self.path)
+            # A migration may rebuild a table; with foreign keys on, dropping the old one would empty its children.
+            engine = _create_engine(self.path, foreign_keys=False)
+            try:
+                await self._transact(_writing(engine), lambda connection: _migrate(connection, self.path))
+            finally:
+                await engine.dispose()
+
     async def _write(self, work: Work[T]) -> T:
         # SQLite has one writer at a time. Waiting here is fair and needs no connection; other processes, such as
         # `commedia chat` beside `commedia run`, are waited for by the busy timeout.
         async with self._writers:
-            return await self._transact(_writing(self._engine), work)
+            return await self._transact(self._writing, work)
 
     async def _empty_log(self) -> None:
         async with self._writers:
             try:
-                with store_errors(self.path):
-                    async with self._engine.execution_options(begin=NO_TRANSACTION).connect() as connection:
-                        await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+                await self._transact(self._engine.execution_options(begin=NO_TRANSACTION), _move_log)
             except StoreError as error:
                 logger.warning("what was forgotten stays in the write-ahead log for now: %s", error)
 
     async def _transact(self, engine: AsyncEngine, work: Work[T]) -> T:
         with store_errors(self.path):
-            async with engine.begin() as connection:
-                return await work(connection)
+            async with engine.connect() as connection:
+                return await run_as_job(connection, partial(_in_transaction, work))
 
     async def _finish(self, transaction: Coroutine[Any, Any, T]) -> T:
         task = asyncio.create_task(transaction)
@@ -145,9 +150,11 @@ def _create_engine(path: Path, *, foreign_keys: bool) -> AsyncEngine:
     engine = create_async_engine(
         URL.create("sqlite+aiosqlite", database=str(path)),
         # Without this the driver begins transactions by itself, and only at the first write.
-        connect_args={"isolation_level": None},
+        connect_args={"isolation_level": None, "async_creator_fn": connect},
         pool_size=NUM_CONNECTIONS,
         max_overflow=0,
+        # Each job ends its transaction itself; to do it again would take another one.
+        pool_reset_on_return=None,
     )
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -169,6 +176,15 @@ def _create_engine(path: Path, *, foreign_keys: bool) -> AsyncEngine:
 def _writing(engine: AsyncEngine) -> AsyncEngine:
     """The same engine, its transactions taking the write lock at once: a reader that turns writer can deadlock."""
     return engine.execution_options(begin="BEGIN IMMEDIATE")
+
+
+def _in_transaction(work: Work[T], connection: Connection) -> T:
+    with connection.begin():
+        return work(connection)
+
+
+def _move_log(connection: Connection) -> None:
+    connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _make_private_file(path: Path) -> None:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import case, delete, select
+from sqlalchemy import Connection, case, delete, select
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.store.database import Database
 from bot.store.tables import incidents
@@ -44,18 +43,18 @@ class IncidentRecords:
     async def since(self, moment: datetime) -> list[Incident]:
         """The kinds of which there was one since then, the last one first. A count may begin up to a day earlier."""
         query = select(incidents).where(incidents.c.last_at >= moment).order_by(incidents.c.last_at.desc())
-        rows = await self._database.read(lambda connection: connection.execute(query))
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
         return [Incident(**row._mapping) for row in rows]
 
 
-async def _add(connection: AsyncConnection, happened: Sequence[Incident]) -> None:
+def _add(connection: Connection, happened: Sequence[Incident]) -> None:
     statement = insert(incidents)
     new = statement.excluded
     changes = {"last_at": new.last_at, "detail": new.detail}
     for incident in happened:
         is_current = incidents.c.last_at >= incident.last_at - QUIET_TIME
         count = case((is_current, incidents.c.count + new.count), else_=new.count)
-        await connection.execute(
+        connection.execute(
             statement.values(
                 platform=incident.platform,
                 kind=incident.kind,
@@ -64,6 +63,6 @@ async def _add(connection: AsyncConnection, happened: Sequence[Incident]) -> Non
                 detail=incident.detail,
             ).on_conflict_do_update(index_elements=["platform", "kind"], set_={**changes, "count": count})
         )
-    await connection.execute(delete(incidents).where(incidents.c.last_at < datetime.now(UTC) - MAX_AGE))
+    connection.execute(delete(incidents).where(incidents.c.last_at < datetime.now(UTC) - MAX_AGE))
     newest_ones = select(incidents.c.last_at).order_by(incidents.c.last_at.desc()).offset(MAX_KINDS - 1).limit(1)
-    await connection.execute(delete(incidents).where(incidents.c.last_at < newest_ones.scalar_subquery()))
+    connection.execute(delete(incidents).where(incidents.c.last_at < newest_ones.scalar_subquery()))

@@ -3,13 +3,12 @@
 Owns the order of the steps and what happens where both ids have been written to. Runs in its caller's transaction.
 """
 
-from sqlalchemy import Row, Select, delete, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Row, Select, delete, select, update
 
 from bot.store.tables import conversations, messages, room_settings, rooms, seen_marks, turns
 
 
-async def move_chat(connection: AsyncConnection, platform: str, old_chat_id: str, new_chat_id: str) -> None:
+def move_chat(connection: Connection, platform: str, old_chat_id: str, new_chat_id: str) -> None:
     """Everything of the chat, topics included, belongs to the new id; what that has already stays.
 
     The messages' ids are forgotten: the new chat counts its messages from 1 again, and one of them must not pass for a
@@ -18,44 +17,44 @@ async def move_chat(connection: AsyncConnection, platform: str, old_chat_id: str
     if old_chat_id == new_chat_id:
         return
     of_chat = (rooms.c.platform == platform) & (rooms.c.chat_id == old_chat_id)
-    for room in (await connection.execute(select(rooms).where(of_chat))).all():
-        await connection.execute(delete(messages).where(messages.c.room_id == room.id))
-        await _move_room(connection, room, new_chat_id)
+    for room in connection.execute(select(rooms).where(of_chat)).all():
+        connection.execute(delete(messages).where(messages.c.room_id == room.id))
+        _move_room(connection, room, new_chat_id)
     of_old_mark = (seen_marks.c.platform == platform) & (seen_marks.c.chat_id == old_chat_id)
-    await connection.execute(delete(seen_marks).where(of_old_mark))
+    connection.execute(delete(seen_marks).where(of_old_mark))
 
 
-async def _move_room(connection: AsyncConnection, room: Row[tuple[object, ...]], new_chat_id: str) -> None:
+def _move_room(connection: Connection, room: Row[tuple[object, ...]], new_chat_id: str) -> None:
     there = (
         select(rooms.c.id, rooms.c.persona_id)
         .where(rooms.c.platform == room.platform)
         .where(rooms.c.chat_id == new_chat_id)
         .where(rooms.c.thread_id.is_not_distinct_from(room.thread_id))
     )
-    target = (await connection.execute(there)).first()
+    target = connection.execute(there).first()
     if target is None:
-        await connection.execute(update(rooms).where(rooms.c.id == room.id).values(chat_id=new_chat_id))
+        connection.execute(update(rooms).where(rooms.c.id == room.id).values(chat_id=new_chat_id))
         return
-    await _merge_conversations(connection, room.id, target.id)
+    _merge_conversations(connection, room.id, target.id)
     if target.persona_id is None:
-        await connection.execute(update(rooms).where(rooms.c.id == target.id).values(persona_id=room.persona_id))
-    if await connection.scalar(_settings_of(target.id)) is None:
+        connection.execute(update(rooms).where(rooms.c.id == target.id).values(persona_id=room.persona_id))
+    if connection.scalar(_settings_of(target.id)) is None:
         of_room = room_settings.c.room_id == room.id
-        await connection.execute(update(room_settings).where(of_room).values(room_id=target.id))
-    await connection.execute(delete(rooms).where(rooms.c.id == room.id))
+        connection.execute(update(room_settings).where(of_room).values(room_id=target.id))
+    connection.execute(delete(rooms).where(rooms.c.id == room.id))
 
 
-async def _merge_conversations(connection: AsyncConnection, room_id: int, target_id: int) -> None:
+def _merge_conversations(connection: Connection, room_id: int, target_id: int) -> None:
     kept = select(conversations.c.persona_id, conversations.c.id).where(conversations.c.room_id == target_id)
-    by_persona = {row.persona_id: row.id for row in await connection.execute(kept)}
+    by_persona = {row.persona_id: row.id for row in connection.execute(kept)}
     coming = select(conversations).where(conversations.c.room_id == room_id)
-    for row in (await connection.execute(coming)).all():
+    for row in connection.execute(coming).all():
         into = by_persona.get(row.persona_id)
         if into is None:
             moved = update(conversations).where(conversations.c.id == row.id).values(room_id=target_id)
         else:
             moved = update(turns).where(turns.c.conversation_id == row.id).values(conversation_id=into)
-        await connection.execute(moved)
+        connection.execute(moved)
 
 
 def _settings_of(room_id: int) -> Select[tuple[str]]:

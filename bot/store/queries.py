@@ -8,9 +8,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, ScalarSelect, Select, select
+from sqlalchemy import Connection, Row, ScalarSelect, Select, select
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.store.tables import attachments, conversations, rooms, turn_attachments, turns
 from bot.types import Attachment, Author, ConversationKey, Room, StoredTurn
@@ -51,34 +50,34 @@ def turn_ids_in(room: Room, turn_ids: Sequence[int]) -> Select[tuple[int]]:
     )
 
 
-async def ensure_room(connection: AsyncConnection, room: Room) -> int:
+def ensure_room(connection: Connection, room: Room) -> int:
     """The id of `room`, made where it is new."""
     values = {"platform": room.platform, "chat_id": room.chat_id, "thread_id": room.thread_id}
-    await connection.execute(insert(rooms).values(values).on_conflict_do_nothing())
-    found: int = (await connection.execute(select(room_id(room)))).scalar_one()
+    connection.execute(insert(rooms).values(values).on_conflict_do_nothing())
+    found: int = connection.execute(select(room_id(room))).scalar_one()
     return found
 
 
-async def ensure_conversation(connection: AsyncConnection, in_room: int, persona_id: str) -> int:
+def ensure_conversation(connection: Connection, in_room: int, persona_id: str) -> int:
     """The id of the persona's conversation in that room, made where it is new."""
     values = {"room_id": in_room, "persona_id": persona_id}
-    await connection.execute(insert(conversations).values(values).on_conflict_do_nothing())
+    connection.execute(insert(conversations).values(values).on_conflict_do_nothing())
     query = (
         select(conversations.c.id)
         .where(conversations.c.room_id == in_room)
         .where(conversations.c.persona_id == persona_id)
     )
-    found: int = (await connection.execute(query)).scalar_one()
+    found: int = connection.execute(query).scalar_one()
     return found
 
 
-async def read_turns(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> list[StoredTurn]:
+def read_turns(connection: Connection, rows: Sequence[Row[Any]]) -> list[StoredTurn]:
     """The turns in `rows`, which have all columns of `turns`, with their pictures."""
-    shown = await attachments_of(connection, [row.id for row in rows])
+    shown = attachments_of(connection, [row.id for row in rows])
     return [as_turn(row, tuple(shown[row.id])) for row in rows]
 
 
-async def attachments_of(connection: AsyncConnection, turn_ids: Sequence[int]) -> defaultdict[int, list[Attachment]]:
+def attachments_of(connection: Connection, turn_ids: Sequence[int]) -> defaultdict[int, list[Attachment]]:
     """The pictures of each of those turns, in their order."""
     by_turn: defaultdict[int, list[Attachment]] = defaultdict(list)
     query = (
@@ -87,7 +86,7 @@ async def attachments_of(connection: AsyncConnection, turn_ids: Sequence[int]) -
         .where(turn_attachments.c.turn_id.in_(turn_ids))
         .order_by(turn_attachments.c.turn_id, turn_attachments.c.position)
     )
-    for row in await connection.execute(query) if turn_ids else ():
+    for row in connection.execute(query) if turn_ids else ():
         by_turn[row.turn_id].append(as_attachment(row))
     return by_turn
 

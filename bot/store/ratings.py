@@ -6,9 +6,8 @@ Owns consents and ratings: without consent nothing is kept of anybody. Knows not
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from sqlalchemy import Select, delete, func, select
+from sqlalchemy import Connection, Select, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.store.alternatives import chosen_id
 from bot.store.database import Database
@@ -43,7 +42,7 @@ class Ratings:
         return await self._database.read(lambda connection: _ratings_of(connection, key, turn_id))
 
 
-def _consent_of(author: Author) -> Select[tuple[bool]]:
+def _consent_of(author: Author) -> Select[bool]:
     return (
         select(rating_consents.c.is_given)
         .where(rating_consents.c.platform == author.platform)
@@ -51,7 +50,7 @@ def _consent_of(author: Author) -> Select[tuple[bool]]:
     )
 
 
-async def _give_consent(connection: AsyncConnection, author: Author, is_given: bool) -> None:
+def _give_consent(connection: Connection, author: Author, is_given: bool) -> None:
     values = {
         "platform": author.platform,
         "user_id": author.user_id,
@@ -60,31 +59,29 @@ async def _give_consent(connection: AsyncConnection, author: Author, is_given: b
     }
     statement = insert(rating_consents).values(values)
     new = {"is_given": statement.excluded.is_given, "changed_at": statement.excluded.changed_at}
-    await connection.execute(statement.on_conflict_do_update(index_elements=["platform", "user_id"], set_=new))
+    connection.execute(statement.on_conflict_do_update(index_elements=["platform", "user_id"], set_=new))
     if not is_given:
         of_author = (ratings.c.platform == author.platform) & (ratings.c.user_id == author.user_id)
-        await connection.execute(delete(ratings).where(of_author))
+        connection.execute(delete(ratings).where(of_author))
 
 
-async def _rate(
-    connection: AsyncConnection, key: ConversationKey, turn_id: int, author: Author, rating: Rating | None
-) -> bool:
-    if not await connection.scalar(_consent_of(author)):
+def _rate(connection: Connection, key: ConversationKey, turn_id: int, author: Author, rating: Rating | None) -> bool:
+    if not connection.scalar(_consent_of(author)):
         return False
-    alternative_id = await chosen_id(connection, key, turn_id)
+    alternative_id = chosen_id(connection, key, turn_id)
     if alternative_id is None:
         return False
     rated_by = {"alternative_id": alternative_id, "platform": author.platform, "user_id": author.user_id}
     if rating is None:
-        await connection.execute(delete(ratings).filter_by(**rated_by))
+        connection.execute(delete(ratings).filter_by(**rated_by))
         return True
     statement = insert(ratings).values(**rated_by, rating=rating.value, rated_at=datetime.now(UTC))
     new = {"rating": statement.excluded.rating, "rated_at": statement.excluded.rated_at}
-    await connection.execute(statement.on_conflict_do_update(index_elements=list(rated_by), set_=new))
+    connection.execute(statement.on_conflict_do_update(index_elements=list(rated_by), set_=new))
     return True
 
 
-async def _ratings_of(connection: AsyncConnection, key: ConversationKey, turn_id: int) -> dict[int, dict[Rating, int]]:
+def _ratings_of(connection: Connection, key: ConversationKey, turn_id: int) -> dict[int, dict[Rating, int]]:
     query = (
         select(alternatives.c.id, ratings.c.rating, func.count(ratings.c.rating).label("num"))
         .select_from(alternatives.join(turns).outerjoin(ratings))
@@ -93,7 +90,7 @@ async def _ratings_of(connection: AsyncConnection, key: ConversationKey, turn_id
         .group_by(alternatives.c.id, ratings.c.rating)
         .order_by(alternatives.c.id)
     )
-    rows = (await connection.execute(query)).all()
+    rows = connection.execute(query).all()
     indices = {found: index for index, found in enumerate(dict.fromkeys(row.id for row in rows))}
     found: dict[int, dict[Rating, int]] = {}
     for row in rows:

@@ -12,9 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Select, delete, exists, false, func, literal, select, union_all, update
+from sqlalchemy import Connection, Select, delete, exists, false, func, literal, select, union_all, update
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.rooms import RoomSettings
 from bot.store import alternatives, awaiting
@@ -83,15 +82,15 @@ class Conversations:
         answers, and to the turns `settles`, in whosever conversation of the room they are.
         """
 
-        async def work(connection: AsyncConnection) -> StoredTurn | None:
-            stored = await _append(connection, key, turn)
+        def work(connection: Connection) -> StoredTurn | None:
+            stored = _append(connection, key, turn)
             if stored is None:
                 return None
-            await awaiting.await_replies(connection, stored.id, awaited, kind)
+            awaiting.await_replies(connection, stored.id, awaited, kind)
             if turn.role is Role.ASSISTANT:
                 asked = turn.origin.asked_turn_id if turn.origin is not None else None
                 answered = [*settles, *([] if asked is None else [asked])]
-                await awaiting.settle_replies(connection, key.room, answered, key.persona_id)
+                awaiting.settle_replies(connection, key.room, answered, key.persona_id)
             return stored
 
         return await self._database.write(work)
@@ -110,9 +109,9 @@ class Conversations:
     async def turn(self, key: ConversationKey, turn_id: int) -> StoredTurn | None:
         """That turn of the conversation, if it is there."""
 
-        async def work(connection: AsyncConnection) -> list[StoredTurn]:
+        def work(connection: Connection) -> list[StoredTurn]:
             query = select(turns).where(turns.c.conversation_id == conversation_id(key)).where(turns.c.id == turn_id)
-            return await read_turns(connection, (await connection.execute(query)).all())
+            return read_turns(connection, connection.execute(query).all())
 
         return next(iter(await self._database.read(work)), None)
 
@@ -129,7 +128,7 @@ class Conversations:
     async def remove(self, key: ConversationKey, turn_ids: Sequence[int]) -> int:
         """Delete those turns of the conversation, and say how many there were. Their messages stay seen."""
         query = delete(turns).where(turns.c.conversation_id == conversation_id(key)).where(turns.c.id.in_(turn_ids))
-        num_removed = (await self._database.write(lambda connection: connection.execute(query))).rowcount
+        num_removed = await self._database.write(lambda connection: connection.execute(query).rowcount)
         if num_removed:
             await self._database.empty_log()
         return num_removed
@@ -190,7 +189,7 @@ class Conversations:
             .where(turns.c.id == turn_id)
             .order_by(messages.c.position)
         )
-        return tuple(await self._database.read(lambda connection: connection.scalars(query)))
+        return tuple(await self._database.read(lambda connection: connection.scalars(query).all()))
 
     async def replace_messages(self, key: ConversationKey, turn_id: int, message_ids: Sequence[str]) -> None:
         """Those messages show the turn from now on. Others stay seen, but lead to no turn."""
@@ -213,7 +212,7 @@ class Conversations:
             .where(messages.c.room_id == room_id(room))
             .where(messages.c.message_id == message_id)
         )
-        row = (await self._database.read(lambda connection: connection.execute(query))).first()
+        row = await self._database.read(lambda connection: connection.execute(query).first())
         return None if row is None else (ConversationKey(room, row.persona_id), row.id)
 
     async def replies_to(self, room: Room, turn_id: int) -> list[tuple[ConversationKey, int]]:
@@ -225,7 +224,7 @@ class Conversations:
             .where(reply_origins.c.asked_turn_id.in_(turn_ids_in(room, [turn_id])))
             .order_by(turns.c.id)
         )
-        rows = await self._database.read(lambda connection: connection.execute(query))
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
         return [(ConversationKey(room, row.persona_id), row.id) for row in rows]
 
     async def origin_of(self, key: ConversationKey, turn_id: int) -> ReplyOrigin | None:
@@ -236,7 +235,7 @@ class Conversations:
             .where(turns.c.conversation_id == conversation_id(key))
             .where(turns.c.id == turn_id)
         )
-        row = (await self._database.read(lambda connection: connection.execute(query))).first()
+        row = await self._database.read(lambda connection: connection.execute(query).first())
         return None if row is None else ReplyOrigin(row.asked_turn_id, row.persona_digest)
 
     async def pictures_of(self, key: ConversationKey, *, max_pictures: int) -> list[PictureShown]:
@@ -265,7 +264,7 @@ class Conversations:
             .where(messages.c.message_id == message_id)
             .order_by(turn_attachments.c.position)
         )
-        rows = await self._database.read(lambda connection: connection.execute(query))
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
         return tuple(as_attachment(row) for row in rows)
 
 
@@ -285,7 +284,7 @@ class PictureEmbeddings:
             .where(picture_embeddings.c.space == space)
             .where(picture_embeddings.c.digest.in_(digests))
         )
-        rows = await self._database.read(lambda connection: connection.execute(query))
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
         return {row.digest: _unpacked(row.vector) for row in rows}
 
     async def put(self, vectors: Mapping[str, Sequence[float]], *, space: str) -> None:
@@ -334,35 +333,35 @@ class Rooms:
         await self._database.write(lambda connection: move_chat(connection, platform, old_chat_id, new_chat_id))
 
 
-async def _append(connection: AsyncConnection, key: ConversationKey, turn: NewTurn) -> StoredTurn | None:
+def _append(connection: Connection, key: ConversationKey, turn: NewTurn) -> StoredTurn | None:
     message_ids = tuple(dict.fromkeys(turn.message_ids))
-    in_room, conversation, is_seen = await _place_of(connection, key, message_ids)
+    in_room, conversation, is_seen = _place_of(connection, key, message_ids)
     if is_seen:
         return None
     if in_room is None:
-        in_room = await ensure_room(connection, key.room)
+        in_room = ensure_room(connection, key.room)
     if conversation is None:
-        conversation = await ensure_conversation(connection, in_room, key.persona_id)
-    stored = await _insert_turn(connection, conversation, turn)
-    await _link_messages(connection, in_room, key, stored, message_ids)
+        conversation = ensure_conversation(connection, in_room, key.persona_id)
+    stored = _insert_turn(connection, conversation, turn)
+    _link_messages(connection, in_room, key, stored, message_ids)
     if turn.attachments:
-        await _link_attachments(connection, stored.id, turn.attachments)
+        _link_attachments(connection, stored.id, turn.attachments)
     if turn.origin is not None:
-        await _note_origin(connection, key.room, stored.id, turn.origin)
+        _note_origin(connection, key.room, stored.id, turn.origin)
     return stored
 
 
-async def _place_of(
-    connection: AsyncConnection, key: ConversationKey, message_ids: Sequence[str]
+def _place_of(
+    connection: Connection, key: ConversationKey, message_ids: Sequence[str]
 ) -> tuple[int | None, int | None, bool]:
     """The ids of room and conversation, and whether one of the messages was seen there: one question for every turn."""
     seen = exists().where(messages.c.room_id == room_id(key.room)).where(messages.c.message_id.in_(message_ids))
     query = select(room_id(key.room), conversation_id(key), seen)
-    in_room, conversation, is_seen = (await connection.execute(query)).one()
+    in_room, conversation, is_seen = connection.execute(query).one()
     return in_room, conversation, is_seen
 
 
-async def _insert_turn(connection: AsyncConnection, conversation_id: int, turn: NewTurn) -> StoredTurn:
+def _insert_turn(connection: Connection, conversation_id: int, turn: NewTurn) -> StoredTurn:
     author = turn.author
     if author is not None:
         author = Author(author.platform, author.user_id, well_formed(author.display_name), author.is_bot)
@@ -381,19 +380,19 @@ async def _insert_turn(connection: AsyncConnection, conversation_id: int, turn: 
             "author_display_name": author.display_name,
             "author_is_bot": author.is_bot,
         }
-    turn_id = (await connection.execute(insert(turns).values(values).returning(turns.c.id))).scalar_one()
+    turn_id = connection.execute(insert(turns).values(values).returning(turns.c.id)).scalar_one()
     return StoredTurn(turn_id, turn.role, text, created_at, author, turn.attachments)
 
 
-async def _link_messages(
-    connection: AsyncConnection, in_room: int, key: ConversationKey, turn: StoredTurn, message_ids: Sequence[str]
+def _link_messages(
+    connection: Connection, in_room: int, key: ConversationKey, turn: StoredTurn, message_ids: Sequence[str]
 ) -> None:
     """Those messages show the turn, but for any that shows another one."""
     if not message_ids:
         return
     statement = insert(messages)
     new = {name: statement.excluded[name] for name in ("turn_id", "persona_id", "position")}
-    await connection.execute(
+    connection.execute(
         statement.on_conflict_do_update(set_=new, where=messages.c.turn_id.is_(None)),
         [
             {
@@ -409,21 +408,19 @@ async def _link_messages(
     )
 
 
-async def _replace_messages(
-    connection: AsyncConnection, key: ConversationKey, turn_id: int, message_ids: Sequence[str]
-) -> None:
+def _replace_messages(connection: Connection, key: ConversationKey, turn_id: int, message_ids: Sequence[str]) -> None:
     query = select(turns).where(turns.c.conversation_id == conversation_id(key)).where(turns.c.id == turn_id)
-    row = (await connection.execute(query)).first()
+    row = connection.execute(query).first()
     if row is None:
         return
-    await connection.execute(update(messages).where(messages.c.turn_id == turn_id).values(turn_id=None))
-    (turn,) = await read_turns(connection, [row])
-    in_room = await ensure_room(connection, key.room)
-    await _link_messages(connection, in_room, key, turn, tuple(dict.fromkeys(message_ids)))
+    connection.execute(update(messages).where(messages.c.turn_id == turn_id).values(turn_id=None))
+    (turn,) = read_turns(connection, [row])
+    in_room = ensure_room(connection, key.room)
+    _link_messages(connection, in_room, key, turn, tuple(dict.fromkeys(message_ids)))
 
 
-async def _link_attachments(connection: AsyncConnection, turn_id: int, shown: Sequence[Attachment]) -> None:
-    await connection.execute(
+def _link_attachments(connection: Connection, turn_id: int, shown: Sequence[Attachment]) -> None:
+    connection.execute(
         insert(attachments).on_conflict_do_nothing(),
         [
             {
@@ -436,7 +433,7 @@ async def _link_attachments(connection: AsyncConnection, turn_id: int, shown: Se
             for attachment in shown
         ],
     )
-    await connection.execute(
+    connection.execute(
         insert(turn_attachments),
         [
             {"turn_id": turn_id, "position": position, "digest": attachment.digest}
@@ -445,15 +442,15 @@ async def _link_attachments(connection: AsyncConnection, turn_id: int, shown: Se
     )
 
 
-async def _note_origin(connection: AsyncConnection, room: Room, turn_id: int, origin: ReplyOrigin) -> None:
+def _note_origin(connection: Connection, room: Room, turn_id: int, origin: ReplyOrigin) -> None:
     # A reset may have come in between: then the question is gone.
     asked_turn_ids = [] if origin.asked_turn_id is None else [origin.asked_turn_id]
     asked = turn_ids_in(room, asked_turn_ids).scalar_subquery()
     values = {"turn_id": turn_id, "asked_turn_id": asked, "persona_digest": origin.persona_digest}
-    await connection.execute(insert(reply_origins).values(values))
+    connection.execute(insert(reply_origins).values(values))
 
 
-async def _pictures_of(connection: AsyncConnection, key: ConversationKey, max_pictures: int) -> list[PictureShown]:
+def _pictures_of(connection: Connection, key: ConversationKey, max_pictures: int) -> list[PictureShown]:
     last_shown = (
         select(turn_attachments.c.digest, func.max(turns.c.id).label("turn_id"))
         .select_from(turn_attachments.join(turns))
@@ -471,18 +468,18 @@ async def _pictures_of(connection: AsyncConnection, key: ConversationKey, max_pi
         .order_by(turns.c.id.desc(), attachments.c.digest)
         .limit(max(max_pictures, 0))
     )
-    rows = await connection.execute(query)
+    rows = connection.execute(query)
     return [PictureShown(as_attachment(row), row.created_at, as_author(row)) for row in rows]
 
 
-async def _put_embeddings(connection: AsyncConnection, vectors: Mapping[str, Sequence[float]], space: str) -> None:
+def _put_embeddings(connection: Connection, vectors: Mapping[str, Sequence[float]], space: str) -> None:
     for digest, vector in vectors.items():
         still_there = select(
             attachments.c.digest, literal(space).label("space"), literal(_packed(vector)).label("vector")
         ).where(attachments.c.digest == digest)
         statement = insert(picture_embeddings).from_select(["digest", "space", "vector"], still_there)
         new = {"space": statement.excluded.space, "vector": statement.excluded.vector}
-        await connection.execute(statement.on_conflict_do_update(index_elements=["digest"], set_=new))
+        connection.execute(statement.on_conflict_do_update(index_elements=["digest"], set_=new))
 
 
 def _packed(vector: Sequence[float]) -> bytes:
@@ -499,7 +496,7 @@ def _unpacked(data: bytes) -> tuple[float, ...]:
     return tuple(numbers)
 
 
-async def _recent(connection: AsyncConnection, key: ConversationKey, max_turns: int) -> list[StoredTurn]:
+def _recent(connection: Connection, key: ConversationKey, max_turns: int) -> list[StoredTurn]:
     query = (
         select(turns)
         .where(turns.c.conversation_id == conversation_id(key))
@@ -507,7 +504,7 @@ async def _recent(connection: AsyncConnection, key: ConversationKey, max_turns: 
         # A negative limit means "no limit" to SQLite.
         .limit(max(max_turns, 0))
     )
-    return await read_turns(connection, (await connection.execute(query)).all()[::-1])
+    return read_turns(connection, connection.execute(query).all()[::-1])
 
 
 def _newest_turns(
@@ -534,40 +531,38 @@ def _newest_turns(
     )
 
 
-async def _room_turns(
-    connection: AsyncConnection, room: Room, persona_ids: Sequence[str], max_turns: int
-) -> list[SpokenTurn]:
+def _room_turns(connection: Connection, room: Room, persona_ids: Sequence[str], max_turns: int) -> list[SpokenTurn]:
     # A negative limit means "no limit" to SQLite.
-    newest_first = await _spoken(connection, _newest_turns(room, persona_ids, max(max_turns, 0)))
+    newest_first = _spoken(connection, _newest_turns(room, persona_ids, max(max_turns, 0)))
     return newest_first[::-1]
 
 
-async def _spoken(connection: AsyncConnection, query: Select[tuple[Any, ...]]) -> list[SpokenTurn]:
-    rows = (await connection.execute(query)).all()
-    found = await read_turns(connection, rows)
+def _spoken(connection: Connection, query: Select[tuple[Any, ...]]) -> list[SpokenTurn]:
+    rows = connection.execute(query).all()
+    found = read_turns(connection, rows)
     return [SpokenTurn(row.persona_id, turn) for row, turn in zip(rows, found, strict=True)]
 
 
-async def _reset(connection: AsyncConnection, key: ConversationKey) -> int:
+def _reset(connection: Connection, key: ConversationKey) -> int:
     of_conversation = turns.c.conversation_id == conversation_id(key)
-    num_turns = await connection.scalar(select(func.count()).select_from(turns).where(of_conversation))
-    await connection.execute(delete(turns).where(of_conversation))
+    num_turns = connection.scalar(select(func.count()).select_from(turns).where(of_conversation))
+    connection.execute(delete(turns).where(of_conversation))
     return num_turns or 0
 
 
-async def _choose(connection: AsyncConnection, room: Room, persona_id: str) -> None:
-    in_room = await ensure_room(connection, room)
-    await connection.execute(rooms.update().where(rooms.c.id == in_room).values(persona_id=persona_id))
+def _choose(connection: Connection, room: Room, persona_id: str) -> None:
+    in_room = ensure_room(connection, room)
+    connection.execute(rooms.update().where(rooms.c.id == in_room).values(persona_id=persona_id))
 
 
-async def _change(connection: AsyncConnection, room: Room, settings: RoomSettings) -> None:
+def _change(connection: Connection, room: Room, settings: RoomSettings) -> None:
     values = {
-        "room_id": await ensure_room(connection, room),
+        "room_id": ensure_room(connection, room),
         "settings": well_formed(settings.model_dump_json(exclude_unset=True)),
     }
     statement = insert(room_settings).values(values)
     new = {"settings": statement.excluded.settings}
-    await connection.execute(statement.on_conflict_do_update(index_elements=["room_id"], set_=new))
+    connection.execute(statement.on_conflict_do_update(index_elements=["room_id"], set_=new))
 
 
 def _read_settings(text: str | None, room: Room) -> RoomSettings:

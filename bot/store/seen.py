@@ -9,9 +9,8 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import case, delete, func, select
+from sqlalchemy import Connection, case, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.adapters import base
 from bot.errors import StoreError
@@ -60,7 +59,7 @@ class SeenEvents(base.SeenEvents):
             .where(seen_marks.c.platform == platform)
             .where(seen_marks.c.seen_at >= since)
         )
-        rows = await self._database.read(lambda connection: connection.execute(query))
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
         return {row.chat_id: row.message_id for row in rows}
 
     async def run(self) -> None:
@@ -93,24 +92,24 @@ class SeenEvents(base.SeenEvents):
         """Forget events and chats that nobody heard of for a week."""
         oldest = datetime.now(UTC) - MAX_AGE
 
-        async def work(connection: AsyncConnection) -> None:
-            await connection.execute(delete(seen_events).where(seen_events.c.seen_at < oldest))
-            await connection.execute(delete(seen_marks).where(seen_marks.c.seen_at < oldest))
+        def work(connection: Connection) -> None:
+            connection.execute(delete(seen_events).where(seen_events.c.seen_at < oldest))
+            connection.execute(delete(seen_marks).where(seen_marks.c.seen_at < oldest))
 
         await self._database.write(work)
 
     async def prune_messages(self, older_than: datetime) -> int:
         """Forget the messages before that time whose turns are forgotten, and say how many there were."""
         query = delete(messages).where(messages.c.turn_id.is_(None)).where(messages.c.seen_at < older_than)
-        return (await self._database.write(lambda connection: connection.execute(query))).rowcount
+        return await self._database.write(lambda connection: connection.execute(query).rowcount)
 
-    async def _claim(self, connection: AsyncConnection, platform: str, event: str) -> bool:
+    def _claim(self, connection: Connection, platform: str, event: str) -> bool:
         values = {"platform": platform, "event": event, "seen_at": datetime.now(UTC)}
         statement = insert(seen_events).values(values).on_conflict_do_nothing().returning(seen_events.c.id)
-        new_id = (await connection.execute(statement)).scalar()
+        new_id = connection.execute(statement).scalar()
         if new_id is None:
             return False
-        await connection.execute(delete(seen_events).where(seen_events.c.id <= new_id - self._max_claims))
+        connection.execute(delete(seen_events).where(seen_events.c.id <= new_id - self._max_claims))
         return True
 
     async def _flush_if_possible(self) -> None:
@@ -132,12 +131,12 @@ def newer_id(first: str, second: str) -> str:
     return max(first, second, key=lambda message_id: (len(message_id), message_id))
 
 
-async def _keep_marks(connection: AsyncConnection, noted: Mapping[tuple[str, str], tuple[str, datetime]]) -> None:
+def _keep_marks(connection: Connection, noted: Mapping[tuple[str, str], tuple[str, datetime]]) -> None:
     statement = insert(seen_marks)
     kept, new = seen_marks.c.message_id, statement.excluded.message_id
     is_older = (func.length(new) < func.length(kept)) | ((func.length(new) == func.length(kept)) & (new < kept))
     changes = {"message_id": case((is_older, kept), else_=new), "seen_at": statement.excluded.seen_at}
-    await connection.execute(
+    connection.execute(
         statement.on_conflict_do_update(index_elements=["platform", "chat_id"], set_=changes),
         [
             {"platform": platform, "chat_id": chat_id, "message_id": message_id, "seen_at": seen_at}

@@ -6,12 +6,13 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import Connection, event
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bot.errors import StoreError
 from bot.store import database as database_module
@@ -37,6 +38,10 @@ def on_every_connection(database: Database, pragma: str) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
+async def happens(on_a_thread: threading.Event) -> None:
+    assert await asyncio.to_thread(on_a_thread.wait, 30)
+
+
 async def test_a_new_database_gets_the_newest_schema(tmp_path: Path) -> None:
     database = Database(tmp_path / "100% new" / "deeper" / "commedia.db")
     assert await database.revision() is None
@@ -57,23 +62,23 @@ async def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
 
 
 async def test_pragmas_hold_on_every_connection(database: Database) -> None:
-    async def pragmas(connection: AsyncConnection) -> list[object]:
+    def pragmas(connection: Connection) -> list[object]:
         names = ("journal_mode", "foreign_keys", "synchronous", "busy_timeout", "secure_delete")
-        return [(await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one() for name in names]
+        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
 
     for found in await asyncio.gather(*(database.read(pragmas) for _ in range(8))):
         assert found == ["wal", 1, 2, 10_000, 1]
 
 
 async def test_a_failed_transaction_leaves_nothing(database: Database, conversations: Conversations) -> None:
-    async def fail(connection: AsyncConnection) -> None:
-        await connection.exec_driver_sql("INSERT INTO rooms (platform, chat_id) VALUES ('web', '9')")
+    def fail(connection: Connection) -> None:
+        connection.exec_driver_sql("INSERT INTO rooms (platform, chat_id) VALUES ('web', '9')")
         raise RuntimeError("half way")
 
     with pytest.raises(RuntimeError, match="half way"):
         await database.write(fail)
     count = "SELECT count(*) FROM rooms"
-    assert (await database.read(lambda connection: connection.exec_driver_sql(count))).scalar_one() == 0
+    assert await database.read(lambda connection: connection.exec_driver_sql(count).scalar_one()) == 0
     await conversations.append(KEY, said("goes on"))
 
 
@@ -100,15 +105,15 @@ async def test_fifty_appends_at_once_keep_their_order(conversations: Conversatio
 
 async def test_readers_do_not_wait_for_a_writer(database: Database, conversations: Conversations) -> None:
     await conversations.append(KEY, said("before"))
-    is_writing, may_end = asyncio.Event(), asyncio.Event()
+    is_writing, may_end = threading.Event(), threading.Event()
 
-    async def write_slowly(connection: AsyncConnection) -> None:
-        await connection.exec_driver_sql("DELETE FROM turns")
+    def write_slowly(connection: Connection) -> None:
+        connection.exec_driver_sql("DELETE FROM turns")
         is_writing.set()
-        await may_end.wait()
+        assert may_end.wait(timeout=30)
 
     writer = asyncio.create_task(database.write(write_slowly))
-    await is_writing.wait()
+    await happens(is_writing)
     assert await asyncio.wait_for(texts(conversations), timeout=5) == ["before"]
     may_end.set()
     await writer
@@ -126,14 +131,14 @@ async def test_upgrades_at_once(tmp_path: Path) -> None:
 
 
 async def test_a_write_ends_although_its_caller_is_cancelled(database: Database, conversations: Conversations) -> None:
-    is_inside, may_end = asyncio.Event(), asyncio.Event()
+    is_inside, may_end = threading.Event(), threading.Event()
 
-    async def block(_connection: AsyncConnection) -> None:
+    def block(_connection: Connection) -> None:
         is_inside.set()
-        await may_end.wait()
+        assert may_end.wait(timeout=30)
 
     blocker = asyncio.create_task(database.write(block))
-    await is_inside.wait()
+    await happens(is_inside)
     appending = asyncio.create_task(conversations.append(KEY, said("stored all the same")))
     await asyncio.sleep(0)
     appending.cancel()
@@ -146,15 +151,15 @@ async def test_a_write_ends_although_its_caller_is_cancelled(database: Database,
 
 
 async def test_a_failure_after_cancellation_is_logged(database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    is_inside, may_end = asyncio.Event(), asyncio.Event()
+    is_inside, may_end = threading.Event(), threading.Event()
 
-    async def fail_late(_connection: AsyncConnection) -> None:
+    def fail_late(_connection: Connection) -> None:
         is_inside.set()
-        await may_end.wait()
+        assert may_end.wait(timeout=30)
         raise RuntimeError("too late")
 
     writing = asyncio.create_task(database.write(fail_late))
-    await is_inside.wait()
+    await happens(is_inside)
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing
