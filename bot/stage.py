@@ -42,8 +42,11 @@ class PersonaSource(Protocol):
 class RoomStore(Protocol):
     """What a room chose: `bot.store.repositories.Rooms`. Raises `StoreError`."""
 
-    async def persona_id(self, room: Room) -> str | None:
-        """The persona that was chosen, if any was; a thread's is its channel's where it has none of its own."""
+    async def persona_and_settings(self, room: Room) -> tuple[str | None, RoomSettings]:
+        """The persona that was chosen, if any was, and the settings.
+
+        A thread's persona is its channel's where it has none of its own. Its settings are laid over its channel's.
+        """
 
     async def choose(self, room: Room, persona_id: str) -> None:
         """Let that persona answer in `room`."""
@@ -110,8 +113,7 @@ class Stages:
 
     async def of(self, room: Room) -> Stage | None:
         """The room as it is now; `None` where there is no persona at all."""
-        chosen_id = await self._rooms.persona_id(room)
-        settings = await self._rooms.settings(room)
+        chosen_id, settings = await self._rooms.persona_and_settings(room)
         chosen, default = self.persona(chosen_id), self._default()
         main = chosen or default
         if main is None:

@@ -6,13 +6,16 @@ Owns the rows of `awaited_replies`. Every step runs in its caller's transaction.
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 
-from sqlalchemy import Connection, delete, literal_column, select, update
+from sqlalchemy import Connection, Delete, bindparam, delete, literal_column, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from bot.store.queries import read_turns, turn_ids_in
+from bot.store.queries import STORED_TURN, bound_turn_ids, names_of, read_turns, turn_ids_in
 from bot.store.tables import awaited_replies, conversations, messages, rooms, turns
 from bot.types import AwaitedReply, ChatKind, ConversationKey, Room
+
+_OWE = insert(awaited_replies)
 
 
 def await_replies(connection: Connection, turn_id: int, persona_ids: Sequence[str], kind: ChatKind | None) -> None:
@@ -25,17 +28,14 @@ def await_replies(connection: Connection, turn_id: int, persona_ids: Sequence[st
         {"turn_id": turn_id, "persona_id": persona_id, "kind": kind.value, "message_ids": "[]"}
         for persona_id in dict.fromkeys(persona_ids)
     ]
-    connection.execute(insert(awaited_replies), rows)
+    connection.execute(_OWE, rows)
 
 
 def settle_replies(connection: Connection, room: Room, turn_ids: Sequence[int], persona_id: str) -> None:
     """That persona owes no reply any more to those turns of `room`."""
     if turn_ids:
-        connection.execute(
-            delete(awaited_replies)
-            .where(awaited_replies.c.turn_id.in_(turn_ids_in(room, turn_ids)))
-            .where(awaited_replies.c.persona_id == persona_id)
-        )
+        settled = names_of(room) | {"turn_ids": turn_ids, "owed_by": persona_id}
+        connection.execute(_settling(room.thread_id is not None), settled)
 
 
 def note_shown(connection: Connection, room: Room, turn_id: int, persona_id: str, message_ids: Sequence[str]) -> None:
@@ -67,7 +67,7 @@ def awaited_since(connection: Connection, platform: str, since: datetime) -> lis
     )
     query = (
         select(
-            turns,
+            *STORED_TURN,
             rooms.c.chat_id,
             rooms.c.thread_id,
             conversations.c.persona_id.label("kept_by"),
@@ -95,3 +95,12 @@ def awaited_since(connection: Connection, platform: str, since: datetime) -> lis
         )
         for row, turn in zip(rows, found, strict=True)
     ]
+
+
+@cache
+def _settling(has_thread: bool) -> Delete:
+    return (
+        delete(awaited_replies)
+        .where(awaited_replies.c.turn_id.in_(bound_turn_ids(has_thread=has_thread)))
+        .where(awaited_replies.c.persona_id == bindparam("owed_by"))
+    )

@@ -9,22 +9,42 @@ import sys
 from array import array
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, Select, delete, exists, false, func, literal, select, union_all, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import (
+    Connection,
+    Executable,
+    Integer,
+    Select,
+    bindparam,
+    delete,
+    exists,
+    false,
+    func,
+    literal,
+    select,
+    union_all,
+    update,
+)
+from sqlalchemy.dialects.sqlite import Insert, insert
 
 from bot.rooms import RoomSettings
 from bot.store import alternatives, awaiting
 from bot.store.database import Database
 from bot.store.moving import move_chat
 from bot.store.queries import (
+    STORED_TURN,
     as_attachment,
     as_author,
+    bound_conversation_id,
+    bound_room_id,
+    bound_turn_ids,
     conversation_id,
     ensure_conversation,
     ensure_room,
+    names_of,
     read_turns,
     room_id,
     turn_ids_in,
@@ -58,6 +78,8 @@ from bot.types import (
 from engine.types import Role
 
 logger = logging.getLogger(__name__)
+
+_INSERT_TURN = insert(turns).returning(turns.c.id)
 
 
 class Conversations:
@@ -110,7 +132,7 @@ class Conversations:
         """That turn of the conversation, if it is there."""
 
         def work(connection: Connection) -> list[StoredTurn]:
-            query = select(turns).where(turns.c.conversation_id == conversation_id(key)).where(turns.c.id == turn_id)
+            query = _turn_query(key, turn_id)
             return read_turns(connection, connection.execute(query).all())
 
         return next(iter(await self._database.read(work)), None)
@@ -303,9 +325,7 @@ class Rooms:
 
     async def persona_id(self, room: Room) -> str | None:
         """The persona that was chosen in `room`, if any was."""
-        own = select(rooms.c.persona_id).where(rooms.c.id == room_id(room)).scalar_subquery()
-        around = select(rooms.c.persona_id).where(rooms.c.id == room_id(_around(room))).scalar_subquery()
-        return await self._database.read(lambda connection: connection.scalar(select(func.coalesce(own, around))))
+        return _persona_of(await self._database.read(lambda connection: _kept_of(connection, room)))
 
     async def choose(self, room: Room, persona_id: str) -> None:
         """Let that persona answer in `room`."""
@@ -313,13 +333,16 @@ class Rooms:
 
     async def settings(self, room: Room) -> RoomSettings:
         """The settings that hold in `room`: a thread's, laid over those of the chat around it."""
-        own = await self.own_settings(room)
-        return own if room.thread_id is None else own.within(await self.own_settings(_around(room)))
+        return _settings_of(await self._database.read(lambda connection: _kept_of(connection, room)))
+
+    async def persona_and_settings(self, room: Room) -> tuple[str | None, RoomSettings]:
+        """Both at once, as each message wants them."""
+        kept = await self._database.read(lambda connection: _kept_of(connection, room))
+        return _persona_of(kept), _settings_of(kept)
 
     async def own_settings(self, room: Room) -> RoomSettings:
         """What was set in `room` itself."""
-        query = select(room_settings.c.settings).where(room_settings.c.room_id == room_id(room))
-        return _read_settings(await self._database.read(lambda connection: connection.scalar(query)), room)
+        return _read_settings(await self._database.read(lambda connection: _kept_in(connection, room)))
 
     async def change(self, room: Room, settings: RoomSettings) -> None:
         """Let `settings` be what was set in `room` itself."""
@@ -355,10 +378,17 @@ def _place_of(
     connection: Connection, key: ConversationKey, message_ids: Sequence[str]
 ) -> tuple[int | None, int | None, bool]:
     """The ids of room and conversation, and whether one of the messages was seen there: one question for every turn."""
-    seen = exists().where(messages.c.room_id == room_id(key.room)).where(messages.c.message_id.in_(message_ids))
-    query = select(room_id(key.room), conversation_id(key), seen)
-    in_room, conversation, is_seen = connection.execute(query).one()
+    asked = names_of(key.room) | {"persona_id": key.persona_id, "message_ids": message_ids}
+    in_room, conversation, is_seen = connection.execute(_place_query(key.room.thread_id is not None), asked).one()
     return in_room, conversation, is_seen
+
+
+@cache
+def _place_query(has_thread: bool) -> Executable:
+    in_room = bound_room_id(has_thread=has_thread)
+    is_one_of_them = messages.c.message_id.in_(bindparam("message_ids", expanding=True))
+    seen = exists().where(messages.c.room_id == in_room).where(is_one_of_them)
+    return select(in_room, bound_conversation_id(has_thread=has_thread), seen)
 
 
 def _insert_turn(connection: Connection, conversation_id: int, turn: NewTurn) -> StoredTurn:
@@ -372,15 +402,12 @@ def _insert_turn(connection: Connection, conversation_id: int, turn: NewTurn) ->
         "role": turn.role.value,
         "text": text,
         "created_at": created_at,
+        "author_platform": None if author is None else author.platform,
+        "author_user_id": None if author is None else author.user_id,
+        "author_display_name": None if author is None else author.display_name,
+        "author_is_bot": None if author is None else author.is_bot,
     }
-    if author is not None:
-        values |= {
-            "author_platform": author.platform,
-            "author_user_id": author.user_id,
-            "author_display_name": author.display_name,
-            "author_is_bot": author.is_bot,
-        }
-    turn_id = connection.execute(insert(turns).values(values).returning(turns.c.id)).scalar_one()
+    turn_id = connection.execute(_INSERT_TURN, values).scalar_one()
     return StoredTurn(turn_id, turn.role, text, created_at, author, turn.attachments)
 
 
@@ -390,10 +417,8 @@ def _link_messages(
     """Those messages show the turn, but for any that shows another one."""
     if not message_ids:
         return
-    statement = insert(messages)
-    new = {name: statement.excluded[name] for name in ("turn_id", "persona_id", "position")}
     connection.execute(
-        statement.on_conflict_do_update(set_=new, where=messages.c.turn_id.is_(None)),
+        _link_message(),
         [
             {
                 "room_id": in_room,
@@ -408,8 +433,19 @@ def _link_messages(
     )
 
 
+@cache
+def _link_message() -> Insert:
+    statement = insert(messages)
+    new = {name: statement.excluded[name] for name in ("turn_id", "persona_id", "position")}
+    return statement.on_conflict_do_update(set_=new, where=messages.c.turn_id.is_(None))
+
+
+def _turn_query(key: ConversationKey, turn_id: int) -> Select[Any]:
+    return select(*STORED_TURN).where(turns.c.conversation_id == conversation_id(key)).where(turns.c.id == turn_id)
+
+
 def _replace_messages(connection: Connection, key: ConversationKey, turn_id: int, message_ids: Sequence[str]) -> None:
-    query = select(turns).where(turns.c.conversation_id == conversation_id(key)).where(turns.c.id == turn_id)
+    query = _turn_query(key, turn_id)
     row = connection.execute(query).first()
     if row is None:
         return
@@ -445,9 +481,14 @@ def _link_attachments(connection: Connection, turn_id: int, shown: Sequence[Atta
 def _note_origin(connection: Connection, room: Room, turn_id: int, origin: ReplyOrigin) -> None:
     # A reset may have come in between: then the question is gone.
     asked_turn_ids = [] if origin.asked_turn_id is None else [origin.asked_turn_id]
-    asked = turn_ids_in(room, asked_turn_ids).scalar_subquery()
-    values = {"turn_id": turn_id, "asked_turn_id": asked, "persona_digest": origin.persona_digest}
-    connection.execute(insert(reply_origins).values(values))
+    values = {"turn_ids": asked_turn_ids, "turn_id": turn_id, "persona_digest": origin.persona_digest}
+    connection.execute(_noting_origin(room.thread_id is not None), names_of(room) | values)
+
+
+@cache
+def _noting_origin(has_thread: bool) -> Insert:
+    asked = bound_turn_ids(has_thread=has_thread).scalar_subquery()
+    return insert(reply_origins).values(asked_turn_id=asked)
 
 
 def _pictures_of(connection: Connection, key: ConversationKey, max_pictures: int) -> list[PictureShown]:
@@ -497,14 +538,20 @@ def _unpacked(data: bytes) -> tuple[float, ...]:
 
 
 def _recent(connection: Connection, key: ConversationKey, max_turns: int) -> list[StoredTurn]:
-    query = (
-        select(turns)
-        .where(turns.c.conversation_id == conversation_id(key))
+    # A negative limit means "no limit" to SQLite.
+    asked = names_of(key.room) | {"persona_id": key.persona_id, "max_turns": max(max_turns, 0)}
+    rows = connection.execute(_recent_query(key.room.thread_id is not None), asked).all()
+    return read_turns(connection, rows[::-1])
+
+
+@cache
+def _recent_query(has_thread: bool) -> Select[Any]:
+    return (
+        select(*STORED_TURN)
+        .where(turns.c.conversation_id == bound_conversation_id(has_thread=has_thread))
         .order_by(turns.c.id.desc())
-        # A negative limit means "no limit" to SQLite.
-        .limit(max(max_turns, 0))
+        .limit(bindparam("max_turns", type_=Integer))
     )
-    return read_turns(connection, connection.execute(query).all()[::-1])
 
 
 def _newest_turns(
@@ -523,7 +570,7 @@ def _newest_turns(
         newest.append(select(own.order_by(turns.c.id.desc()).limit(max_turns).subquery().c.id))
     wanted = turns.c.id.in_(union_all(*newest)) if newest else false()
     return (
-        select(turns, conversations.c.persona_id)
+        select(*STORED_TURN, conversations.c.persona_id)
         .select_from(turns.join(conversations))
         .where(wanted)
         .order_by(turns.c.id.desc())
@@ -565,14 +612,50 @@ def _change(connection: Connection, room: Room, settings: RoomSettings) -> None:
     connection.execute(statement.on_conflict_do_update(index_elements=["room_id"], set_=new))
 
 
-def _read_settings(text: str | None, room: Room) -> RoomSettings:
-    if text is None:
+class _Kept(NamedTuple):
+    """What is kept of `room`."""
+
+    room: Room
+    persona_id: str | None
+    settings: str | None
+
+
+def _kept_of(connection: Connection, room: Room) -> list[_Kept]:
+    """What is kept of `room` itself, then of the chat that it is a thread of."""
+    return [_kept_in(connection, one) for one in dict.fromkeys((room, _around(room)))]
+
+
+def _kept_in(connection: Connection, room: Room) -> _Kept:
+    row = connection.execute(_kept_query(room.thread_id is not None), names_of(room)).first()
+    return _Kept(room, None, None) if row is None else _Kept(room, row.persona_id, row.settings)
+
+
+@cache
+def _kept_query(has_thread: bool) -> Executable:
+    return (
+        select(rooms.c.persona_id, room_settings.c.settings)
+        .select_from(rooms.outerjoin(room_settings))
+        .where(rooms.c.id == bound_room_id(has_thread=has_thread))
+    )
+
+
+def _persona_of(kept: Sequence[_Kept]) -> str | None:
+    return next((one.persona_id for one in kept if one.persona_id is not None), None)
+
+
+def _settings_of(kept: Sequence[_Kept]) -> RoomSettings:
+    own, *around = map(_read_settings, kept)
+    return own.within(around[0]) if around else own
+
+
+def _read_settings(kept: _Kept) -> RoomSettings:
+    if kept.settings is None:
         return RoomSettings()
     try:
-        return RoomSettings.model_validate_json(text)
+        return RoomSettings.model_validate_json(kept.settings)
     except ValidationError:
         # A room must not fall silent because another version of Commedia wrote what this one cannot read.
-        logger.warning("the settings of %s cannot be read and are left out: set them again there", room)
+        logger.warning("the settings of %s cannot be read and are left out: set them again there", kept.room)
         return RoomSettings()
 
 

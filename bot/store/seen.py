@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection, case, delete, func, select
+from sqlalchemy import Connection, bindparam, case, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from bot.adapters import base
@@ -25,6 +25,9 @@ MAX_MESSAGE_AGE = timedelta(days=30)
 # So many chats are remembered between two flushes, also where the database cannot be written for a while.
 MAX_NOTED_CHATS = 100_000
 PRUNE_INTERVAL_S = 3600.0
+
+_CLAIM = insert(seen_events).on_conflict_do_nothing().returning(seen_events.c.id)
+_FORGET_CLAIMS = delete(seen_events).where(seen_events.c.id <= bindparam("last_id"))
 
 
 class SeenEvents(base.SeenEvents):
@@ -105,11 +108,10 @@ class SeenEvents(base.SeenEvents):
 
     def _claim(self, connection: Connection, platform: str, event: str) -> bool:
         values = {"platform": platform, "event": event, "seen_at": datetime.now(UTC)}
-        statement = insert(seen_events).values(values).on_conflict_do_nothing().returning(seen_events.c.id)
-        new_id = connection.execute(statement).scalar()
+        new_id = connection.execute(_CLAIM, values).scalar()
         if new_id is None:
             return False
-        connection.execute(delete(seen_events).where(seen_events.c.id <= new_id - self._max_claims))
+        connection.execute(_FORGET_CLAIMS, {"last_id": new_id - self._max_claims})
         return True
 
     async def _flush_if_possible(self) -> None:

@@ -571,7 +571,7 @@ async def test_a_bug_is_told_and_logged_with_its_trace(stage: Stage, monkeypatch
     async def broken(_room: Room) -> str:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(stage.rooms, "persona_id", broken)
+    monkeypatch.setattr(stage.rooms, "persona_and_settings", broken)
     assert await stage.say(message("Hello")) == [BROKEN]
     assert "Traceback" in caplog.text
 

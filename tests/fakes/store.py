@@ -294,6 +294,9 @@ class MemoryRooms:
     async def persona_id(self, room: Room) -> str | None:
         return self.chosen.get(room, self.chosen.get(replace(room, thread_id=None)))
 
+    async def persona_and_settings(self, room: Room) -> tuple[str | None, RoomSettings]:
+        return await self.persona_id(room), await self.settings(room)
+
     async def choose(self, room: Room, persona_id: str) -> None:
         self.chosen[room] = persona_id
 

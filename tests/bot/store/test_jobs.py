@@ -11,9 +11,10 @@ import aiosqlite
 import pytest
 from sqlalchemy import Connection
 
+from bot.rooms import RoomSettings
 from bot.store.database import Database
 from bot.store.jobs import connect
-from bot.store.repositories import Conversations
+from bot.store.repositories import Conversations, Rooms
 from bot.types import ChatKind, ConversationKey, NewTurn, Room
 from engine.types import Role
 
@@ -42,6 +43,24 @@ async def test_each_transaction_is_one_job(conversations: Conversations, jobs: l
     assert len(jobs) == 1
     await conversations.recent(KEY, max_turns=10)
     assert len(jobs) == 2
+
+
+async def test_what_a_message_wants_of_its_room_is_one_job(rooms: Rooms, jobs: list[Callable[..., Any]]) -> None:
+    thread = Room("discord", "1", "7")
+    await rooms.persona_and_settings(thread)
+    jobs.clear()
+    await rooms.persona_and_settings(thread)
+    assert len(jobs) == 1
+
+
+async def test_what_another_process_changes_is_seen_at_once(database: Database, rooms: Rooms) -> None:
+    other = Database(database.path)
+    room = Room("web", "1")
+    for persona_id, number in (("pierrot", 1), ("colombina", 2)):
+        await Rooms(other).choose(room, persona_id)
+        await Rooms(other).change(room, RoomSettings(max_exchange=number))
+        assert await rooms.persona_and_settings(room) == (persona_id, RoomSettings(max_exchange=number))
+    await other.aclose()
 
 
 async def test_a_transaction_that_fails_is_one_job_too(database: Database, jobs: list[Callable[..., Any]]) -> None:

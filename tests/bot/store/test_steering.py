@@ -404,6 +404,23 @@ async def test_a_thread_without_a_choice_has_that_of_the_chat_around_it(store: S
     assert await store.rooms.persona_id(Room("discord", "1", "7")) is None
 
 
+async def test_persona_and_settings_are_what_they_are_one_by_one(store: Store) -> None:
+    assert await store.rooms.persona_and_settings(ROOM) == (None, RoomSettings())
+    assert await store.rooms.persona_and_settings(TOPIC) == (None, RoomSettings())
+    await store.rooms.choose(ROOM, "pierrot")
+    await store.rooms.change(ROOM, RoomSettings(max_exchange=1, cast=("colombina",)))
+    await store.rooms.change(TOPIC, RoomSettings(max_exchange=2))
+    assert await store.rooms.persona_and_settings(TOPIC) == (
+        "pierrot",
+        RoomSettings(max_exchange=2, cast=("colombina",)),
+    )
+    await store.rooms.choose(TOPIC, "colombina")
+    for room in (ROOM, TOPIC):
+        apart = await store.rooms.persona_id(room), await store.rooms.settings(room)
+        assert await store.rooms.persona_and_settings(room) == apart
+    assert (await store.rooms.persona_and_settings(ROOM))[0] == "pierrot"
+
+
 NEW = Room("telegram", "-100")
 NEW_TOPIC = replace(TOPIC, chat_id="-100")
 
