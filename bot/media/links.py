@@ -116,7 +116,8 @@ class LinkedPictures:
 
     async def _read(self, link: str, max_bytes: int) -> bytes:
         try:
-            async with self._slots, asyncio.timeout(self._timeout_s):
+            # Waiting for a slot takes from the time, too: a few slow servers hold up nobody for long.
+            async with asyncio.timeout(self._timeout_s), self._slots:
                 return await self._follow(URL(link), max_bytes, place=_place(link))
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             # Neither the link, which is what somebody wrote, nor where it led to.

@@ -322,6 +322,22 @@ async def test_whoever_is_slow_is_not_waited_for(site: Site, caplog: pytest.LogC
     assert "TimeoutError" in caplog.text
 
 
+async def test_slow_servers_hold_up_nobody_else_for_long(site: Site) -> None:
+    async def never(request: web.BaseRequest) -> web.StreamResponse:
+        await asyncio.sleep(5)
+        return web.Response()
+
+    site.answer = never
+    pictures = LinkedPictures(
+        resolver=lambda: site.names, ports=frozenset({site.port}), is_public=lambda _: True, timeout_s=0.2, max_links=17
+    )
+    files = pictures.files(" ".join(site.link(f"/{number}.png") for number in range(17)))
+    async with asyncio.timeout(0.8):
+        found = await asyncio.gather(*(file.read(1000) for file in files), return_exceptions=True)
+    assert [type(error) for error in found] == [MediaError] * 17
+    assert len(site.requests) == 4
+
+
 async def test_the_time_counts_for_all_redirects_together(site: Site) -> None:
     onward = redirect("/y.png", "/z.png")
 
