@@ -642,8 +642,8 @@ class ChatService(Browsing, MessageHandler):
         with self._awaited():
             try:
                 stopped = [await self._stop_message(room, message_id) for message_id in message_ids]
-                for message_id, job in zip(message_ids, stopped, strict=True):
-                    await self._forget_message(room, message_id, job, channel)
+                for message_id in message_ids:
+                    await self._forget_message(room, message_id, channel)
                 for job in stopped:
                     if job is not None and (superseded := await self._still_asked(job)) is not None:
                         await self._run(superseded)
@@ -688,9 +688,9 @@ class ChatService(Browsing, MessageHandler):
             return None
         key, turn_id = found
         turn, persona = await self._conversations.turn(key, turn_id), self.stages.persona(key.persona_id)
-        if turn is None or turn.author is None or turn.author.user_id != message.author.user_id or persona is None:
+        if turn is None or turn.author is None or turn.author.user_id != message.author.user_id:
             return None
-        text = await self._hearing.text(stage, persona, message)
+        text = await self._hearing.text(stage, persona or stage.main, message)
         if text == turn.text or not (text or turn.attachments):
             return None
         await self._conversations.rewrite(key, turn_id, text)
@@ -706,7 +706,7 @@ class ChatService(Browsing, MessageHandler):
                 await self._replies.cancel(job.lane, job.tag)
             return job
 
-    async def _forget_message(self, room: Room, message_id: str, job: _Job | None, channel: ReplyChannel) -> None:
+    async def _forget_message(self, room: Room, message_id: str, channel: ReplyChannel) -> None:
         """Forget that message when whatever else runs in the room has ended.
 
         A platform also tells of messages that the bot itself took away: once that has ended, they lead to no turn.
@@ -715,9 +715,8 @@ class ChatService(Browsing, MessageHandler):
         stage = await self.stages.of(room) if found is not None else None
         if found is None or stage is None:
             return
-        kind = job.kind if job is not None else ChatKind.GROUP
         lane = stage.lane(found[0].persona_id)
-        await self._replies.run(lane, partial(self._forget_now, stage, message_id, kind, channel))
+        await self._replies.run(lane, partial(self._forget_now, stage, message_id, channel))
 
     async def _still_asked(self, stopped: _Job) -> _Job | None:
         """The last message that waited for the same replies as the one that was deleted, and is there still."""
@@ -729,15 +728,15 @@ class ChatService(Browsing, MessageHandler):
             job = job.superseded
         return None
 
-    async def _forget_now(self, stage: Stage, message_id: str, kind: ChatKind, channel: ReplyChannel) -> None:
+    async def _forget_now(self, stage: Stage, message_id: str, channel: ReplyChannel) -> None:
         found = await self._conversations.turn_of(stage.room, message_id)
         turn = await self._conversations.turn(*found) if found is not None else None
         if found is None or turn is None:
             return
         if turn.role is Role.USER:
-            await self.steering.forget_exchange(stage, found[0], turn, kind=kind, channel=channel)
+            await self.steering.forget_exchange(stage, found[0], turn, channel=channel)
         else:
-            await self.steering.forget_reply(stage, *found, kind=kind, channel=channel)
+            await self.steering.forget_reply(stage, *found, channel=channel)
 
     # --- after a restart
 

@@ -332,20 +332,23 @@ class Steering:
         await self._queues.run(lane, follow, tag=tag, person=person)
 
     async def forget_exchange(
-        self, stage: Stage, key: ConversationKey, question: StoredTurn, *, kind: ChatKind, channel: ReplyChannel
+        self, stage: Stage, key: ConversationKey, question: StoredTurn, *, channel: ReplyChannel
     ) -> None:
         """A message was deleted: forget it, and delete every reply to it."""
-        for reply in await self._replies_from(stage, question.id, kind, channel):
-            await self._forget(reply)
+        for reply_key, reply_id in await self._replies_from(stage.room, question.id):
+            await self.forget_reply(stage, reply_key, reply_id, channel=channel)
         await self._conversations.remove(key, [question.id])
 
-    async def forget_reply(
-        self, stage: Stage, key: ConversationKey, turn_id: int, *, kind: ChatKind, channel: ReplyChannel
-    ) -> None:
-        """A reply was deleted on the platform: forget it, and delete what else shows it."""
-        reply = await self._reply(stage, key, turn_id, kind, channel)
-        if reply is not None:
-            await self._forget(reply)
+    async def forget_reply(self, stage: Stage, key: ConversationKey, turn_id: int, *, channel: ReplyChannel) -> None:
+        """Forget a reply, also where its persona is gone, and delete the messages that show it where that is possible."""
+        persona = self._stages.persona(key.persona_id)
+        speaking = channel if persona is None else self._stages.speaking(channel, stage, persona)
+        for message_id in await self._conversations.message_ids(key, turn_id):
+            try:
+                await speaking.delete(message_id)
+            except DeliveryError as error:
+                logger.info("a message of a reply that was deleted stays: %s", error)
+        await self._conversations.remove(key, [turn_id])
 
     # --- finding replies
 
@@ -477,19 +480,16 @@ class Steering:
             return not later
         return not any(turn.role is Role.USER for turn in later)
 
-    async def _replies_from(
-        self, stage: Stage, question_id: int, kind: ChatKind, channel: ReplyChannel
-    ) -> list[_Reply]:
+    async def _replies_from(self, room: Room, question_id: int) -> list[tuple[ConversationKey, int]]:
         """Every reply to a turn, and the replies of personas to those."""
-        found: dict[int, _Reply] = {}
+        found: dict[int, ConversationKey] = {}
         to_look_at = [question_id]
         while to_look_at and len(found) < MAX_TURNS_LOOKED_THROUGH:
-            for key, reply_id in await self._conversations.replies_to(stage.room, to_look_at.pop()):
-                reply = await self._reply(stage, key, reply_id, kind, channel)
-                if reply is not None and reply_id not in found:
-                    found[reply_id] = reply
+            for key, reply_id in await self._conversations.replies_to(room, to_look_at.pop()):
+                if reply_id not in found:
+                    found[reply_id] = key
                     to_look_at.append(reply_id)
-        return list(found.values())
+        return [(key, reply_id) for reply_id, key in found.items()]
 
     # --- changing them
 
@@ -605,16 +605,10 @@ class Steering:
         return reply_controls(versions, has_ratings=self._ratings is not None)
 
     async def _forget_exchange(self, reply: _Reply, key: ConversationKey, question: StoredTurn) -> None:
-        await self.forget_exchange(reply.stage, key, question, kind=reply.kind, channel=reply.channel)
+        await self.forget_exchange(reply.stage, key, question, channel=reply.channel)
 
     async def _forget(self, reply: _Reply) -> None:
-        """Delete the messages that show `reply`, where that is possible, and forget it."""
-        for message_id in await self._conversations.message_ids(reply.key, reply.turn.id):
-            try:
-                await reply.channel.delete(message_id)
-            except DeliveryError as error:
-                logger.info("a message of a reply that was deleted stays: %s", error)
-        await self._conversations.remove(reply.key, [reply.turn.id])
+        await self.forget_reply(reply.stage, reply.key, reply.turn.id, channel=reply.channel)
 
 
 def _done(text: str) -> CommandReply:

@@ -540,6 +540,17 @@ async def test_a_deleted_message_takes_its_replies_along(stage: Stage) -> None:
     assert stage.channel.texts == ["You said: Two"]
 
 
+async def test_what_a_persona_heard_that_is_gone_can_be_changed_and_deleted(stage: Stage) -> None:
+    said = message("A secret")
+    await stage.say(said)
+    stage.library.personas[:] = [persona for persona in stage.library.personas if persona.id != "luna"]
+    await stage.chat.handle_edit(replace(said, text="Nothing"), stage.channel)
+    assert await stage.said() == ["Nothing", "You said: A secret"]
+    await stage.chat.handle_deletion(ROOM, (said.message_id,), stage.channel)
+    assert await stage.said() == []
+    assert stage.channel.texts == []
+
+
 async def test_deleting_a_message_stops_the_reply_to_it(stage: Stage) -> None:
     stage.script("Half a reply", asyncio.Event())
     said = message("Go")
