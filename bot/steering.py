@@ -340,7 +340,7 @@ class Steering:
         await self._conversations.remove(key, [question.id])
 
     async def forget_reply(self, stage: Stage, key: ConversationKey, turn_id: int, *, channel: ReplyChannel) -> None:
-        """Forget a reply, also where its persona is gone, and delete the messages that show it where that is possible."""
+        """Forget a reply, also where its persona is gone, and delete the messages that show it if that can be done."""
         persona = self._stages.persona(key.persona_id)
         speaking = channel if persona is None else self._stages.speaking(channel, stage, persona)
         for message_id in await self._conversations.message_ids(key, turn_id):
