@@ -100,10 +100,19 @@ async def test_a_job_that_waits_for_something_else_is_a_bug(tmp_path: Path) -> N
         assert await connection.run(lambda: _number_of(connection)) == 1
 
 
+async def test_a_program_that_closes_nothing_ends_all_the_same(tmp_path: Path) -> None:
+    async with connect(str(tmp_path / "one.db")) as connection:
+        assert await connection.run(lambda: _is_daemon())
+
+
 async def test_what_a_job_raises_reaches_its_caller(tmp_path: Path) -> None:
     async with connect(str(tmp_path / "one.db")) as connection:
         with pytest.raises(sqlite3.OperationalError, match="no such table"):
             await connection.run(lambda: _rows(connection, "SELECT * FROM recipes"))
+
+
+async def _is_daemon() -> bool:
+    return threading.current_thread().daemon
 
 
 async def _number_of(connection: aiosqlite.Connection) -> Any:
