@@ -373,7 +373,7 @@ async def _resume(chat: ChatService, adapter: Adapter) -> None:
         await asyncio.sleep(_STATUS_INTERVAL_S)
     try:
         if num_answered := await chat.resume(adapter.name, adapter.channel):
-            logger.info("%d messages that %s was left with were answered", num_answered, adapter.name)
+            logger.info("answered what was left unanswered on %s before the start: %d", adapter.name, num_answered)
     except StoreError as error:
         logger.error("messages that were left unanswered on %s cannot be found: %s", adapter.name, error)
 

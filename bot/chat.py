@@ -26,6 +26,7 @@ from bot.dialogue import Dialogue, DialogueLimits, PictureStore
 from bot.errors import BotError, CommandError, DeliveryError, MediaError, PersonaError, StoreError
 from bot.expressions import expression_for
 from bot.hearing import HeardStore, Hearing, HearingOptions
+from bot.labels import without_labels
 from bot.media.links import LinkedPictures
 from bot.media.pictures import PictureLimits
 from bot.queues import KeyedLocks, KeyedQueues
@@ -255,6 +256,7 @@ class ChatService(Browsing, MessageHandler):
             ratings=ratings,
             pacing=self._options.pacing,
             has_controls=self.has_controls,
+            on_last=self._note_last,
         )
 
     # --- answering
@@ -506,7 +508,8 @@ class ChatService(Browsing, MessageHandler):
         )
         reply: StoredTurn | None = None
         try:
-            await stream.deliver(self._engine.generate(request))
+            names = self._dialogue.names(stage, persona, job.author)
+            await stream.deliver(without_labels(self._engine.generate(request), names))
         finally:
             # Also what was broken off: people have seen it.
             origin = ReplyOrigin(question.turn.id, persona.digest())
@@ -595,6 +598,12 @@ class ChatService(Browsing, MessageHandler):
     def _controls(self, stage: Stage, kind: ChatKind) -> tuple[Control, ...]:
         """The buttons of a new reply."""
         return reply_controls(has_ratings=self._has_ratings) if self.has_controls(stage, kind) else ()
+
+    def _note_last(self, room: Room, last: tuple[ReplyChannel, str] | None) -> None:
+        """The last reply of a room is another one now, and has the buttons; or there is none any more."""
+        self._controlled.pop(room, None)
+        if last is not None:
+            self._controlled[room] = last
 
     def _move_controls(self, job: _Job, channel: ReplyChannel, last_id: tuple[str, ...]) -> None:
         """Only the last reply of a room has buttons."""

@@ -135,7 +135,10 @@ class CommandTable:
         return self._by_path.get(path)
 
     def match(self, text: str) -> tuple[Command, dict[str, str]] | None:
-        """The command that was typed as `/persona use Mina`, with its arguments; the last one takes the rest."""
+        """The command that was typed as `/persona use Mina`, with its arguments; the last one takes the rest.
+
+        `/persona` alone lists or shows what there is.
+        """
         if not text.startswith("/"):
             return None
         words = text[1:].split()
@@ -145,7 +148,8 @@ class CommandTable:
                 names = [argument.name for argument in command.arguments]
                 values = " ".join(words[length:]).split(maxsplit=len(names) - 1) if names else []
                 return command, dict(zip(names, values, strict=False))
-        return None
+        shown = (self.find(words[0].lower(), verb) for verb in ("list", "show")) if len(words) == 1 else ()
+        return next(((command, {}) for command in shown if command is not None), None)
 
 
 class CommandedChat(Protocol):
@@ -236,12 +240,12 @@ def build_commands(
         Command(("start",), "Meet the persona that answers here", commands.start),
         Command(("help",), "How to talk to me", commands.help, only_looks=True),
         Command(("persona", "list"), "Who you can talk to", commands.list, only_looks=True),
-        Command(("persona", "use"), "Talk to another persona", commands.use, (persona,)),
+        Command(("persona", "use"), "Talk to another persona", commands.use, (persona,), for_moderators=True),
         Command(("persona", "show"), "Get to know a persona", commands.show, (maybe_persona,), only_looks=True),
         *(_steering_commands(steering, has_ratings=has_ratings) if steering is not None else ()),
         *(_seeing_commands(seeing) if seeing is not None else ()),
         *more,
-        Command(("reset",), "Forget our conversation and start over", commands.reset),
+        Command(("reset",), "Forget our conversation and start over", commands.reset, for_moderators=True),
     )
     commands.table = CommandTable(tuple(replace(command, run=_for_people(command)) for command in listed))
     return commands.table

@@ -130,6 +130,11 @@ class Dialogue:
         after = [spoken for spoken in heard if spoken.turn.id in followed_by]
         return Told((*earlier[-self._limits.max_turns :], *together, question, *after), question.turn)
 
+    def names(self, stage: Stage, persona: Persona, asker: Author | None) -> tuple[str, ...]:
+        """Whose names a model may put before the words of `persona`: its own, those of the room, and the asker's."""
+        asking = (speaker_label(asker.display_name),) if asker is not None else ()
+        return (persona.name, *(other.name for other in stage.cast), *asking)
+
     async def _turns(self, stage: Stage, persona: Persona, kind: ChatKind, told: Told) -> list[Turn]:
         """The conversation as the engine takes it; the last turn is the one to answer."""
         turns: list[Turn] = []

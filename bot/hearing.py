@@ -158,10 +158,12 @@ class Hearing:
         return await self._attachments.put(picture.data, mime=picture.mime, width=picture.width, height=picture.height)
 
     async def text(self, stage: Stage, persona: Persona, message: IncomingMessage) -> str:
-        """What was said, after the words it replies to where the persona does not remember them."""
+        """What was said, after the words it replies to where the persona does not remember them, or they are all."""
         text, replied_to = message.text.strip(), message.reply_to
         quoted = " ".join(replied_to.text.split()) if replied_to else ""
-        if replied_to is None or not quoted or await self._remembers(stage, persona, quoted):
+        if replied_to is None or not quoted:
+            return text
+        if not message.is_summons and await self._remembers(stage, persona, quoted):
             return text
         if len(quoted) > MAX_QUOTE_LENGTH:
             quoted = f"{quoted[:MAX_QUOTE_LENGTH]}…"

@@ -15,6 +15,7 @@ from bot.commands import Choice, CommandCall, CommandReply
 from bot.controls import reply_controls
 from bot.dialogue import Dialogue, TurnStore
 from bot.errors import CommandError, DeliveryError
+from bot.labels import without_labels
 from bot.logs import log_failure
 from bot.queues import KeyedQueues
 from bot.replies import CUT_SHORT, Pacing, ReplyStream, send_text
@@ -42,6 +43,7 @@ NO_REPLY = "I have not answered anything here yet: ask me something first."
 NOT_MY_REPLY = "I do not remember that message as an answer of mine. Reply to one of my answers, or to none."
 NOT_YOURS = "Only whoever asked for that answer, or a moderator, may change it."
 NOT_THE_LAST = "The conversation has gone on since: only my last answer can be changed like that."
+NOTHING_TO_UNDO = "There is nothing of yours to take back."
 NOBODY_ASKED = "Nobody asked for that: there is nothing to answer anew."
 FIRST_VERSION = "There is no earlier version."
 NOTHING_TO_ADD = "I have said all I have to say about that."
@@ -153,8 +155,10 @@ class Steering:
         ratings: RatingStore | None = None,
         pacing: Pacing | None = None,
         has_controls: Callable[[Stage, ChatKind], bool] = lambda _stage, _kind: False,
+        on_last: Callable[[Room, tuple[ReplyChannel, str] | None], None] = lambda _room, _last: None,
     ) -> None:
-        """Without `ratings`, none are taken. `has_controls` says whether replies in a room have buttons."""
+        """Without `ratings`, none are taken. `has_controls` says whether replies in a room have buttons, and `on_last`
+        hears which message has them after the last reply was taken away."""
         self._engine = engine
         self._stages = stages
         self._dialogue = dialogue
@@ -163,6 +167,7 @@ class Steering:
         self._ratings = ratings
         self._pacing = pacing or Pacing()
         self._has_controls = has_controls
+        self._on_last = on_last
 
     # --- commands
 
@@ -207,9 +212,9 @@ class Steering:
         async def undo(reply: _Reply) -> CommandReply:
             root = await self._root(reply)
             if root is None:
-                await self._forget(reply)
-            else:
-                await self._forget_exchange(reply, *root)
+                raise CommandError(NOTHING_TO_UNDO)
+            await self._forget_exchange(reply, *root)
+            await self._give_controls_back(reply, call)
             return _done("I have forgotten your last message and my answer.")
 
         return await self._in_turn(call, undo, is_last_only=True)
@@ -218,7 +223,10 @@ class Steering:
         """Delete one reply."""
 
         async def delete(reply: _Reply) -> CommandReply:
+            is_last = await self._is_last(reply)
             await self._forget(reply)
+            if is_last:
+                await self._give_controls_back(reply, call)
             return _done("It is gone.")
 
         return await self._in_turn(call, delete)
@@ -503,7 +511,8 @@ class Steering:
         stream = await self._stream(reply, replace_all=versions, num_more=1)
         is_failed = False
         try:
-            await stream.deliver(self._engine.generate(request))
+            names = self._dialogue.names(reply.stage, reply.persona, reply.asker)
+            await stream.deliver(without_labels(self._engine.generate(request), names))
         except EngineError:
             is_failed = True
             raise
@@ -606,6 +615,25 @@ class Steering:
 
     async def _forget_exchange(self, reply: _Reply, key: ConversationKey, question: StoredTurn) -> None:
         await self.forget_exchange(reply.stage, key, question, channel=reply.channel)
+
+    async def _give_controls_back(self, gone: _Reply, call: CommandCall) -> None:
+        """The reply before becomes the last one again, which has the buttons."""
+        stage = gone.stage
+        self._on_last(stage.room, None)
+        last = await self._conversations.last_reply(stage.room, stage.persona_ids)
+        reply = (
+            await self._reply(stage, last[0], last[1].id, gone.kind, call.channel) if last and call.channel else None
+        )
+        if reply is None or reply.question is None or not self._has_controls(stage, gone.kind):
+            return
+        versions = await self._conversations.alternatives(reply.key, reply.turn.id)
+        for message_id in (await self._conversations.message_ids(reply.key, reply.turn.id))[-1:]:
+            self._on_last(stage.room, (reply.channel, message_id))
+            try:
+                await reply.channel.ready()
+                await reply.channel.show_controls(message_id, self._controls(reply, versions))
+            except DeliveryError as error:
+                logger.info("an earlier reply gets no buttons back: %s", error)
 
     async def _forget(self, reply: _Reply) -> None:
         await self.forget_reply(reply.stage, reply.key, reply.turn.id, channel=reply.channel)

@@ -48,6 +48,7 @@ except ImportError:  # Windows has neither, and needs neither
 
 ROOM = Room(platform="console", chat_id="local")
 AUTHOR = Author(platform="console", user_id="local", display_name="")
+NAMED = re.compile(r"\*\*(?P<name>.+?):\*\* ")
 LIMITS = PlatformLimits(
     max_text_length=1_000_000, edit_interval_s=0.05, typing_interval_s=60.0, max_file_bytes=20 * 2**20
 )
@@ -425,7 +426,11 @@ class ConsoleAdapter(Adapter):
         last = next((turn for turn in reversed(turns) if turn.role is Role.ASSISTANT), None)
         if last:
             waiting = Waiting(self._console, await self._speaker())
-            await ConsoleChannel(waiting.end_and_write).send(last.text)
+            named = NAMED.match(last.text)
+            if named is not None:  # one of several in the room
+                waiting.introduce(named["name"])
+            text = last.text[named.end() :] if named is not None else last.text
+            await ConsoleChannel(waiting.end_and_write).send(text)
             self._console.print("\n")
 
     def _say(self, text: str) -> None:

@@ -270,6 +270,16 @@ async def test_an_empty_call_on_words_is_about_them(stage: Stage) -> None:
     assert "Is the moon cheese?" in stage.heard()[-1]
 
 
+async def test_a_summons_is_about_its_message_also_where_that_is_remembered(stage: Stage) -> None:
+    said = "What is the best tea in the whole wide world?"
+    await stage.say(in_group(said))
+    about = RepliedMessage("said-0", ANN, said)
+    for _ in range(2):
+        await stage.say(in_group("", is_summons=True, mentions_bot=False, author=BOB, reply_to=about))
+        assert said in stage.heard()[-1]
+        assert stage.heard()[-1].startswith("Bob")
+
+
 async def test_a_refused_picture_is_explained_and_not_answered(stage: Stage) -> None:
     (text,) = await stage.say(message("What is it?", files=(a_file(b"%PDF-1.7", name="bill.pdf"),)))
     assert "bill.pdf" in text

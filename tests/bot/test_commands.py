@@ -4,7 +4,7 @@ import pytest
 
 from bot.chat import ChatOptions, ChatService
 from bot.commands import NOT_DONE, Command, CommandCall, CommandReply, CommandTable, build_commands, describe
-from bot.errors import BotError, PersonaError, StoreError
+from bot.errors import BotError, CommandError, PersonaError, StoreError
 from bot.types import ChatKind, ConversationKey, Room
 from engine.persona import Identity
 from tests.fakes.adapter import ANN
@@ -36,8 +36,10 @@ class Desk:
         assert command is not None
         return command
 
-    async def use(self, *path: str, kind: ChatKind = ChatKind.DIRECT, **arguments: str) -> CommandReply:
-        return await self.command(*path).run(CommandCall(ROOM, kind, ANN, arguments))
+    async def use(
+        self, *path: str, kind: ChatKind = ChatKind.DIRECT, is_moderator: bool = False, **arguments: str
+    ) -> CommandReply:
+        return await self.command(*path).run(CommandCall(ROOM, kind, ANN, arguments, is_moderator=is_moderator))
 
     def said(self, persona_id: str) -> list[str]:
         return self.conversations.said(ConversationKey(ROOM, persona_id))
@@ -64,7 +66,13 @@ async def test_choosing_a_persona_answers_with_its_greeting_once(desk: Desk) -> 
 
 
 async def test_a_greeting_in_a_group_is_for_everybody(desk: Desk) -> None:
-    assert "Ann" not in (await desk.use("persona", "use", kind=ChatKind.GROUP, name="max")).text
+    assert "Ann" not in (await desk.use("persona", "use", kind=ChatKind.GROUP, is_moderator=True, name="max")).text
+
+
+@pytest.mark.parametrize("path", [("reset",), ("persona", "use")])
+async def test_in_a_group_only_moderators_change_what_is_everybodys(desk: Desk, path: tuple[str, ...]) -> None:
+    with pytest.raises(CommandError, match="Only moderators"):
+        await desk.use(*path, kind=ChatKind.GROUP, name="max")
 
 
 async def test_an_unknown_persona_is_answered_with_the_known_ones(desk: Desk) -> None:

@@ -57,6 +57,13 @@ async def test_nobody_speaks_under_anothers_name(company: Stage) -> None:
     assert company.heard(0) == ["MAX (user): Luna, listen.\n  Max: I agree.\n  Ann: So do I."]
 
 
+async def test_names_before_the_words_are_taken_away(company: Stage) -> None:
+    company.engine.script = lambda _request: ("Max: Ann: I", " agree.")
+    await company.say(in_group("Luna?", mentions_bot=False))
+    assert company.channel.texts == ["I agree."]
+    assert await company.said() == ["Luna?", "I agree."]
+
+
 async def test_alone_a_persona_needs_no_face(stage: Stage) -> None:
     await stage.say(in_group("Hi"))
     assert speakers(stage.channel) == [None]

@@ -24,6 +24,7 @@ from bot.steering import (
     NOT_YOURS,
     NOTHING_RUNS,
     NOTHING_TO_ADD,
+    NOTHING_TO_UNDO,
 )
 from bot.types import (
     Alternatives,
@@ -254,6 +255,25 @@ async def test_only_the_asker_or_a_moderator_may_press(stage: Stage) -> None:
     await use(stage, "regenerate", kind=ChatKind.GROUP)
     await use(stage, "delete", author=BOB, kind=ChatKind.GROUP, is_moderator=True)
     assert stage.channel.texts == []
+
+
+async def test_the_reply_before_gets_its_buttons_back(stage: Stage) -> None:
+    stage.with_options(has_controls=frozenset(ChatKind))
+    await stage.say(message("One"))
+    await stage.say(message("Two"))
+    first, second = stage.channel.sent
+    await stage.channel.wait_until(lambda: not first.controls)
+    await use(stage, "undo")
+    assert first.controls == second.controls
+    await use(stage, "delete", message_id=first.id)
+    await stage.say(message("Three"))
+    assert len(stage.channel.sent) == 1, "nobody looks for the buttons of what is gone"
+
+
+async def test_a_greeting_is_nobodys_to_take_back(stage: Stage) -> None:
+    await stage.chat.greet_once(ROOM)
+    with pytest.raises(CommandError, match=NOTHING_TO_UNDO):
+        await use(stage, "undo")
 
 
 async def test_nothing_of_another_room_can_be_reached(stage: Stage) -> None:
