@@ -269,8 +269,8 @@ class TelegramAdapter(Adapter):
             for raw in ledger.new_ones(batch, asked_offset=asked_offset):
                 dispatcher.dispatch(raw)
             await asyncio.sleep(0)  # the tasks take their first step, and with it the updates
-            if ledger.has_waiting:
-                await asyncio.sleep(self._timing.repeated_poll_s)
+            # The server would repeat what waits at once, again and again.
+            await ledger.wait_until_clear(self._timing.repeated_poll_s)
 
     async def _ask(self, client: TelegramClient, ledger: UpdateLedger) -> tuple[int, list[RawUpdate]]:
         offset = ledger.offset

@@ -28,6 +28,7 @@ class UpdateLedger:
         self._next_id = 0
         self._waiting: set[int] = set()
         self._repeated: deque[int] = deque()  # from the first waiting one on
+        self._nothing_waits = asyncio.Event()
 
     @property
     def offset(self) -> int:
@@ -38,6 +39,14 @@ class UpdateLedger:
     def has_waiting(self) -> bool:
         """Whether something has arrived that is not handed over yet, so that the server will repeat it."""
         return bool(self._waiting)
+
+    async def wait_until_clear(self, timeout_s: float) -> None:
+        """Wait until everything that has arrived is handed over, at most `timeout_s`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._waiting:
+                    self._nothing_waits.clear()
+                    await self._nothing_waits.wait()
 
     def new_ones(self, batch: Sequence[RawUpdate], *, asked_offset: int) -> list[RawUpdate]:
         """The updates of `batch` that were not seen before, in order; they wait from now on.
@@ -69,6 +78,8 @@ class UpdateLedger:
     def _forget(self) -> None:
         while self._repeated and (self._repeated[0] not in self._waiting or len(self._repeated) > MAX_REPEATED):
             self._waiting.discard(self._repeated.popleft())
+        if not self._waiting:
+            self._nothing_waits.set()
 
 
 class DeliveryLedger:

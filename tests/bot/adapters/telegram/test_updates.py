@@ -1,5 +1,7 @@
 """The ledger of updates: nothing lost, nothing twice."""
 
+import asyncio
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,3 +90,20 @@ def test_a_server_that_repeats_delivers_each_update_once(steps: list[tuple[str, 
             seen += fresh
             waiting += fresh
     assert seen == list(range(1, next_id))
+
+
+async def test_whoever_polls_waits_no_longer_than_for_what_has_arrived() -> None:
+    ledger = UpdateLedger()
+    await ledger.wait_until_clear(60)
+    ledger.new_ones([{"update_id": 1}, {"update_id": 2}], asked_offset=0)
+    waiting = asyncio.create_task(ledger.wait_until_clear(60))
+    await asyncio.sleep(0)
+    ledger.handed_over(1)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    ledger.handed_over(2)
+    async with asyncio.timeout(5):
+        await waiting
+    ledger.new_ones([{"update_id": 3}], asked_offset=3)
+    await ledger.wait_until_clear(0.01)
+    assert ledger.has_waiting
