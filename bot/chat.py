@@ -63,6 +63,8 @@ RESTARTING = "I am being restarted. Please send this again in a minute."
 BACK_SOON = "I am being restarted. If I have not answered in a few minutes, please send this again."
 TOO_LONG = "That is more than I can read at once. Please send a shorter message."
 
+# Whoever writes on although too much waits is told once in so long.
+REFUSAL_INTERVAL_S = 30.0
 # Rooms whose last reply's buttons are remembered, to be taken away from under it.
 MAX_ROOMS_WITH_CONTROLS = 10_000
 
@@ -241,6 +243,7 @@ class ChatService(Browsing, MessageHandler):
         self._jobs: dict[int, _Job] = {}
         self._moved: dict[tuple[str, str], str] = {}
         self._controlled: dict[Room, tuple[ReplyChannel, str]] = {}
+        self._refused_at: dict[tuple[Room, str], float] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._began_at = datetime.now(UTC)
         self._is_closing = False
@@ -276,10 +279,20 @@ class ChatService(Browsing, MessageHandler):
             except (BotError, EngineError) as error:
                 _log_expected(error, message.room, message.message_id)
                 self._count_refused(message.room, error)
-                await self._tell(channel, _explain(error), reply_to, room=message.room)
+                if not isinstance(error, _QueueFull) or self._is_first_refusal(message):
+                    await self._tell(channel, _explain(error), reply_to, room=message.room)
             except Exception:
                 logger.exception("message %s in %s could not be answered", message.message_id, message.room)
                 await self._tell(channel, BROKEN, reply_to, room=message.room)
+
+    def _is_first_refusal(self, message: IncomingMessage) -> bool:
+        """Whether somebody hears that too much waits for the first time in a while: a flood's refusals are a flood."""
+        now = time.monotonic()
+        self._refused_at = {who: at for who, at in self._refused_at.items() if now - at < REFUSAL_INTERVAL_S}
+        who = (message.room, message.author.user_id)
+        is_first = who not in self._refused_at
+        self._refused_at.setdefault(who, now)
+        return is_first
 
     async def resume(self, platform: str, open_channel: Callable[[Room, ChatKind], ReplyChannel | None]) -> int:
         """Answer what was left unanswered on `platform` when the bot ended before, and say how many messages that were.

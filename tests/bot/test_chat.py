@@ -395,6 +395,19 @@ async def test_too_many_waiting_messages_are_refused_in_words(stage: Stage) -> N
     assert stage.channel.texts[1:] == ["Yes."] * 3
 
 
+async def test_a_flood_is_refused_once(stage: Stage) -> None:
+    gate = asyncio.Event()
+    stage.script(gate, "Yes.")
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        for _ in range(9):
+            tasks.create_task(stage.chat.handle(message("Hello"), stage.channel))
+        await stage.channel.wait_until(lambda: bool(stage.channel.sent))
+        await asyncio.sleep(0.05)
+        assert len(stage.channel.sent) == 1, "one refusal for six messages"
+        gate.set()
+    assert stage.channel.texts[1:] == ["Yes."] * 3
+
+
 async def test_nothing_is_left_behind(stage: Stage) -> None:
     for number in range(20):
         await stage.say(message("Hello", room=Room("fake", str(number))))
