@@ -63,6 +63,8 @@ RESTARTING = "I am being restarted. Please send this again in a minute."
 BACK_SOON = "I am being restarted. If I have not answered in a few minutes, please send this again."
 TOO_LONG = "That is more than I can read at once. Please send a shorter message."
 
+# No message is too old before that.
+MIN_PATIENCE_S = 120.0
 # Whoever writes on although too much waits is told once in so long.
 REFUSAL_INTERVAL_S = 30.0
 # Rooms whose last reply's buttons are remembered, to be taken away from under it.
@@ -409,7 +411,7 @@ class ChatService(Browsing, MessageHandler):
 
         One that `is_late` came after the bot was told to end.
         """
-        if message.author.is_bot:
+        if message.author.is_bot or self._is_too_old(message):
             return None
         stage, personas = await self._hearing.addressees(message)
         if stage is None or not personas:
@@ -452,6 +454,17 @@ class ChatService(Browsing, MessageHandler):
             self._counting.accepted(message.room.platform)
         await self._take_place(job)
         return job
+
+    def _is_too_old(self, message: IncomingMessage) -> bool:
+        """Whether nobody expects an answer any more: the bot was away, and the platform kept the message for it."""
+        if message.sent_at is None:
+            return False
+        age_s = (datetime.now(UTC) - message.sent_at).total_seconds()
+        # Clocks differ, and a platform may be slow.
+        if age_s <= max(self._options.resume_s, MIN_PATIENCE_S):
+            return False
+        logger.info("message %s in %s is %.0f s old: it stays unanswered", message.message_id, message.room, age_s)
+        return True
 
     def _superseded(self, job: _Job) -> _Job | None:
         """The message of the same person to the same personas that waits still, and can be answered together."""

@@ -72,7 +72,7 @@ class ChatSettings(_Section):
     ratings: bool = False
     """Offer 👍 and 👎, kept for training. Each person is asked first, and may take it back with `/ratings off`."""
     resume_s: float = Field(default=900.0, ge=0, le=86_400)
-    """After a restart, messages of so many seconds before are still answered."""
+    """After a restart or an outage, messages that are at most so many seconds old are still answered."""
     timezone: str | None = None
     """Zone of personas' quiet hours, such as `Europe/Berlin`. Left out: the machine's."""
 

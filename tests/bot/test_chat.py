@@ -5,6 +5,7 @@ import contextlib
 import io
 import logging
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from PIL import Image
@@ -393,6 +394,12 @@ async def test_too_many_waiting_messages_are_refused_in_words(stage: Stage) -> N
         assert "3 messages wait for Luna" in stage.channel.texts[0]
         gate.set()
     assert stage.channel.texts[1:] == ["Yes."] * 3
+
+
+@pytest.mark.parametrize(("age_s", "is_answered"), [(60, True), (800, True), (1000, False)])
+async def test_what_a_platform_kept_for_long_stays_unanswered(stage: Stage, age_s: float, is_answered: bool) -> None:
+    sent_at = datetime.now(UTC) - timedelta(seconds=age_s)
+    assert bool(await stage.say(message("Hello?", sent_at=sent_at))) is is_answered
 
 
 async def test_a_flood_is_refused_once(stage: Stage) -> None:
