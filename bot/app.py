@@ -215,6 +215,7 @@ def chat_options(settings: Settings, *, seed: int | None = None) -> ChatOptions:
         has_controls=_CONTROLS[settings.chat.controls],
         always_faces=frozenset({"discord"} if settings.discord.faces == "always" else ()),
         resume_s=settings.chat.resume_s,
+        resumed=frozenset({"discord", "telegram"}),
         timezone=_timezone(settings.chat.timezone),
         max_pictures=settings.pictures.max_per_message,
         picture_limits=PictureLimits(max_bytes=settings.pictures.max_bytes, max_pixels=settings.pictures.max_pixels),

@@ -107,7 +107,8 @@ class ChatOptions:
     """How the bot converses. `default_persona=None` is the first by name.
 
     `max_exchange` is how many replies personas in one room give to each other in a row. `has_controls` says for each
-    kind of chat whether replies have buttons. `timezone` is that of quiet hours, `None` the machine's.
+    kind of chat whether replies have buttons. On the platforms `resumed`, the next start ends what this one could not.
+    `timezone` is that of quiet hours, `None` the machine's.
     """
 
     default_persona: str | None = None
@@ -119,6 +120,7 @@ class ChatOptions:
     has_controls: frozenset[ChatKind] = frozenset()
     always_faces: frozenset[str] = frozenset()
     resume_s: float = 900.0
+    resumed: frozenset[str] = frozenset()
     timezone: tzinfo | None = None
     max_pictures: int = 4
     picture_limits: PictureLimits = field(default_factory=PictureLimits)
@@ -359,6 +361,8 @@ class ChatService(Browsing, MessageHandler):
         except EngineClosing as error:
             # The reply is still owed: the next start gives it, in the place of what is said now.
             _log_expected(error, job.stage.room, job.message_id)
+            if self._is_closing and job.stream is not None and job.stream.text_to_remember:
+                return  # it goes on where it was broken off
             message_ids = await self._tell(
                 job.channel, BACK_SOON, job.reply_to, room=job.stage.room, instead_of=_notice_of(job)
             )
@@ -533,16 +537,19 @@ class ChatService(Browsing, MessageHandler):
             on_shown=partial(self._note_shown, asked_key, question.turn.id, persona.id) if is_to_person else None,
         )
         reply: StoredTurn | None = None
+        is_left = is_to_person and stage.room.platform in self._options.resumed
         try:
             names = self._dialogue.names(stage, persona, job.author)
             await stream.deliver(without_labels(self._engine.generate(request), names))
+            is_left = False
         finally:
-            # Also what was broken off: people have seen it.
-            origin = ReplyOrigin(question.turn.id, persona.digest())
-            settles = job.merged if is_to_person else ()
-            reply = await self._remember(
-                key, stream.text_to_remember, stream.message_ids, origin=origin, settles=settles
-            )
+            # Also what was broken off: people have seen it. But when the bot ends, the next start ends the reply.
+            if not (is_left and self._is_closing):
+                origin = ReplyOrigin(question.turn.id, persona.digest())
+                settles = job.merged if is_to_person else ()
+                reply = await self._remember(
+                    key, stream.text_to_remember, stream.message_ids, origin=origin, settles=settles
+                )
             if question.turn.attachments and self._on_pictures is not None:
                 self._on_pictures(question.turn.attachments)
         if not stream.is_delivered and self._counting is not None:

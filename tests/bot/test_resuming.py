@@ -69,6 +69,22 @@ async def test_a_reply_in_several_messages_takes_the_place_of_all_of_them(stage:
     assert stage.channel.texts == ["Late: Hello?"]
 
 
+@pytest.mark.parametrize("is_resumed", [True, False])
+async def test_a_reply_that_an_orderly_end_breaks_off(stage: Stage, is_resumed: bool) -> None:
+    stage.with_options(resumed=frozenset({"fake"} if is_resumed else ()))
+    stage.script("This is half of", asyncio.Event())
+    saying = asyncio.create_task(stage.chat.handle(message("Hello?"), stage.channel))
+    await stage.channel.wait_until(lambda: stage.channel.texts)
+    await asyncio.sleep(0.02)  # where the reply is shown is noted
+    assert not await stage.chat.drain(0.01)
+    saying.cancel()
+    await asyncio.wait({saying})
+    stage.script("This is all of it.")
+    assert await resume(stage) == int(is_resumed)
+    assert stage.channel.texts == ["This is all of it." if is_resumed else "This is half of"]
+    assert await stage.said() == ["Hello?", *stage.channel.texts]
+
+
 async def test_every_try_of_a_reply_has_one_name(stage: Stage, monkeypatch) -> None:
     names: list[str] = []
     send = stage.channel.send
