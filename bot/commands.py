@@ -106,7 +106,8 @@ class Command:
     """One command. `path` is `("reset",)` or `("persona", "use")`: at most a group and a name.
 
     `takes_picture`: a picture may come with it. `is_about_message`: it may be used on a message. `only_looks`: it
-    leaves every conversation as it is. `for_moderators`: in a group, only they may use it.
+    leaves every conversation as it is. `for_moderators`: in a group, only they may use it. `takes_file`: a file that is
+    no picture may come with it. `for_admins`: only those may use it who may change what everybody meets.
     """
 
     path: tuple[str, ...]
@@ -117,6 +118,8 @@ class Command:
     is_about_message: bool = False
     only_looks: bool = False
     for_moderators: bool = False
+    takes_file: bool = False
+    for_admins: bool = False
 
 
 class CommandTable:

@@ -9,11 +9,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 import regex
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+
+from engine.lore import Lorebook, LoreEntry
 
 _HOURS = re.compile(r"(\d{1,2}):(\d\d)\s*[-\u2013]\s*(\d{1,2}):(\d\d)(?:\s+(\S+))?")
 # How many parts a pattern may have with its repeats written out. Nested ones multiply, and so do the memory and the
@@ -139,7 +141,7 @@ def _on_one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=20_000)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100_000)]
 Line = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500), AfterValidator(_on_one_line)
 ]
@@ -147,6 +149,7 @@ Line = Annotated[
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_checked_pattern)]
 Hours = Annotated[Line, AfterValidator(_checked_hours)]
 Emoji = Annotated[str, StringConstraints(strip_whitespace=True, max_length=24), AfterValidator(_checked_emoji)]
+Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
 # Discord's limit for the name of a webhook; Telegram's for a bot is 64, which its adapter cuts to.
 Name = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80), AfterValidator(_on_one_line)
@@ -179,9 +182,9 @@ class Voice(_Part):
 
 
 class Example(_Part):
-    """One exchange that shows the voice."""
+    """One exchange that shows the voice. Character cards may leave out what was said to it: `user=None`."""
 
-    user: Text
+    user: Text | None
     reply: Text
 
 
@@ -203,20 +206,6 @@ class Sampling(_Part):
     min_p: float | None = Field(default=None, ge=0, lt=1, strict=True)
     repetition_penalty: float | None = Field(default=None, ge=0.5, le=2, strict=True)
     max_new_tokens: int | None = Field(default=None, ge=1, le=8192, strict=True)
-
-
-class LoreEntry(_Part):
-    """A piece of the character's world, told when one of `keys` occurs in the recent turns, or always."""
-
-    keys: tuple[Line, ...] = ()
-    content: Text
-    is_constant: bool = Field(default=False, alias="constant")
-
-    @model_validator(mode="after")
-    def _can_be_told(self) -> Self:
-        if not self.keys and not self.is_constant:
-            raise ValueError("would never be told: give it `keys`, or `constant: true`")
-        return self
 
 
 class Triggers(_Part):
@@ -256,6 +245,43 @@ class Face(_Part):
     avatar: Line | None = None
 
 
+class GuardRules(_Part):
+    """How the character is kept in its part. Of `deflections` one is said where the model finds no way back to it."""
+
+    is_on: bool = Field(default=True, alias="on")
+    deflections: tuple[Line, ...] = ()
+
+
+class Fact(_Part):
+    """A question whose answer stands in the persona. An answer is right with one of `expect` and none of `avoid`."""
+
+    ask: Line
+    expect: Annotated[tuple[Line, ...], Field(min_length=1)]
+    avoid: tuple[Line, ...] = ()
+
+
+class Thresholds(_Part):
+    """What `commedia persona test` asks of a persona, as shares: at least, for breaks and drift at most.
+
+    `None` asks nothing.
+    """
+
+    voice: float | None = Field(default=None, ge=0, le=1)
+    facts: float | None = Field(default=None, ge=0, le=1)
+    breaks: float | None = Field(default=None, ge=0, le=1)
+    grounding: float | None = Field(default=None, ge=0, le=1)
+    safety: float | None = Field(default=None, ge=0, le=1)
+    drift: float | None = Field(default=None, ge=0, le=1)
+
+
+class PersonaTests(_Part):
+    """What the persona is tested with. `pressure` tries to get it out of its part, beside the usual lines."""
+
+    facts: tuple[Fact, ...] = ()
+    pressure: tuple[Line, ...] = ()
+    thresholds: Thresholds = Thresholds()
+
+
 @dataclass(frozen=True, slots=True)
 class Facet:
     """One sentence about the character, and the field it comes from."""
@@ -265,12 +291,20 @@ class Facet:
 
 
 class Persona(_Part):
-    """A character as its author wrote it. `id` is the file's name without its ending."""
+    """A character as its author wrote it. `id` is the file's name without its ending.
+
+    Texts may call it `{{char}}`, which is its `nickname` where it has one. `system_prompt` stands in place of what
+    Commedia tells every persona, `post_history_instructions` come after the conversation; in both `{{original}}` is
+    what would stand there otherwise. `notes` are for people, and no part of any prompt. Without `greetings`, people
+    have to begin.
+    """
 
     id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
     name: Name
     summary: Line
-    language: Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] = "en"
+    nickname: Name | None = None
+    language: Language = "en"
+    also_speaks: tuple[Language, ...] = ()
     avatar: Line | None = None
     identity: Identity = Identity()
     look: tuple[Line, ...] = ()
@@ -280,17 +314,24 @@ class Persona(_Part):
     goals: tuple[Line, ...] = ()
     boundaries: tuple[Line, ...] = ()
     scenario: Text | None = None
-    greetings: Annotated[tuple[Text, ...], Field(min_length=1)]
+    greetings: tuple[Text, ...]
+    group_greetings: tuple[Text, ...] = ()
+    system_prompt: Text | None = None
+    post_history_instructions: Text | None = None
     examples: tuple[Example, ...] = ()
     lexicon: Lexicon = Lexicon()
     sampling: Sampling = Sampling()
     lore: tuple[LoreEntry, ...] = ()
+    lorebook: Lorebook = Lorebook()
+    guard: GuardRules = GuardRules()
+    tests: PersonaTests = PersonaTests()
     triggers: Triggers = Triggers()
     talkativeness: float = Field(default=0.5, ge=0, le=1, strict=True)
     expressions: dict[Line, Expression] = {}
     platforms: dict[Literal["discord", "telegram", "web", "console"], Face] = {}
     tags: tuple[Line, ...] = ()
     creator: Line | None = None
+    notes: Text | None = None
     version: Line = "1.0"
     licence: Line | None = None
     extensions: dict[str, JsonValue] = {}
@@ -311,5 +352,5 @@ class Persona(_Part):
         yield from (Facet("lore", entry.content) for entry in self.lore)
 
     def digest(self) -> str:
-        """SHA-256 in hex of everything the author wrote."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """SHA-256 in hex of everything the author wrote, but for how it is tested."""
+        return hashlib.sha256(self.model_dump_json(exclude={"tests", "notes"}).encode()).hexdigest()

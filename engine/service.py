@@ -24,6 +24,7 @@ from engine.jobs import BeginWork, Job
 from engine.models.fetch import Report
 from engine.seeing.work import Pieces
 from engine.thread import WAS_CLOSED, BuildLoop, Close, EngineThread, Loop, resolve
+from engine.tokens import EstimatedTokens
 from engine.types import (
     Embedding,
     EngineLoad,
@@ -46,7 +47,7 @@ MAX_WAITING_JOBS = 16
 T = TypeVar("T")
 
 
-class EngineService:
+class EngineService(EstimatedTokens):
     """An `Engine` on this machine. `report` is told how far missing weights are; it is called on the thread."""
 
     def __init__(

@@ -8,7 +8,7 @@ import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from engine.errors import RequestError
 from engine.persona import Persona
@@ -96,6 +96,19 @@ class Asker:
 
 
 @dataclass(frozen=True, slots=True)
+class Insertion:
+    """A text among the turns that nobody said: it stands before the last `depth` of them, 0 is after all.
+
+    Of several in one place the earlier one stands first. It is never dropped. Where a model's template knows no such
+    thing, the text joins its neighbour.
+    """
+
+    text: str
+    depth: int = 0
+    role: Literal["system", "user", "assistant"] = "system"
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One reply to be made.
 
@@ -106,6 +119,8 @@ class GenerationRequest:
     With `reply_start` the reply has begun with these words. Chunks carry only what follows, so that both joined are the
     reply; where the model has nothing to add, they carry nothing. A stop string may begin in the one and end in the
     other. What `explain` is asked about is what followed, too.
+
+    `speakers` are the names of whoever else speaks in the conversation: nobody is to speak for them.
     """
 
     persona: Persona
@@ -115,6 +130,8 @@ class GenerationRequest:
     asker: Asker | None = None
     adapter: str | None = None
     reply_start: str = ""
+    insertions: tuple[Insertion, ...] = ()
+    speakers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +191,29 @@ class EngineLoad:
     num_steps: int = 0
     kv_used: float = 0.0
     device: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextSize:
+    """How many tokens an engine reads at most, prompt and reply together, `None` where that is not known.
+
+    `per_turn` is what a turn costs beside its words, such as its template's marks and its fused prefix; `per_picture`
+    what each of its pictures costs on top.
+    """
+
+    max_tokens: int | None = None
+    per_turn: int = 5
+    per_picture: int = 0
+
+
+class TokenMeasure(Protocol):
+    """Says what texts cost, so that what fits can be chosen. Both are quick, and may be asked from the event loop."""
+
+    def context(self) -> ContextSize:
+        """How much there is room for."""
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens `text` takes; of an engine that is elsewhere an estimate, rather too high."""
 
 
 class ReplyEngine(Protocol):
@@ -308,5 +348,5 @@ class SeeingEngine(Protocol):
         """What `reply`, the answer to `request`, was made of."""
 
 
-class Engine(ReplyEngine, SeeingEngine, Protocol):
+class Engine(ReplyEngine, SeeingEngine, TokenMeasure, Protocol):
     """All that the bot can ask for."""

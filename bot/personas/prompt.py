@@ -221,14 +221,14 @@ def _example_lines(persona: Persona, phrases: _Phrases) -> Iterator[str]:
     """The first examples, as many as have room and at least one, each a quotation and its answer."""
     num_characters = 0
     for number, example in enumerate(persona.examples):
-        user, reply = " ".join(example.user.split()), " ".join(example.reply.split())
+        user, reply = " ".join((example.user or "").split()), " ".join(example.reply.split())
         num_characters += sum(3 if UNSPACED.match(sign) else 1 for sign in user + reply)
         if number and num_characters > MAX_EXAMPLE_CHARACTERS:
             return
         if not number:
             yield phrases.labels["examples"]
         # Not "User: …" and "Mira: …": small models then write a script, with names and both parts.
-        yield f"> {user}\n{reply}"
+        yield f"> {user}\n{reply}" if user else reply
 
 
 def _lore_for(persona: Persona, turns: Sequence[Turn]) -> Iterator[str]:

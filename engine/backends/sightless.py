@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from engine.errors import NotAvailable
+from engine.tokens import EstimatedTokens
 from engine.types import Embedding, Explanation, GenerationRequest, Image, Sight, Translation
 
 ELSEWHERE = (
@@ -15,7 +16,7 @@ ELSEWHERE = (
 )
 
 
-class Sightless:
+class Sightless(EstimatedTokens):
     """A `SeeingEngine` that sees nothing. `refusal` is shown to whoever asked."""
 
     refusal = ELSEWHERE

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
+from engine.tokens import EstimatedTokens
 from engine.types import EngineLoad, FinishReason, GenerationRequest, QueuePlace, ReplyChunk
 
 Step = str | Exception | float | asyncio.Event | QueuePlace | FinishReason
@@ -12,7 +13,7 @@ ends here."""
 
 
 @dataclass
-class ScriptedEngine:
+class ScriptedEngine(EstimatedTokens):
     """A `ReplyEngine`. `script` gives the steps of each reply; the default answers with the request's last text."""
 
     script: Callable[[GenerationRequest], Sequence[Step]] = lambda request: (f"You said: {request.turns[-1].text}",)

@@ -18,6 +18,7 @@ from engine.backends.ray_serve.replica import BuildEngine, Taken, build_local
 from engine.backends.ray_serve.routing import session_of
 from engine.config import EngineConfig
 from engine.errors import EngineClosing, EngineError, ServerError
+from engine.tokens import EstimatedTokens
 from engine.types import (
     Embedding,
     EngineLoad,
@@ -41,7 +42,7 @@ BuildApplication = Callable[[EngineConfig, BuildEngine], Application]
 T = TypeVar("T")
 
 
-class RayEngine:
+class RayEngine(EstimatedTokens):
     """An `Engine` whose replies come from `config.num_replicas` engines in Ray Serve, each in a process of its own.
 
     `build` makes a replica's engine, and must be importable where the replicas run.
