@@ -80,9 +80,11 @@ class LoreEntry(_Part):
 
 class Lorebook(_Part):
     """How entries are looked for. `token_budget=None` leaves room as the context has it; `recursive`: what is told may
-    bring up more, `max_recursion` times at most (0: as often as something new comes up)."""
+    bring up more, `max_recursion` times at most (0: as often as something new comes up). `recall`: entries that only
+    have keys may also be told because the question is about what they say."""
 
     scan_depth: Count = 4
     token_budget: Count | None = None
     is_recursive: bool = Field(default=False, alias="recursive")
     max_recursion: Count = 0
+    has_recall: bool = Field(default=True, alias="recall")
