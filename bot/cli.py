@@ -375,6 +375,41 @@ def persona_new(
     output.print(f"Wrote {escape(str(path))}. A running Commedia picks it up as you edit it.")
 
 
+@persona_commands.command("test")
+def persona_test(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME…]", help="Ids, names or files; all personas if left out.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write all scores here.")] = None,
+    replies: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write every reply here.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="An earlier --json: exit 1 where a score became worse.")
+    ] = None,
+    only: Annotated[str, typer.Option(help="Of voice, facts, breaks, grounding, safety, drift, with commas.")] = "",
+    repeats: Annotated[int, typer.Option(min=1, max=100, help="How often everything is asked.")] = 3,
+    seed: Annotated[int | None, typer.Option(help="Make the replies repeatable; slower.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Ask a part of it, once.")] = False,
+    without: Annotated[
+        list[str] | None, typer.Option(metavar="PART", help="Of coattention, lexicon, guard; may be repeated.")
+    ] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Nothing but the file's whole text as one system prompt.")
+    ] = False,
+    against_plain: Annotated[bool, typer.Option("--against-plain", help="Both, side by side.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Score personas on the configured model; exit 1 where a file's threshold is missed (docs/persona-tests.md)."""
+    from bot.scoring.command_line import Arguments, persona_test
+
+    settings = read_settings(config)
+    configure_logging("warning", secrets=settings.secrets())
+    arguments = Arguments(
+        names=tuple(names or ()), json=json, replies=replies, baseline=baseline, only=only, num_repeats=repeats,
+        seed=seed, is_quick=quick, without=tuple(without or ()), is_plain=plain, has_plain_beside=against_plain,
+    )  # fmt: skip
+    sys.exit(persona_test(settings, arguments, before=partial(_bring_weights, settings), output=output, errors=errors))
+
+
 @model_commands.command("list")
 def models_list(config: ConfigOption = None) -> None:
     """List the weights that Commedia can bring by itself."""

@@ -1,0 +1,183 @@
+"""`commedia persona test` as people see it: which personas and parts are meant, bars, tables, files, exit status.
+
+Owns what is read from arguments and what is printed. Names the engine by `bot.app`, as the command line does.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from bot.app import build_engine, sampling_defaults
+from bot.errors import SettingsError
+from bot.personas.library import PersonaLibrary
+from bot.personas.reading import read_persona
+from bot.scoring.checks import build_checks
+from bot.scoring.command import PARTS, Progress, Run, Variant, score_personas
+from bot.scoring.report import (
+    Report,
+    as_json,
+    changes,
+    failure_counts,
+    read_baseline,
+    reply_lines,
+    show,
+    show_against_plain,
+)
+from bot.scoring.scores import CHECK_NAMES
+from bot.scoring.trial import TrialOptions
+from bot.settings import Settings
+from engine.persona import Persona
+from engine.types import ReplyEngine
+
+_FILE_SUFFIXES = (".yaml", ".yml", ".png", ".apng", ".json", ".charx")
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """The command's arguments as they were given."""
+
+    names: tuple[str, ...] = ()
+    json: Path | None = None
+    replies: Path | None = None
+    baseline: Path | None = None
+    only: str = ""
+    num_repeats: int = 3
+    seed: int | None = None
+    is_quick: bool = False
+    without: tuple[str, ...] = ()
+    is_plain: bool = False
+    has_plain_beside: bool = False
+
+
+def persona_test(
+    settings: Settings, arguments: Arguments, *, before: Callable[[], None], output: Console, errors: Console
+) -> int:
+    """Test, print and write. `before` brings what the engine needs. Returns the exit status: 1 where a threshold is
+    missed, a score became worse, or a reply failed. Raises `typer.BadParameter` for what was not meant so."""
+    checks = _chosen(arguments.only, CHECK_NAMES, "--only")
+    without = _chosen(",".join(arguments.without), PARTS, "--without") if arguments.without else ()
+    if arguments.is_plain and (arguments.has_plain_beside or without):
+        raise typer.BadParameter("goes with neither --against-plain nor --without", param_hint="--plain")
+    baseline = read_baseline(arguments.baseline) if arguments.baseline else None
+    library = PersonaLibrary(settings.persona_folders())
+    library.load()  # which logs what is wrong with other files
+    personas = _personas(library, arguments.names)
+    before()
+    run = Run(
+        personas,
+        build_checks(checks),
+        TrialOptions(sampling_defaults(settings), 1 if arguments.is_quick else arguments.num_repeats, arguments.seed),
+        Variant(frozenset(without), arguments.is_plain),
+        arguments.has_plain_beside,
+        {"backend": settings.engine.backend, "model": settings.engine.model or settings.engine.decoder},
+    )
+    report = asyncio.run(_tested(run, settings, errors))
+    _print(report, output, errors)
+    _write(report, arguments)
+    has_worse = baseline is not None and _print_changes(report, baseline, output)
+    return int(bool(report.missed() or report.failures or has_worse))
+
+
+async def _tested(run: Run, settings: Settings, errors: Console) -> Report:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=errors) as bars:
+        bar = bars.add_task("", total=None)
+
+        def on_step(text: str, total: int | None) -> None:
+            bars.reset(bar, description=text, total=total)
+
+        progress = Progress(on_step, lambda: bars.advance(bar))
+        return await score_personas(run, lambda variant: _engine(settings, variant), progress=progress)
+
+
+def _engine(settings: Settings, variant: Variant) -> ReplyEngine:
+    changed: dict[str, Any] = {}
+    if not variant.has("coattention"):
+        changed["fusion"] = "none"
+    if not variant.has("lexicon") and "lexicon" in type(settings.engine).model_fields:
+        changed["lexicon"] = False
+    return build_engine(settings.model_copy(update={"engine": settings.engine.model_copy(update=changed)}))
+
+
+def _chosen(text: str, known: Sequence[str], option: str) -> tuple[str, ...]:
+    """The words of `text`, all of `known` where there are none."""
+    named = [word.strip().casefold() for word in text.split(",") if word.strip()]
+    for word in named:
+        if word not in known:
+            raise typer.BadParameter(f"there is no {word!r}; there are: {', '.join(known)}", param_hint=option)
+    return tuple(name for name in known if name in named) if named else tuple(known)
+
+
+def _personas(library: PersonaLibrary, names: Sequence[str]) -> list[Persona]:
+    """Who is meant: an existing file goes before a name."""
+    if not names:
+        if not library.all():
+            raise SettingsError("There is no persona to test: `commedia persona new NAME` writes one.")
+        return list(library.all())
+    found = [_persona(library, name) for name in names]
+    return list({persona.id: persona for persona in found}.values())
+
+
+def _persona(library: PersonaLibrary, name: str) -> Persona:
+    path = Path(name)
+    if path.suffix.lower() in _FILE_SUFFIXES:
+        return read_persona(path)
+    persona = library.find(name)
+    if persona is None:
+        known = ", ".join(persona.id for persona in library.all())
+        raise typer.BadParameter(f"no persona is called {name!r}; there are: {known or 'none'}", param_hint="NAME")
+    return persona
+
+
+def _print(report: Report, output: Console, errors: Console) -> None:
+    tables = Console(file=output.file)
+    for run in filter(None, (report, report.plain)):
+        tables.print(show(run))
+        output.print()
+    if report.plain is not None:
+        tables.print(show_against_plain(report))
+        output.print()
+    for line in report.missed():
+        errors.print(f"[bold red]✗[/] {escape(line)}")
+    for run in filter(None, (report, report.plain)):
+        for reason, number in failure_counts(run.failures).items():
+            noun = "reply" if number == 1 else "replies"
+            errors.print(f"[bold red]{number} {noun} failed:[/] {escape(reason)}")
+    without_facts = [persona.name for persona in report.personas if not persona.scores]
+    if without_facts:
+        errors.print(f"Nothing to test in {escape(', '.join(without_facts))}: write facts (docs/persona-tests.md).")
+
+
+def _print_changes(report: Report, baseline: Mapping[str, Any], output: Console) -> bool:
+    found = changes(report, baseline)
+    for change in found:
+        if change.is_worse:
+            output.print(
+                f"[bold red]worse:[/] {escape(change.persona)}: {change.check} {change.before:.2f} → {change.now:.2f}"
+            )
+    num_worse = sum(change.is_worse for change in found)
+    output.print(f"{len(found)} scores compared with the earlier report, {num_worse} worse.", highlight=False)
+    return num_worse > 0
+
+
+def _write(report: Report, arguments: Arguments) -> None:
+    if arguments.json is not None:
+        _write_text(arguments.json, json.dumps(as_json(report), ensure_ascii=False, indent=2) + "\n")
+    if arguments.replies is not None:
+        _write_text(arguments.replies, "".join(f"{line}\n" for line in reply_lines(report)))
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be written: {error.strerror}. Name another file.") from None
