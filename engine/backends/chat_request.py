@@ -13,7 +13,8 @@ from typing import Any
 
 from engine.backends.chat_server import Refused
 from engine.errors import PromptTooLong, RequestError
-from engine.types import GenerationRequest, Image, Role, SamplingSettings, Turn
+from engine.insertions import by_place
+from engine.types import GenerationRequest, Image, Insertion, Role, SamplingSettings, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,11 @@ _UNKNOWN_FIELD = re.compile(
 )
 _STRICT_ROLES = re.compile(
     r"alternat|system (?:role|message|prompt)s?\b.{0,40}(?:not supported|unsupported|not allowed)|roles? must",
+    re.IGNORECASE,
+)
+_SYSTEM_FIRST = re.compile(
+    r"system (?:role|message|prompt)s?\b.{0,40}\b(?:begin|start|first)"
+    r"|\b(?:begin|start|first|initial)\b.{0,40}system (?:role|message|prompt)",
     re.IGNORECASE,
 )
 _MAX_PICTURES = re.compile(r"at most (\d+) images?", re.IGNORECASE)
@@ -67,6 +73,7 @@ class Dialect:
     marks_start: bool = False
     refused_fields: set[str] = field(default_factory=set)
     is_strict: bool = False
+    has_system_anywhere: bool = True
     has_completion_tokens: bool = False
     too_long_bytes: float = float("inf")
 
@@ -109,6 +116,8 @@ class Draft:
             self.turns,
             max_pictures=self.dialect.max_pictures,
             is_strict=self.dialect.is_strict,
+            insertions=self.request.insertions,
+            has_system_anywhere=self.dialect.has_system_anywhere,
         )
         if start := self._start():
             messages.append({"role": Role.ASSISTANT.value, "content": start})
@@ -183,6 +192,10 @@ class Draft:
 
     def _obey_roles(self, refusal: Refused) -> bool:
         """For models that know no system message, or want question and answer in turns."""
+        has_system_within = any(insertion.role == "system" for insertion in self.request.insertions)
+        if has_system_within and self.dialect.has_system_anywhere and _SYSTEM_FIRST.search(refusal.reason):
+            self.dialect.has_system_anywhere = False
+            return True
         if self.dialect.is_strict or not _STRICT_ROLES.search(refusal.reason):
             return False
         self.dialect.is_strict = True
@@ -208,6 +221,7 @@ class Draft:
     def _num_bytes(self) -> float:
         """How long it is, in a measure that is about the same for every script; what is to come counts too."""
         num_read = len(self.request.system_prompt.encode()) + sum(len(turn.text.encode()) for turn in self.turns)
+        num_read += sum(len(insertion.text.encode()) for insertion in self.request.insertions)
         num_read += len(self.request.reply_start.encode())
         return num_read + BYTES_PER_TOKEN * self.request.sampling.max_new_tokens
 
@@ -224,13 +238,25 @@ def choose_adapter(request: GenerationRequest, known: Sequence[str], *, model: s
 
 
 def write_messages(
-    system_prompt: str, turns: Sequence[Turn], *, max_pictures: int | None = 0, is_strict: bool = False
+    system_prompt: str,
+    turns: Sequence[Turn],
+    *,
+    max_pictures: int | None = 0,
+    is_strict: bool = False,
+    insertions: Sequence[Insertion] = (),
+    has_system_anywhere: bool = True,
 ) -> list[dict[str, Any]]:
-    """The conversation in the API's form. Pictures beyond `max_pictures`, the oldest first, become notes."""
-    messages = [{"role": "system", "content": system_prompt}] if system_prompt.strip() else []
+    """The conversation in the API's form. Pictures beyond `max_pictures`, the oldest first, become notes.
+
+    What stands among the turns joins the users' messages where system messages may only come first.
+    """
     shown = _newest_pictures(turns, max_pictures)
-    messages += [_message(turn, num_shown) for turn, num_shown in zip(turns, shown, strict=True)]
-    return _alternating(messages) if is_strict else messages
+    said = [_message(turn, num_shown) for turn, num_shown in zip(turns, shown, strict=True)]
+    woven = list(_with_insertions(said, insertions))
+    if not has_system_anywhere:
+        woven = _without_system(woven)
+    first = [{"role": "system", "content": system_prompt}] if system_prompt.strip() else []
+    return _alternating([*first, *woven]) if is_strict else [*first, *woven]
 
 
 def picture_note(number: int) -> str:
@@ -238,6 +264,16 @@ def picture_note(number: int) -> str:
     if number == 1:
         return "[A picture came with this message. You cannot see it.]"
     return f"[{number} pictures came with this message. You cannot see them.]"
+
+
+def _with_insertions(messages: Sequence[dict[str, Any]], insertions: Sequence[Insertion]) -> Iterator[dict[str, Any]]:
+    at = by_place([one for one in insertions if one.text.strip()], len(messages))
+    for place in range(len(messages) + 1):
+        for insertion in at.get(place, ()):
+            # Servers take an assistant's message at the end for the beginning of the reply.
+            is_begun = insertion.role == "assistant" and place == len(messages)
+            yield {"role": "system" if is_begun else insertion.role, "content": insertion.text.strip()}
+        yield from messages[place : place + 1]
 
 
 def _newest_pictures(turns: Sequence[Turn], max_pictures: int | None) -> list[int]:
@@ -275,6 +311,21 @@ def _alternating(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             joined[-1] = {"role": role, "content": _joined(joined[-1]["content"], message["content"])}
         else:
             joined.append({"role": role, "content": message["content"]})
+    return joined
+
+
+def _without_system(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with system messages within a neighbouring message of the user, or else as one."""
+    joined: list[dict[str, Any]] = []
+    is_open = False
+    for message in messages:
+        is_loose = message["role"] == "system"
+        message = {"role": Role.USER.value, "content": message["content"]} if is_loose else message
+        is_joining = bool(joined) and joined[-1]["role"] == message["role"] == Role.USER and (is_loose or is_open)
+        if is_joining:
+            message = {"role": message["role"], "content": _joined(joined.pop()["content"], message["content"])}
+        joined.append(message)
+        is_open = is_loose and (not is_joining or is_open)
     return joined
 
 

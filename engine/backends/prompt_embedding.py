@@ -143,7 +143,11 @@ class PromptEmbedder:
         if not contexts:
             return None
         pieces = self._table.prompts.write(
-            request.system_prompt, turns, places=contexts, reply_start=request.reply_start
+            request.system_prompt,
+            turns,
+            places=contexts,
+            reply_start=request.reply_start,
+            insertions=request.insertions,
         )
         parts = [self._table.embed(pieces.pieces[0])]
         for place, piece in zip(pieces.places, pieces.pieces[1:], strict=True):
@@ -169,7 +173,9 @@ class PromptEmbedder:
 
     def _num_tokens(self, request: GenerationRequest, turns: tuple[Turn, ...]) -> int:
         num_user_turns = sum(turn.role is Role.USER for turn in turns)
-        written = self._table.prompts.write(request.system_prompt, turns, reply_start=request.reply_start)
+        written = self._table.prompts.write(
+            request.system_prompt, turns, reply_start=request.reply_start, insertions=request.insertions
+        )
         return written.num_tokens + self._fuser.num_prefix_tokens * num_user_turns
 
 

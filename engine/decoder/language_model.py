@@ -40,7 +40,7 @@ from engine.device import choose_device, choose_dtype, free_bytes, is_out_of_mem
 from engine.errors import ConfigurationError, DeviceError, EngineError, RequestError, WeightsError
 from engine.models.fetch import Report
 from engine.models.store import ModelStore
-from engine.types import Image, Turn
+from engine.types import Image, Insertion, Turn
 
 # Room for activations and KV beside the weights, as a share of the weights.
 WORKING_SHARE = 0.15
@@ -182,10 +182,15 @@ class LanguageModel:
         return EncodedPrompt(prompt.pieces, tuple(prefixes), steering)
 
     def encode_with_pictures(
-        self, system_prompt: str, turns: Sequence[Turn], *, reply_start: str = ""
+        self,
+        system_prompt: str,
+        turns: Sequence[Turn],
+        *,
+        reply_start: str = "",
+        insertions: Sequence[Insertion] = (),
     ) -> EncodedPrompt:
         """A vision-language prompt: the processor turns each picture into the model's own tokens."""
-        text = self.prompts.render(system_prompt, turns, reply_start=reply_start)
+        text = self.prompts.render(system_prompt, turns, reply_start=reply_start, insertions=insertions)
         pictures = [_open(image) for turn in turns for image in turn.images]
         inputs = self.processor(text=[text], images=pictures or None, return_tensors="pt", add_special_tokens=False)
         ids = tuple(inputs.pop("input_ids")[0].tolist())

@@ -1,8 +1,8 @@
 """Writes a conversation as the token ids that the backbone was trained to see.
 
-Owns the chat template, the places of fused prefixes and what is dropped where the context is too short. Knows neither
-tensors nor the model. The order is system prompt, history, this turn's prefix, this turn's words, so that whatever came
-earlier stays as it was.
+Owns the chat template, the places of fused prefixes and of insertions, and what is dropped where the context is too
+short. Knows neither tensors nor the model. The order is system prompt, history, this turn's prefix, this turn's words,
+so that whatever came earlier stays as it was.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -13,12 +13,15 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from engine.errors import ConfigurationError, PromptTooLong
-from engine.types import Role, Turn
+from engine.insertions import by_place
+from engine.types import Insertion, Role, Turn
 
 # Private-use characters: hardly anybody types them, and they are taken out of what people send.
 PLACE = "\ue0c0\ue0de\ue0c0"
 PLACE_CHARACTERS = str.maketrans("", "", "\ue0c0\ue0de")
 OPENING = "Hello."
+# The role of what has no message of its own.
+JOINS_USER = "joins user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +70,40 @@ class PromptWriter:
             raise ConfigurationError(f"the chat template of {name} cannot be used: it fails on a single user message")
         self._has_system_role = "Zx7" in (self._try(_Spoken("system", "Zx7"), user) or "")
         self._is_strict = self._try(assistant, user) is None or self._try(user, user) is None
+        self._has_system_anywhere = self._has_system_role and not self._is_strict and self._takes_system_anywhere()
+        self._asks_after_reply = not self._is_strict and self._takes_reply_after_reply()
         self._before_reply = self._find_before_reply()
 
     def write(
-        self, system_prompt: str, turns: Sequence[Turn], *, places: Collection[int] = (), reply_start: str = ""
+        self,
+        system_prompt: str,
+        turns: Sequence[Turn],
+        *,
+        places: Collection[int] = (),
+        reply_start: str = "",
+        insertions: Sequence[Insertion] = (),
     ) -> TokenPieces:
         """The prompt that asks for the reply to the last turn, or for the rest of one that begins with `reply_start`.
 
         It is cut before the words of the turns in `places`."""
-        text = self.render(system_prompt, turns, places=places, reply_start=reply_start)
+        text = self.render(system_prompt, turns, places=places, reply_start=reply_start, insertions=insertions)
         return TokenPieces(tuple(self.tokenise(piece) for piece in text.split(PLACE)), tuple(sorted(places)))
 
     def render(
-        self, system_prompt: str, turns: Sequence[Turn], *, places: Collection[int] = (), reply_start: str = ""
+        self,
+        system_prompt: str,
+        turns: Sequence[Turn],
+        *,
+        places: Collection[int] = (),
+        reply_start: str = "",
+        insertions: Sequence[Insertion] = (),
     ) -> str:
         """The prompt as text, up to where the reply begins, or goes on after `reply_start`.
 
         White space at the end of that is left out: models say it in one with the word that follows.
         """
         spoken = [self._spoken(turn, is_place=index in places) for index, turn in enumerate(turns)]
+        spoken = self._with_insertions(spoken, insertions)
         if self._is_strict:
             spoken = _alternating(spoken)
         if system := self._clean(system_prompt):
@@ -101,6 +119,24 @@ class PromptWriter:
         text = self._clean(turn.text)
         return _Spoken(turn.role.value, PLACE + text if is_place else text, len(turn.images))
 
+    def _with_insertions(self, turns: Sequence[_Spoken], insertions: Sequence[Insertion]) -> list[_Spoken]:
+        """What nobody said, among what was said: in messages of their own where the template knows such, else within
+        the users'."""
+        at = by_place([one for one in insertions if self._clean(one.text)], len(turns))
+        woven: list[_Spoken] = []
+        for place in range(len(turns) + 1):
+            woven += [self._inserted(one, is_last=place == len(turns)) for one in at.get(place, ())]
+            woven += turns[place : place + 1]
+        return _joined_with_users(woven)
+
+    def _inserted(self, insertion: Insertion, *, is_last: bool) -> _Spoken:
+        is_own = {
+            "system": self._has_system_anywhere,
+            "user": True,
+            "assistant": self._asks_after_reply or not is_last,
+        }[insertion.role]
+        return _Spoken(insertion.role if is_own else JOINS_USER, self._clean(insertion.text))
+
     def _clean(self, text: str) -> str:
         return self._harmless(text).strip()
 
@@ -113,10 +149,10 @@ class PromptWriter:
                 text = text.replace(special, f"{special[0]} {special[1:]}")
         return text
 
-    def _render(self, spoken: Sequence[_Spoken]) -> str:
+    def _render(self, spoken: Sequence[_Spoken], *, asks: bool = True) -> str:
         messages = [self._message(one) for one in spoken]
         rendered = self._template.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False, **self._template_options
+            messages, add_generation_prompt=asks, tokenize=False, **self._template_options
         )
         return str(rendered)
 
@@ -136,9 +172,31 @@ class PromptWriter:
         between = answered.removeprefix(prompt).partition(word)[0]
         return between if between.isspace() else ""
 
-    def _try(self, *spoken: _Spoken) -> str | None:
+    def _takes_system_anywhere(self) -> bool:
+        """Whether a system message stays where it stands, and is told from what people and the model say."""
+        first, asked, last = _Spoken("system", "Jp5"), _Spoken("user", "Wb2"), _Spoken("user", "Qk4")
+        forms = [
+            self._try(first, asked, _Spoken("assistant", "a"), _Spoken(role, "Zx7"), last)
+            for role in ("system", "user", "assistant")
+        ]
+        between, at_end = forms[0], self._try(first, asked, _Spoken("system", "Zx7"))
+        if between is None or at_end is None or between in forms[1:]:
+            return False
+        return _stand_in_order(between, "Jp5", "Wb2", "Zx7", "Qk4") and _stand_in_order(at_end, "Jp5", "Wb2", "Zx7")
+
+    def _takes_reply_after_reply(self) -> bool:
+        """Whether the template asks for a reply after one, and not for its rest."""
+        asked = _Spoken("user", "u")
+        whole, said = self._try(asked), self._try(asked, asks=False)
+        answered = self._try(asked, _Spoken("assistant", "Zx7"))
+        if whole is None or said is None or answered is None or not whole.startswith(said):
+            return False
+        mark = whole.removeprefix(said)
+        return bool(mark) and answered.partition("Zx7")[2].endswith(mark)
+
+    def _try(self, *spoken: _Spoken, asks: bool = True) -> str | None:
         try:
-            return self._render(spoken)
+            return self._render(spoken, asks=asks)
         except (TemplateError, ValueError, TypeError, LookupError):
             return None
 
@@ -166,6 +224,36 @@ def num_turns_to_drop(turns: Sequence[Turn], num_tokens_without: Callable[[int],
             "the message or the persona, or raise engine.max_context_tokens"
         )
     return starts[low]
+
+
+def _joined_with_users(spoken: Sequence[_Spoken]) -> list[_Spoken]:
+    """What cannot stand alone becomes the beginning of the user's message that follows, or else the end of the one
+    before, or else one of its own."""
+    joined: list[_Spoken] = []
+    loose: list[str] = []
+    for one in [*spoken, None]:
+        if one is not None and one.role == JOINS_USER:
+            loose.append(one.text)
+            continue
+        if loose and one is not None and one.role == Role.USER:
+            one = replace(one, text=_paragraphs(*loose, one.text))
+        elif loose and joined and joined[-1].role == Role.USER:
+            joined[-1] = replace(joined[-1], text=_paragraphs(joined[-1].text, *loose))
+        elif loose:
+            joined.append(_Spoken(Role.USER.value, _paragraphs(*loose)))
+        loose = []
+        joined += [] if one is None else [one]
+    return joined
+
+
+def _paragraphs(*texts: str) -> str:
+    return "\n\n".join(filter(None, texts))
+
+
+def _stand_in_order(text: str, *words: str) -> bool:
+    """Whether each of `words` stands in `text` once, in this order."""
+    places = [text.find(word) for word in words]
+    return all(text.count(word) == 1 for word in words) and places == sorted(places)
 
 
 def _alternating(spoken: Sequence[_Spoken]) -> list[_Spoken]:

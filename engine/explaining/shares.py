@@ -123,7 +123,11 @@ def open_turn(
         return None
     place = max(contexts, key=lambda index: (bool(turns[index].images), index))
     pieces = language_model.prompts.write(
-        request.system_prompt, turns, places=contexts, reply_start=request.reply_start
+        request.system_prompt,
+        turns,
+        places=contexts,
+        reply_start=request.reply_start,
+        insertions=request.insertions,
     )
     is_answered = place == len(turns) - 1
     answered = contexts.get(len(turns) - 1)
@@ -147,8 +151,10 @@ def _kept_turns(language_model: LanguageModel, fuser: FusionPipeline, request: G
     def num_tokens_without(num_dropped: int) -> int:
         turns = request.turns[num_dropped:]
         num_user_turns = sum(turn.role is Role.USER for turn in turns)
-        words = language_model.prompts.write(request.system_prompt, turns, reply_start=request.reply_start).num_tokens
-        return words + fuser.num_prefix_tokens * num_user_turns
+        written = language_model.prompts.write(
+            request.system_prompt, turns, reply_start=request.reply_start, insertions=request.insertions
+        )
+        return written.num_tokens + fuser.num_prefix_tokens * num_user_turns
 
     limit = language_model.max_context_tokens
     max_tokens = limit - min(request.sampling.max_new_tokens, limit // 2)

@@ -80,16 +80,26 @@ class PromptMaker:
     ) -> tuple[tuple[EncodedPrompt, ...], tuple[float, ...], tuple[tuple[Hashable, ...], ...]]:
         model = self._language_model
         if model.takes_pictures:
-            prompt = self._encode_with_pictures(request.system_prompt, turns, reply_start=request.reply_start)
+            prompt = self._encode_with_pictures(
+                request.system_prompt, turns, reply_start=request.reply_start, insertions=request.insertions
+            )
             if not self._sees_ahead:
                 return (prompt,), (1.0,), (prompt.pieces[0],)
             prompt = see(model, prompt)
             return (prompt,), (1.0,), (keys_of(model, prompt),)
         contexts = self._fuse(request.persona, turns)
         if contexts:
-            pieces = model.prompts.write(request.system_prompt, turns, places=contexts, reply_start=request.reply_start)
+            pieces = model.prompts.write(
+                request.system_prompt,
+                turns,
+                places=contexts,
+                reply_start=request.reply_start,
+                insertions=request.insertions,
+            )
         else:
-            pieces = self._write(request.system_prompt, turns, reply_start=request.reply_start)
+            pieces = self._write(
+                request.system_prompt, turns, reply_start=request.reply_start, insertions=request.insertions
+            )
         shares = contexts[max(contexts)].shares if contexts else (1.0,)
         answered = contexts.get(len(turns) - 1)
         steering = answered.steering if answered is not None else ()
@@ -106,13 +116,13 @@ class PromptMaker:
 
     def _num_tokens(self, request: GenerationRequest, turns: tuple[Turn, ...]) -> int:
         """How long the prompt would be with these of its turns, at most."""
-        model, system_prompt, start = self._language_model, request.system_prompt, request.reply_start
-        if model.takes_pictures:
-            return self._encode_with_pictures(system_prompt, turns, reply_start=start).num_tokens
+        measure = self._encode_with_pictures if self._language_model.takes_pictures else self._write
+        written = measure(request.system_prompt, turns, reply_start=request.reply_start, insertions=request.insertions)
+        if self._language_model.takes_pictures:
+            return written.num_tokens
         num_prefix_tokens = self._fuser.num_prefix_tokens if self._fuser is not None else 0
         num_user_turns = sum(turn.role is Role.USER for turn in turns)
-        num_written = self._write(system_prompt, turns, reply_start=start).num_tokens
-        return num_written + num_prefix_tokens * num_user_turns
+        return written.num_tokens + num_prefix_tokens * num_user_turns
 
     def _fuse(self, persona: Persona, turns: tuple[Turn, ...]) -> dict[int, FusedContext]:
         """The fused context of each user turn that has one. Those of earlier turns come from the fuser's cache."""

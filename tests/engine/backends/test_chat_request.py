@@ -9,7 +9,7 @@ import pytest
 from engine.backends.chat_request import MAX_MENDINGS, Dialect, Draft, choose_adapter, picture_note, write_messages
 from engine.backends.chat_server import Refused
 from engine.errors import PromptTooLong, RequestError
-from engine.types import GenerationRequest, Image, Role, Turn
+from engine.types import GenerationRequest, Image, Insertion, Role, Turn
 from tests.engine.generation.requests import request
 
 
@@ -117,6 +117,68 @@ def test_strict_models_get_question_and_answer_in_turns() -> None:
     assert messages[0]["content"] == "Be kind."
     assert [part["type"] for part in messages[2]["content"]] == ["text", "image_url", "text"]
     assert [message["role"] for message in write_messages("", turns[:1], is_strict=True)] == ["user", "assistant"]
+
+
+def contents(messages: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(message["role"], message["content"]) for message in messages]
+
+
+INSERTED = (Insertion("a"), Insertion("b", 1), Insertion("c", 2), Insertion("d", 9), Insertion("e", 0, "assistant"))
+TALK = request("Hi!", "Ahoy!", "Who?").turns
+
+
+def test_what_nobody_said_stands_among_the_turns() -> None:
+    assert contents(write_messages("Be kind.", TALK, insertions=INSERTED)) == [
+        ("system", "Be kind."),
+        ("system", "d"),
+        ("user", "Hi!"),
+        ("system", "c"),
+        ("assistant", "Ahoy!"),
+        ("system", "b"),
+        ("user", "Who?"),
+        ("system", "a"),
+        ("system", "e"),  # as the assistant's it would be the beginning of the reply
+    ]
+    assert write_messages("", TALK, insertions=(Insertion(" \n"),)) == write_messages("", TALK)
+
+
+@pytest.mark.parametrize("how", [{"is_strict": True}, {"has_system_anywhere": False}])
+def test_where_no_system_message_may_stand_among_them_it_joins_a_user(how: dict[str, bool]) -> None:
+    first, *rest = contents(write_messages("Be kind.", TALK, insertions=INSERTED, **how))
+    if "is_strict" in how:
+        assert first == ("user", "Be kind.\n\nd\n\nHi!\n\nc")
+    else:
+        assert first == ("system", "Be kind.")
+        assert rest.pop(0) == ("user", "d\n\nHi!\n\nc")
+    assert rest == [("assistant", "Ahoy!"), ("user", "b\n\nWho?\n\na\n\ne")]
+
+
+def test_what_joins_a_user_does_not_join_two_users() -> None:
+    turns = (Turn(Role.USER, "one"), Turn(Role.USER, "two"))
+    messages = write_messages("", turns, insertions=(Insertion("x", 1),), has_system_anywhere=False)
+    assert contents(messages) == [("user", "one\n\nx"), ("user", "two")]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["System message must be at the beginning.", "only an initial optional system message is supported"],
+)
+def test_a_server_that_wants_its_system_message_first_is_obeyed(reason: str) -> None:
+    first = draft(dataclasses.replace(request(), insertions=(Insertion("Psst."),)))
+    first.mend(refused(reason))
+    assert contents(first.body()["messages"])[1:] == [("user", "Hi!\n\nPsst.")]
+    with pytest.raises(Refused):
+        first.mend(refused(reason))
+    with pytest.raises(Refused):
+        draft().mend(refused(reason))
+
+
+def test_what_is_inserted_counts_towards_the_length() -> None:
+    asked = request(*(f"turn {number}" for number in range(9)))
+    long = dataclasses.replace(asked, insertions=(Insertion("word " * 40),))
+    limit = draft(asked)._num_bytes() + 1
+    assert draft(long, too_long_bytes=limit).num_dropped_turns > 0
+    assert contents(draft(long, too_long_bytes=limit).body()["messages"])[-1] == ("system", ("word " * 40).strip())
 
 
 @pytest.mark.parametrize(

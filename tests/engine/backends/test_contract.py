@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import EngineBusy, EngineError, PromptTooLong, RequestError
-from engine.types import Engine, FinishReason, GenerationRequest, ReplyChunk, Role, Turn
+from engine.types import Engine, FinishReason, GenerationRequest, Insertion, ReplyChunk, Role, Turn
 from tests.engine.backends.subjects import LONG, MAX_RUNNING, SUBJECTS, Subject
 from tests.engine.generation.requests import request
 
@@ -207,6 +207,19 @@ async def test_closing_in_good_order_lets_a_reply_end(subject: Subject) -> None:
 async def test_any_history_is_taken(subject: Subject) -> None:
     turns = (Turn(Role.ASSISTANT, "Ahoy!"), Turn(Role.USER, "Hi."), Turn(Role.USER, "Are you there?"))
     assert await text_of(subject.engine, replace(request(), turns=turns))
+
+
+async def test_what_is_inserted_comes_along(subject: Subject) -> None:
+    inserted = (Insertion("Psst."), Insertion("Hush.", 1), Insertion("I know.", 9, "assistant"), Insertion("", 3))
+    asked = replace(request("Hi!", "Ahoy!", "Who?"), insertions=inserted)
+    assert await text_of(subject.engine, asked)
+
+
+async def test_what_is_inserted_is_never_dropped(subject: Subject) -> None:
+    if not subject.has_context:
+        pytest.skip("there is no context that could be too short")
+    with pytest.raises(PromptTooLong):
+        await chunks_of(subject.engine, replace(request(), insertions=(Insertion("word " * 3000, 9),)))
 
 
 async def test_what_cannot_fit_is_refused(subject: Subject) -> None:

@@ -20,7 +20,7 @@ from engine.fusion.types import AttentionMaps, FusedContext
 from engine.fusion.weights import save_fusion
 from engine.models.store import ModelStore
 from engine.persona import Persona
-from engine.types import GenerationRequest, Image
+from engine.types import GenerationRequest, Image, Insertion
 from tests.engine.backends.test_chat_request import picture
 from tests.engine.fusion.tiny import NAMES, tiny_fusion
 from tests.engine.generation.requests import request
@@ -78,14 +78,20 @@ def as_the_decoder_reads(model: LanguageModel, asked: GenerationRequest, *, plac
     turn = asked.turns[place]
     context = PictureFuser().fuse(asked.persona, turn.text, turn.images)
     assert context is not None
-    pieces = model.prompts.write(asked.system_prompt, asked.turns, places={place}, reply_start=asked.reply_start)
+    pieces = model.prompts.write(
+        asked.system_prompt, asked.turns, places={place}, reply_start=asked.reply_start, insertions=asked.insertions
+    )
     return torch.cat([model.embed(pieces.pieces[0]), context.prefixes[1], model.embed(pieces.pieces[1])])
 
 
+@pytest.mark.parametrize("insertions", [(), (Insertion("Psst."), Insertion("Hush.", 2))])
 @pytest.mark.parametrize("start", ["", "Well, I"])
 @pytest.mark.parametrize("place", [0, 2])
-def test_it_is_what_the_decoder_would_read(embedder: PromptEmbedder, place: int, start: str) -> None:
-    asked = replace(with_picture("What is this?", "A cat.", "Are you sure?", at=place), reply_start=start)
+def test_it_is_what_the_decoder_would_read(
+    embedder: PromptEmbedder, place: int, start: str, insertions: tuple[Insertion, ...]
+) -> None:
+    asked = with_picture("What is this?", "A cat.", "Are you sure?", at=place)
+    asked = replace(asked, reply_start=start, insertions=insertions)
     expected = as_the_decoder_reads(tiny_language_model(), asked, place=place)
     prompt = embedder.embed(asked, max_tokens=None)
     assert prompt is not None

@@ -15,7 +15,7 @@ from engine.explaining.shares import METHODS, NO_FUSION, NO_PREFIX, OWN_PICTURES
 from engine.generation.loop import GenerationLoop
 from engine.generation.sequence import Sequence
 from engine.runtime.plain import plain_runtime
-from engine.types import Role, StreamShares, Turn
+from engine.types import Insertion, Role, StreamShares, Turn
 from tests.engine.explaining.tiny import NUM_FACETS, PERSONA, a_pipeline, a_request, said
 from tests.engine.tiny import tiny_language_model
 
@@ -132,6 +132,13 @@ def test_replies_are_made_as_the_engine_makes_them(model: LanguageModel) -> None
     assert reply_to(model, fuser, request) == reply_to(model, fuser, request)
     other = replace(request, sampling=replace(request.sampling, seed=2))
     assert reply_to(model, fuser, request) != reply_to(model, fuser, other)
+
+
+def test_a_reply_is_explained_behind_what_was_inserted(model: LanguageModel) -> None:
+    asked = a_request(said("a dog", "red"))
+    behind = replace(asked, insertions=(Insertion("Be brief."),))
+    alone, followed = (explain(model, a_pipeline(), one, "A dog.") for one in (asked, behind))
+    assert alone.regions != followed.regions
 
 
 def test_the_rest_of_a_reply_is_explained_behind_its_beginning(model: LanguageModel) -> None:

@@ -11,7 +11,7 @@ from engine.generation.loop import GenerationLoop
 from engine.generation.scheduler import StepBudget
 from engine.persona import Persona
 from engine.runtime.types import Runtime
-from engine.types import FinishReason, GenerationRequest, Image, ReplyChunk, Role, Turn
+from engine.types import FinishReason, GenerationRequest, Image, Insertion, ReplyChunk, Role, Turn
 from tests.engine.generation.loops import (
     BLUE,
     MODEL,
@@ -365,6 +365,27 @@ def test_what_a_seed_repeats_is_read_whole(paged: Runtime) -> None:
     serve(loop, request("Hi!", seed=None))
     (seeded,) = serve(loop, request("Hi!", seed=4))
     assert seeded.num_cached_tokens == 0
+
+
+def test_what_is_inserted_is_read_behind_the_turns_and_their_prefixes(paged: Runtime) -> None:
+    """A prefix cache that took it for something else would answer as if it were not there."""
+    turns = (Turn(Role.USER, "What?", (RED,)), Turn(Role.ASSISTANT, "A cat."), Turn(Role.USER, "Sure?", (BLUE,)))
+    asked = replace(request(seed=None, temperature=0.0), turns=turns)
+    others = [replace(asked, insertions=(Insertion("Psst. " * 8, depth),)) for depth in (0, 1, 2, 3)]
+    loop, plain = a_loop(paged, FakeFuser()), [serve(a_loop(paged, FakeFuser()), one)[0].text for one in others]
+    serve(loop, asked)
+    assert [serve(loop, one)[0].text for one in others] == plain
+    assert len(set(plain)) > 1
+
+
+def test_turns_are_dropped_for_what_is_inserted(runtime: Runtime) -> None:
+    texts = [letter * 60 for letter in "abcdefg"]
+    asked = request(*texts, max_new_tokens=4)
+    (alone,) = serve(a_loop(runtime), asked)
+    (beside,) = serve(a_loop(runtime), replace(asked, insertions=(Insertion("Psst. " * 25, 99),)))
+    assert alone.last.stats is not None
+    assert beside.last.stats is not None
+    assert alone.last.stats.num_dropped_turns < beside.last.stats.num_dropped_turns
 
 
 def test_a_fuser_is_asked_once_a_turn(runtime: Runtime) -> None:
