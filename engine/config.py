@@ -17,7 +17,7 @@ class EngineConfig:
 
     `runtime` is what computes the decoder on a CPU, `weights` in which format it keeps them there. `kv_cache_mb` bounds
     the memory of running and remembered conversations; `None` takes a share of what is free. A step that takes longer
-    than `max_step_s` means that the device hangs.
+    than `max_step_s` means that the device hangs. `lexicon` lets personas' lexicons and lengths act on decoding.
 
     `url`, `api_key`, `model` and `adapters` (names that a server knows) are for the backends "openai" and "vllm",
     `num_replicas` (fewest and most) for "ray".
@@ -42,6 +42,7 @@ class EngineConfig:
     max_wait_s: float = 300.0
     max_reply_s: float = 300.0
     max_step_s: float = 120.0
+    lexicon: bool = True
     url: str | None = field(default=None, repr=False)
     api_key: str | None = field(default=None, repr=False)
     model: str | None = None

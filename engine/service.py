@@ -26,6 +26,7 @@ from engine.seeing.work import Pieces
 from engine.thread import WAS_CLOSED, BuildLoop, Close, EngineThread, Loop, resolve
 from engine.tokens import EstimatedTokens
 from engine.types import (
+    ContextSize,
     Embedding,
     EngineLoad,
     Explanation,
@@ -33,6 +34,7 @@ from engine.types import (
     Image,
     ReplyChunk,
     Sight,
+    TokenMeasure,
     Translation,
 )
 
@@ -44,10 +46,11 @@ CLOSE_TIMEOUT_WHEN_STUCK_S = 2.0
 WATCH_INTERVAL_S = 1.0
 MAX_WAITING_JOBS = 16
 
+_UNKNOWN = EstimatedTokens()
 T = TypeVar("T")
 
 
-class EngineService(EstimatedTokens):
+class EngineService:
     """An `Engine` on this machine. `report` is told how far missing weights are; it is called on the thread."""
 
     def __init__(
@@ -99,6 +102,22 @@ class EngineService(EstimatedTokens):
     def load(self) -> EngineLoad:
         """How busy the thread was a moment ago."""
         return self._thread.load if self._thread is not None else EngineLoad()
+
+    async def measure(self) -> TokenMeasure:
+        """What texts cost here, as a value that can be had elsewhere."""
+        return self._measure
+
+    def context(self) -> ContextSize:
+        """How much there is room for; unknown until it has started."""
+        return self._measure.context()
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens `text` takes; an estimate until it has started."""
+        return self._measure.count_tokens(text)
+
+    @property
+    def _measure(self) -> TokenMeasure:
+        return self._thread.measure if self._thread is not None else _UNKNOWN
 
     async def aclose(self, *, drain_s: float = 0.0) -> None:
         """Take nothing new, give what was asked for `drain_s` seconds to end, end the rest and release the device.

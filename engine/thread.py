@@ -19,7 +19,8 @@ from engine.errors import EngineError
 from engine.generation.sequence import Sequence
 from engine.jobs import Job, JobQueue
 from engine.models.fetch import Report
-from engine.types import EngineLoad, FinishReason
+from engine.tokens import EstimatedTokens
+from engine.types import EngineLoad, FinishReason, TokenMeasure
 from engine.watch import StepWatch
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Loop(Protocol):
     def add(self, sequence: Sequence) -> None: ...
     def step(self) -> None: ...
     def load(self) -> EngineLoad: ...
+    def measure(self) -> TokenMeasure: ...
     def cancel_all(self) -> None: ...
     def fail_all(self, error: EngineError) -> None: ...
 
@@ -60,6 +62,7 @@ class EngineThread:
         self.ended: asyncio.Future[None] = self._event_loop.create_future()
         self.watch = StepWatch()
         self.failure: EngineError | None = None
+        self.measure: TokenMeasure = EstimatedTokens()
         self._inbox: SimpleQueue[Sequence | Job | Close] = SimpleQueue()
         self._jobs = JobQueue()
         # Each counted by one side alone; what is between them is on its way.
@@ -125,7 +128,7 @@ class EngineThread:
         try:
             with self.watch.step():
                 loop = self._build()
-            self._load = loop.load()
+            self._load, self.measure = loop.load(), loop.measure()
             self.on_event_loop(lambda: resolve(self.started))
             self._serve(loop)
         except BaseException as error:  # noqa: BLE001 - the boundary of the thread: it is logged, and everybody is told

@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+_LENGTH_NAMES = ("max_model_len", "loaded_context_length", "context_length", "context_window", "max_context_length")
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -93,13 +95,16 @@ def _usage(told: dict[str, Any] | None) -> Usage | None:
 
 def read_model(entry: dict[str, Any]) -> ServedModel:
     """One entry of the list of models."""
-    length = entry.get("max_model_len")
-    return ServedModel(
-        str(entry["id"]),
-        _name(entry.get("root")),
-        _name(entry.get("parent")),
-        length if isinstance(length, int) and length > 0 else None,
-    )
+    return ServedModel(str(entry["id"]), _name(entry.get("root")), _name(entry.get("parent")), _length(entry))
+
+
+def _length(entry: dict[str, Any]) -> int | None:
+    """The model's context, under any of the names that servers have for it: vLLM, llama.cpp, LM Studio, clouds."""
+    meta = entry.get("meta")
+    told = [entry.get(name) for name in _LENGTH_NAMES]
+    told.append(meta.get("n_ctx") if isinstance(meta, dict) else None)
+    lengths = [length for length in told if type(length) is int and length > 0]
+    return min(lengths, default=None)
 
 
 def _name(told: object) -> str | None:

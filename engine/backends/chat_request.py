@@ -109,9 +109,9 @@ class Draft:
         """The turns that are sent."""
         return self.request.turns[self.num_dropped_turns :]
 
-    def body(self) -> dict[str, Any]:
-        """What goes to the chat API."""
-        messages = write_messages(
+    def messages(self) -> list[dict[str, Any]]:
+        """What the model reads, but for the beginning of its reply."""
+        return write_messages(
             self.request.system_prompt,
             self.turns,
             max_pictures=self.dialect.max_pictures,
@@ -119,6 +119,10 @@ class Draft:
             insertions=self.request.insertions,
             has_system_anywhere=self.dialect.has_system_anywhere,
         )
+
+    def body(self) -> dict[str, Any]:
+        """What goes to the chat API."""
+        messages = self.messages()
         if start := self._start():
             messages.append({"role": Role.ASSISTANT.value, "content": start})
             if self.dialect.marks_start:

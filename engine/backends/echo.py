@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from engine.backends.sightless import Sightless
 from engine.errors import EngineClosing, EngineError, RequestError
+from engine.tokens import EstimatedTokens
 from engine.types import EngineLoad, FinishReason, GenerationRequest, ReplyChunk, ReplyStats
 
 NO_MODEL = (
@@ -23,7 +24,7 @@ NO_MODEL = (
 _WORDS = re.compile(r"\s*\S+")
 
 
-class EchoEngine(Sightless):
+class EchoEngine(EstimatedTokens, Sightless):
     """An `Engine` that says what it heard: its persona, and how many pictures and earlier turns it got."""
 
     refusal = NO_MODEL

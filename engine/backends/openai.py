@@ -24,7 +24,8 @@ from engine.errors import EngineClosing, EngineError, RequestError, ServerError
 from engine.generation.joining import Joining
 from engine.generation.sequence import Sequence
 from engine.generation.stops import StopStrings
-from engine.types import EngineLoad, FinishReason, GenerationRequest, ReplyChunk
+from engine.tokens import CalibratedTokens
+from engine.types import ContextSize, EngineLoad, FinishReason, GenerationRequest, ReplyChunk
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ CLOSE_TIMEOUT_S = 5.0
 USAGE_TIMEOUT_S = 2.0
 # Far more than any text has on average, so that it bounds only a server that heeds no limit.
 MAX_CHARACTERS_PER_TOKEN = 64
+# What a picture costs: as a note that it cannot be seen, and where the model sees it, rather too much.
+TOKENS_PER_NOTE, TOKENS_PER_PICTURE = 16, 1024
 
 
 @dataclass(eq=False, slots=True)
@@ -97,6 +100,7 @@ class OpenAIEngine(Sightless):
         self._model = ""
         self._adapters = config.adapters
         self._dialect = Dialect()
+        self._tokens = CalibratedTokens()
         self._gate = Gate(
             max_running=config.max_running or DEFAULT_MAX_RUNNING,
             max_waiting=config.max_waiting,
@@ -144,6 +148,15 @@ class OpenAIEngine(Sightless):
             task.cancel()
             await asyncio.wait([task], timeout=CLOSE_TIMEOUT_S)
 
+    def context(self) -> ContextSize:
+        """How much there is room for, where the server says."""
+        per_picture = TOKENS_PER_NOTE if self._dialect.max_pictures == 0 else TOKENS_PER_PICTURE
+        return replace(self._tokens.context(), max_tokens=self._max_context_tokens(), per_picture=per_picture)
+
+    def count_tokens(self, text: str) -> int:
+        """An estimate, which what the server says of its prompts makes better."""
+        return self._tokens.count_tokens(text)
+
     def load(self) -> EngineLoad:
         """How busy it is, as far as this side knows."""
         return replace(self._done, num_running=self._gate.num_running, num_waiting=self._gate.num_waiting)
@@ -169,6 +182,19 @@ class OpenAIEngine(Sightless):
         """Have the server answer, and hand out what comes until `reply` has a reason to end."""
         draft = self._draft(reply.sequence.request)
         await self._send(reply, draft, CHAT_PATH, draft.body)
+        self._learn(draft, reply.usage)
+
+    def _learn(self, draft: Draft, usage: Usage | None) -> None:
+        """What the prompt has cost, if it was words alone."""
+        contents = [message["content"] for message in draft.messages()]
+        if usage is not None and usage.num_prompt_tokens and all(isinstance(one, str) for one in contents):
+            text = "".join([*contents, draft.request.reply_start])
+            self._tokens.note(text, num_turns=len(contents), num_tokens=usage.num_prompt_tokens)
+
+    def _max_context_tokens(self) -> int | None:
+        """Of the model, or of the shortest where it is not among those that the server lists."""
+        lengths = {model.name: model.max_context_tokens for model in self._served if model.max_context_tokens}
+        return lengths.get(self._model) or min(lengths.values(), default=None)
 
     def _draft(self, request: GenerationRequest) -> Draft:
         return Draft(request, choose_adapter(request, self._adapters, model=self._model), self._dialect)

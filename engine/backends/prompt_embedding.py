@@ -29,9 +29,10 @@ from engine.fusion import load_fuser
 from engine.fusion.loading import SWITCHED_OFF
 from engine.fusion.types import FusedContext, TurnFuser
 from engine.fusion.weights import shipped_folder
+from engine.measure import TokenizerMeasure
 from engine.models.fetch import Report
 from engine.models.store import ModelStore
-from engine.types import GenerationRequest, Role, Turn
+from engine.types import ContextSize, GenerationRequest, Role, TokenMeasure, Turn
 
 # A steering is a bias on the whole vocabulary; what goes over the network is the part that is felt most.
 NUM_STEERED_TOKENS = 16_384
@@ -119,6 +120,12 @@ class PromptEmbedder:
     def decoder(self) -> str:
         """The decoder that prompts are made for, as the configuration calls it."""
         return self._table.name
+
+    def measure(self) -> TokenMeasure:
+        """What texts cost in these prompts. How long they may be is for the server to say."""
+        prompts = self._table.prompts
+        size = ContextSize(per_turn=prompts.num_tokens_per_turn() + self._fuser.num_prefix_tokens)
+        return TokenizerMeasure(prompts.tokenizer_json(), size)
 
     @torch.inference_mode()
     def embed_text(self, text: str) -> str:

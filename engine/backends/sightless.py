@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from engine.errors import NotAvailable
-from engine.tokens import EstimatedTokens
 from engine.types import Embedding, Explanation, GenerationRequest, Image, Sight, Translation
 
 ELSEWHERE = (
@@ -16,7 +15,7 @@ ELSEWHERE = (
 )
 
 
-class Sightless(EstimatedTokens):
+class Sightless:
     """A `SeeingEngine` that sees nothing. `refusal` is shown to whoever asked."""
 
     refusal = ELSEWHERE

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,7 +24,7 @@ from engine.backends.openai import OpenAIEngine, Reply
 from engine.backends.openai import check as check_openai
 from engine.config import EngineConfig
 from engine.errors import EngineError
-from engine.types import GenerationRequest
+from engine.types import ContextSize, GenerationRequest, TokenMeasure
 
 if TYPE_CHECKING:
     from engine.backends.prompt_embedding import EmbeddedPrompt, PromptEmbedder
@@ -52,6 +53,17 @@ class VLLMEngine(OpenAIEngine):
         )
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commedia-embedding")
         self._embedder: PromptEmbedder | None = None
+        self._measure: TokenMeasure | None = None
+
+    def context(self) -> ContextSize:
+        """How much there is room for; with the decoder's tokenizer here, exactly."""
+        if self._measure is None:
+            return super().context()
+        return replace(self._measure.context(), max_tokens=self._max_context_tokens())
+
+    def count_tokens(self, text: str) -> int:
+        """By the decoder's tokenizer, where that is here."""
+        return super().count_tokens(text) if self._measure is None else self._measure.count_tokens(text)
 
     async def aclose(self, *, drain_s: float = 0.0) -> None:
         """Take nothing new, let replies end for up to `drain_s` seconds, and end the rest."""
@@ -67,6 +79,8 @@ class VLLMEngine(OpenAIEngine):
         self._embedder = await self._on_thread(lambda: _load_embedder(self._config))
         if self._embedder is not None and not await self._understands_embeddings(server, self._embedder):
             self._embedder = None
+        if self._embedder is not None:
+            self._measure = await self._on_thread(self._embedder.measure)
 
     async def _answer(self, reply: Reply) -> None:
         embedder = self._embedder
@@ -93,10 +107,8 @@ class VLLMEngine(OpenAIEngine):
 
     def _max_prompt_tokens(self, request: GenerationRequest) -> int | None:
         """Room for the prompt; a reply may be long, but not at the price of all that was said before."""
-        lengths = [model.max_context_tokens for model in self._served if model.max_context_tokens is not None]
-        if not lengths:
-            return None
-        return min(lengths) - min(request.sampling.max_new_tokens, min(lengths) // 2)
+        length = self._max_context_tokens()
+        return None if length is None else length - min(request.sampling.max_new_tokens, length // 2)
 
     def _may_fuse(self) -> bool:
         """Whether the server seems to run the decoder that fusion weights are for."""

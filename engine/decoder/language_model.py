@@ -8,7 +8,7 @@ import inspect
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,14 @@ from engine.device import choose_device, choose_dtype, free_bytes, is_out_of_mem
 from engine.errors import ConfigurationError, DeviceError, EngineError, RequestError, WeightsError
 from engine.models.fetch import Report
 from engine.models.store import ModelStore
-from engine.types import Image, Insertion, Turn
+from engine.types import Image, Insertion, Role, Turn
 
 # Room for activations and KV beside the weights, as a share of the weights.
 WORKING_SHARE = 0.15
 # Said outright: left open, transformers asks on the terminal whether a folder's own code may run.
 OWN_CODE_AND_FILES_ONLY: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+# What a picture is at most when it comes from the bot: such cost the most.
+LARGE_PICTURE = (1024, 1024)
 END_OF_TURN_TEXTS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>")
 
 
@@ -196,6 +198,14 @@ class LanguageModel:
         ids = tuple(inputs.pop("input_ids")[0].tolist())
         inputs.pop("attention_mask", None)
         return EncodedPrompt((ids,), pictures=dict(inputs))
+
+    def num_tokens_per_picture(self) -> int:
+        """What a large picture costs in a prompt, for models that see by themselves."""
+        data = io.BytesIO()
+        PillowImage.new("RGB", LARGE_PICTURE, "gray").save(data, "PNG")
+        turn = Turn(Role.USER, "a", (Image("", data.getvalue()),))
+        with_picture, without = (self.encode_with_pictures("", [one]) for one in (turn, replace(turn, images=())))
+        return with_picture.num_tokens - without.num_tokens
 
     @torch.inference_mode()
     def prefill(self, prompt: EncodedPrompt, state: DecoderState) -> Tensor:

@@ -111,6 +111,17 @@ class PromptWriter:
         begun = self._harmless(reply_start).rstrip()
         return self._render(spoken) + (self._before_reply + begun if begun else "")
 
+    def tokenizer_json(self) -> str:
+        """The tokenizer itself, as `tokenizers` reads it."""
+        return str(self._tokenizer.backend_tokenizer.to_str())
+
+    def num_tokens_per_turn(self) -> int:
+        """What a turn costs beside its words, rather too much."""
+        talk = [Turn(role, "a") for role in (Role.USER, Role.ASSISTANT) * 3]
+        lengths = [self.write("", talk[:number]).num_tokens for number in (1, 3, 5)]
+        two_turns = max(lengths[1] - lengths[0], lengths[2] - lengths[1])
+        return max(0, -(-two_turns // 2) - len(self.tokenise("a")))
+
     def tokenise(self, text: str) -> tuple[int, ...]:
         """Token ids of rendered text, in which the template has already put all special tokens."""
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -28,7 +28,7 @@ from engine.generation.scheduler import MAX_RUNNING, Scheduler, StepBudget, Work
 from engine.generation.sequence import Sequence
 from engine.generation.text import ReplyText
 from engine.runtime.types import Runtime, Span
-from engine.types import EngineLoad, FinishReason, ReplyChunk
+from engine.types import EngineLoad, FinishReason, ReplyChunk, TokenMeasure
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +145,10 @@ class GenerationLoop:
             kv_used=num_used / self._runtime.num_blocks,
             device=f"{model.device.type} ({self._runtime.name}, {str(model.dtype).removeprefix('torch.')})",
         )
+
+    def measure(self) -> TokenMeasure:
+        """What texts cost here, to be asked from any thread."""
+        return self._prompts.measure()
 
     @torch.inference_mode()
     def step(self) -> None:

@@ -13,8 +13,9 @@ from engine.decoder.prompt import TokenPieces, num_turns_to_drop
 from engine.decoder.seen import keys_of, see
 from engine.errors import RequestError
 from engine.fusion.types import FusedContext, TurnFuser
+from engine.measure import TokenizerMeasure
 from engine.persona import Persona
-from engine.types import GenerationRequest, Role, Turn
+from engine.types import ContextSize, GenerationRequest, Role, TokenMeasure, Turn
 
 NUM_REPLIES_NOT_TO_REPEAT = 2
 
@@ -74,6 +75,17 @@ class PromptMaker:
         turns = request.turns[num_dropped:]
         encoded, shares, keys = self._encode(request, turns)
         return Prompt(encoded, shares, keys, self._said_before(request), num_dropped)
+
+    def measure(self) -> TokenMeasure:
+        """What texts cost in these prompts."""
+        model = self._language_model
+        num_prefix_tokens = self._fuser.num_prefix_tokens if self._fuser is not None else 0
+        size = ContextSize(
+            max_tokens=self.max_tokens,
+            per_turn=model.prompts.num_tokens_per_turn() + num_prefix_tokens,
+            per_picture=model.num_tokens_per_picture() if model.takes_pictures else 0,
+        )
+        return TokenizerMeasure(model.prompts.tokenizer_json(), size)
 
     def _encode(
         self, request: GenerationRequest, turns: tuple[Turn, ...]

@@ -19,7 +19,8 @@ from engine.generation.sequence import Sequence
 from engine.models.fetch import Report
 from engine.service import EngineService
 from engine.thread import Close
-from engine.types import Asker, EngineLoad, FinishReason, GenerationRequest, ReplyChunk
+from engine.tokens import EstimatedTokens
+from engine.types import Asker, EngineLoad, FinishReason, GenerationRequest, ReplyChunk, TokenMeasure
 from tests.engine.generation.requests import request
 from tests.engine.tiny import save_tiny
 
@@ -37,6 +38,9 @@ class CountingLoop:
     @property
     def has_work(self) -> bool:
         return bool(self.sequences)
+
+    def measure(self) -> TokenMeasure:
+        return EstimatedTokens()
 
     def add(self, sequence: Sequence) -> None:
         self.sequences.append(sequence)

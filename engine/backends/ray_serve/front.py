@@ -20,6 +20,7 @@ from engine.config import EngineConfig
 from engine.errors import EngineClosing, EngineError, ServerError
 from engine.tokens import EstimatedTokens
 from engine.types import (
+    ContextSize,
     Embedding,
     EngineLoad,
     Explanation,
@@ -30,6 +31,7 @@ from engine.types import (
     ReplyChunk,
     ReplyStats,
     Sight,
+    TokenMeasure,
     Translation,
 )
 
@@ -42,7 +44,7 @@ BuildApplication = Callable[[EngineConfig, BuildEngine], Application]
 T = TypeVar("T")
 
 
-class RayEngine(EstimatedTokens):
+class RayEngine:
     """An `Engine` whose replies come from `config.num_replicas` engines in Ray Serve, each in a process of its own.
 
     `build` makes a replica's engine, and must be importable where the replicas run.
@@ -59,6 +61,7 @@ class RayEngine(EstimatedTokens):
         self._application = build_application(config, build)
         self._open: set[_Reply] = set()
         self._book = LoadBook()
+        self._measure: TokenMeasure = EstimatedTokens()
         self._watch: asyncio.Task[None] | None = None
         self._is_running = False
         self._is_ending = asyncio.Event()
@@ -72,6 +75,7 @@ class RayEngine(EstimatedTokens):
             return
         await self._application.open()
         await self._note_loads()
+        await self._learn_measure()
         self._is_running = True
         self._watch = asyncio.create_task(self._keep_book())
 
@@ -91,6 +95,14 @@ class RayEngine(EstimatedTokens):
         """How busy all of them are, as of a moment ago; who waits for a replica counts as well."""
         load = self._book.total()
         return replace(load, num_waiting=load.num_waiting + sum(not reply.is_taken for reply in self._open))
+
+    def context(self) -> ContextSize:
+        """How much each of them has room for; unknown until they have started."""
+        return self._measure.context()
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens `text` takes; an estimate until they have started."""
+        return self._measure.count_tokens(text)
 
     async def aclose(self, *, drain_s: float = 0.0) -> None:
         """Take nothing new, let replies end for up to `drain_s`, and take the replicas away."""
@@ -158,6 +170,16 @@ class RayEngine(EstimatedTokens):
             self._book.note(await self._application.loads())
         except EngineError as error:
             logger.debug("the replicas do not say how busy they are: %s", error)
+
+    async def _learn_measure(self) -> None:
+        """All of them run the same model, so that one is asked, and only once."""
+        try:
+            measure = await self._application.ask("measure")
+        except EngineError as error:
+            logger.warning("the replicas do not say what texts cost, so that it is estimated: %s", error)
+        else:
+            if not isinstance(measure, EngineError):
+                self._measure = cast(TokenMeasure, measure)
 
     async def _close(self, drain_s: float) -> None:
         if self._open and drain_s > 0:

@@ -222,6 +222,22 @@ async def test_what_is_inserted_is_never_dropped(subject: Subject) -> None:
         await chunks_of(subject.engine, replace(request(), insertions=(Insertion("word " * 3000, 9),)))
 
 
+async def test_what_texts_cost_is_told_and_not_too_low(subject: Subject) -> None:
+    """After a few replies at the latest, from which an engine elsewhere learns."""
+    engine, text = subject.engine, "What a fine day it is to sail. " * 12
+    for _ in range(3):
+        *_, last = await chunks_of(engine, request(text, max_new_tokens=2))
+    assert last.stats is not None
+    size = engine.context()
+    assert size.per_turn >= 0
+    if subject.has_context:
+        counted = engine.count_tokens(text) + engine.count_tokens(request().system_prompt) + 2 * size.per_turn
+        assert last.stats.num_prompt_tokens <= counted + 10  # what asks for the reply is no turn
+        assert counted < 3 * last.stats.num_prompt_tokens + 200
+    assert engine.count_tokens("") == 0
+    assert engine.count_tokens("half a pair \ud83d") > 0
+
+
 async def test_what_cannot_fit_is_refused(subject: Subject) -> None:
     if not subject.has_context:
         pytest.skip("there is no context that could be too short")

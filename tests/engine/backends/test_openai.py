@@ -100,6 +100,28 @@ async def test_of_several_models_one_has_to_be_named() -> None:
             pass
 
 
+@pytest.mark.parametrize(
+    ("entry", "max_tokens"),
+    [
+        ({}, None),
+        ({"max_model_len": 4096}, 4096),
+        ({"meta": {"n_ctx": 2048, "n_ctx_train": 131072}}, 2048),
+        ({"max_context_length": 32768, "loaded_context_length": 8192}, 8192),
+        ({"context_length": "many", "meta": None, "context_window": True}, None),
+        ({"max_model_len": -1}, None),
+    ],
+)
+async def test_the_context_is_what_the_server_says(entry: dict[str, Any], max_tokens: int | None) -> None:
+    async with FakeOpenAIServer(models=({"id": "fake", **entry},)) as server, running(server) as engine:
+        assert engine.context().max_tokens == max_tokens
+
+
+async def test_of_several_models_the_context_is_that_of_the_one_in_use() -> None:
+    models = ({"id": "small", "max_model_len": 512}, {"id": "fake", "max_model_len": 4096})
+    async with FakeOpenAIServer(models=models) as server, running(server, model="fake") as engine:
+        assert engine.context().max_tokens == 4096
+
+
 async def test_a_server_that_is_not_there_is_named() -> None:
     async with FakeOpenAIServer() as server:
         pass
