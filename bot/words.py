@@ -38,5 +38,10 @@ def find_word(folded: str, word: str) -> Iterator[tuple[int, int]]:
 
 @lru_cache(maxsize=4096)
 def _pattern(word: str) -> re.Pattern[str]:
-    escaped = r"\s+".join(re.escape(part) for part in fold(word).split())
-    return re.compile(escaped if UNSPACED.search(word) else f"(?<!{_WORD_SIGN}){escaped}(?!{_WORD_SIGN})")
+    return whole_word_pattern(fold(word))
+
+
+def whole_word_pattern(spelling: str) -> re.Pattern[str]:
+    """Finds `spelling` as it stands, whole where its script puts spaces between words."""
+    escaped = r"\s+".join(re.escape(part) for part in spelling.split())
+    return re.compile(escaped if UNSPACED.search(spelling) else f"(?<!{_WORD_SIGN}){escaped}(?!{_WORD_SIGN})")

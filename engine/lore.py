@@ -36,9 +36,9 @@ class _Part(BaseModel):
 class LoreEntry(_Part):
     """A piece of the character's world, told when one of `keys` occurs in the recent turns, or always.
 
-    `order`: lower stands earlier. `priority`: lower is dropped first where there is no room. `secondary_keys` count where
-    there are any: `logic` says how. `probability` is in percent. Of a `group`, one entry is told: by chance, each
-    with its `group_weight`, or the one with `group_override` and the lowest order. Counted in messages: told entries
+    `order`: lower stands earlier. `priority`: lower is dropped first where there is no room. `secondary_keys` count
+    where there are any: `logic` says how. `probability` is in percent. Of a `group`, one entry is told: by chance, each
+    with its `group_weight`, or the one with `group_override` and the highest order. Counted in messages: told entries
     stay for `sticky`, then rest for `cooldown`; before `delay` messages none is told. `scan_depth=None` is the book's.
     Lines `@@name value` at the beginning of `content` are decorators of character cards, and go over these fields.
     """

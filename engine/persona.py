@@ -75,8 +75,8 @@ def _zone(name: str) -> ZoneInfo:
         ) from None
 
 
-def compile_pattern(text: str) -> regex.Pattern[str]:
-    """The regular expression `text`, for any case. Raises `ValueError` with what is wrong.
+def compile_pattern(text: str, *, flags: int = regex.IGNORECASE) -> regex.Pattern[str]:
+    """The regular expression `text`, for any case unless `flags` are others. Raises `ValueError` with what is wrong.
 
     Only searched with a timeout it is safe: its author may not have meant it to take for ever, but it can.
     """
@@ -87,7 +87,7 @@ def compile_pattern(text: str) -> regex.Pattern[str]:
     if _num_parts(text) > _MAX_PARTS:
         raise ValueError("repeats too much; use smaller numbers in `{ }`, and fewer repeats inside of repeats")
     try:
-        return regex.compile(text, regex.IGNORECASE | regex.VERSION0, cache_pattern=False)
+        return regex.compile(text, flags | regex.VERSION0, cache_pattern=False)
     except (regex.error, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"is no regular expression: {error}; to find it as it stands, use `words`") from None
 

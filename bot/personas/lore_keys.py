@@ -1,0 +1,251 @@
+"""Finding the keys of a lorebook in texts: all of them at once, in bounded time.
+
+Owns what a key means (a word, a phrase, a pattern) and how long patterns may take. Knows no entries: a key is a number.
+Pure, but for patterns that it gives up.
+"""
+
+import hashlib
+import logging
+import re
+import time
+import unicodedata
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import regex
+
+from bot.personas.macros import MacroContext, fill
+from bot.words import UNSPACED, fold, spaced_words, whole_word_pattern
+from engine.persona import compile_pattern
+
+logger = logging.getLogger(__name__)
+
+MAX_CHARACTERS_SEARCHED = 16_000
+MAX_PATTERN_S = 0.02
+MAX_PATTERNS_S = 0.1
+_MAX_TEXTS_REMEMBERED = 512
+
+# `/storms?/i`, as SillyTavern writes patterns.
+_DELIMITED = re.compile(r"/(?P<pattern>.+)/(?P<flags>[dgimsuvy]*)", re.DOTALL)
+_MACRO = re.compile(r"\{\{|<(?:bot|char|user)>", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """A key as its author wrote it, and how it is to be read."""
+
+    text: str
+    is_regex: bool = False
+    is_case_sensitive: bool = False
+    has_whole_words: bool = True
+
+
+@dataclass(slots=True)
+class Patience:
+    """How long the patterns of one scan may take together. `is_over` once any of them was not searched to the end."""
+
+    left_s: float = MAX_PATTERNS_S
+    is_over: bool = False
+    num_given_up: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Forms:
+    """A text in the forms in which keys are looked for: folded and as it stands, each with single spaces."""
+
+    raw: str
+    folded: str
+    plain: str
+    words: frozenset[str]
+
+
+class KeyIndex:
+    """All keys of one lorebook; each is known by its place in `spellings`."""
+
+    def __init__(self, spellings: Sequence[Spelling]) -> None:
+        self._spellings = spellings
+        self._by_word: dict[str, list[_Phrase]] = {}
+        self._loose: list[_Phrase] = []
+        self._patterns: list[tuple[int, _Pattern]] = []
+        self._with_macros: list[int] = []
+        self._has_warned = False
+        for number, spelling in enumerate(spellings):
+            if _MACRO.search(spelling.text):
+                self._with_macros.append(number)
+            else:
+                self._take(number, spelling)
+        self._remembered: OrderedDict[tuple[bytes, MacroContext | None, str | None], frozenset[int]] = OrderedDict()
+
+    def found_in(
+        self, text: str, names: MacroContext, patience: Patience, *, speaker: str | None = None
+    ) -> frozenset[int]:
+        """The keys that occur in `text`. `names` are for macros in keys, `speaker` for patterns that ask who spoke."""
+        shown = text[:MAX_CHARACTERS_SEARCHED]
+        # Not the text itself: what people wrote is not kept.
+        digest = hashlib.blake2b(shown.encode(errors="replace"), digest_size=16).digest()
+        key = (digest, names if self._with_macros else None, speaker)
+        found = self._remembered.get(key)
+        if found is None:
+            was_over, patience.is_over = patience.is_over, False
+            found = frozenset(self._search(_forms(shown), names, patience, speaker))
+            if not patience.is_over:
+                self._remember(key, found)
+            patience.is_over |= was_over
+            self._warn(patience)
+        return found
+
+    def _warn(self, patience: Patience) -> None:
+        if patience.num_given_up and not self._has_warned:
+            # Not the pattern itself, and once a book: whoever wrote it could write what they like into the log.
+            logger.warning(
+                "patterns among the keys of a lorebook take too long and are left out until the next start: "
+                "make them simpler, without repeats inside of repeats"
+            )
+            self._has_warned = True
+
+    def _remember(self, key: tuple[bytes, MacroContext | None, str | None], found: frozenset[int]) -> None:
+        self._remembered[key] = found
+        if len(self._remembered) > _MAX_TEXTS_REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    def _take(self, number: int, spelling: Spelling) -> None:
+        if (pattern := _pattern_of(spelling)) is not None:
+            self._patterns.append((number, pattern))
+        elif (phrase := _phrase_of(number, spelling)) is not None:
+            same = self._loose if phrase.word is None else self._by_word.setdefault(phrase.word, [])
+            same.append(phrase)
+
+    def _search(self, forms: _Forms, names: MacroContext, patience: Patience, speaker: str | None) -> Iterator[int]:
+        for word in forms.words:
+            yield from (phrase.number for phrase in self._by_word.get(word, ()) if phrase.is_in(forms))
+        yield from (phrase.number for phrase in self._loose if phrase.is_in(forms))
+        yield from (number for number, pattern in self._patterns if pattern.is_in(forms.raw, patience, speaker))
+        for number in self._with_macros:
+            if _is_filled_in(self._spellings[number], number, names, forms, patience, speaker):
+                yield number
+
+
+@dataclass(frozen=True, slots=True)
+class _Phrase:
+    """Words to be found. `word` is one of those that a text must have for it; without one every text may have it."""
+
+    number: int
+    spelling: str
+    is_case_sensitive: bool
+    is_whole: bool
+    word: str | None
+
+    def is_in(self, forms: _Forms) -> bool:
+        if self.word == self.spelling and not self.is_case_sensitive:
+            return self.word in forms.words
+        text = forms.plain if self.is_case_sensitive else forms.folded
+        return self.spelling in text and (not self.is_whole or _whole(self.spelling).search(text) is not None)
+
+
+def _phrase_of(number: int, spelling: Spelling) -> _Phrase | None:
+    """`None` where nothing is to be found."""
+    normal = unicodedata.normalize("NFKC", spelling.text)
+    kept = " ".join((normal if spelling.is_case_sensitive else fold(normal)).split())
+    if not kept:
+        return None
+    is_whole = spelling.has_whole_words and not UNSPACED.search(kept)
+    words = spaced_words(fold(kept)) if is_whole else []
+    return _Phrase(number, kept, spelling.is_case_sensitive, is_whole, max(words, key=len, default=None))
+
+
+@dataclass(slots=True)
+class _Pattern:
+    """A pattern that is compiled when it is first needed. `is_given_up`: it is none, or took too long once."""
+
+    text: str
+    flags: int
+    compiled: regex.Pattern[str] | None = None
+    is_given_up: bool = False
+
+    def is_in(self, text: str, patience: Patience, speaker: str | None) -> bool:
+        if self.is_given_up:
+            return False
+        if patience.left_s <= 0:
+            patience.is_over = True
+            return False
+        began = time.monotonic()
+        try:
+            return self._is_found(self._searched(text, speaker), min(MAX_PATTERN_S, patience.left_s))
+        except TimeoutError:
+            self._give_up(patience)
+            return False
+        finally:
+            patience.left_s -= time.monotonic() - began
+
+    def _is_found(self, text: str, timeout_s: float) -> bool:
+        if self.compiled is None:
+            try:
+                self.compiled = compile_pattern(self.text, flags=self.flags)
+            except ValueError:
+                self.is_given_up = True
+                return False
+        return self.compiled.search(text, timeout=timeout_s) is not None
+
+    def _searched(self, text: str, speaker: str | None) -> str:
+        # SillyTavern's way to ask who said it.
+        return f"\x01{speaker}: {text}" if speaker is not None and "\\x01" in self.text else text
+
+    def _give_up(self, patience: Patience) -> None:
+        if patience.left_s < MAX_PATTERN_S:  # those before left it no time
+            patience.is_over = True
+            return
+        patience.num_given_up += 1
+        self.is_given_up = True
+
+
+def _pattern_of(spelling: Spelling) -> _Pattern | None:
+    """`None` where it is no pattern."""
+    if spelling.is_regex:
+        return _known_pattern(spelling.text, 0 if spelling.is_case_sensitive else regex.IGNORECASE)
+    delimited = _DELIMITED.fullmatch(spelling.text.strip())
+    if delimited is None:
+        return None
+    flags = 0
+    for letter, flag in (("i", regex.IGNORECASE), ("m", regex.MULTILINE), ("s", regex.DOTALL)):
+        flags |= flag if letter in delimited["flags"] else 0
+    # `[^]` is any sign in JavaScript.
+    return _known_pattern(delimited["pattern"].replace("[^]", r"[\s\S]"), flags)
+
+
+@lru_cache(maxsize=8192)
+def _known_pattern(text: str, flags: int) -> _Pattern:
+    return _Pattern(text, flags)
+
+
+def _is_filled_in(
+    spelling: Spelling, number: int, names: MacroContext, forms: _Forms, patience: Patience, speaker: str | None
+) -> bool:
+    """Whether a key with macros in it occurs."""
+    is_pattern = spelling.is_regex or _DELIMITED.fullmatch(spelling.text.strip()) is not None
+    if is_pattern:
+        names = MacroContext(char=regex.escape(names.char), user=regex.escape(names.user))
+    filled = Spelling(
+        fill(spelling.text, names), spelling.is_regex, spelling.is_case_sensitive, spelling.has_whole_words
+    )
+    pattern = _pattern_of(filled)
+    if pattern is not None:
+        return pattern.is_in(forms.raw, patience, speaker)
+    phrase = _phrase_of(number, filled)
+    return phrase is not None and phrase.is_in(forms)
+
+
+def _forms(text: str) -> _Forms:
+    folded = fold(text)[: 2 * MAX_CHARACTERS_SEARCHED]
+    plain = unicodedata.normalize("NFKC", text)[: 2 * MAX_CHARACTERS_SEARCHED]
+    return _Forms(text, _spaced(folded), _spaced(plain), frozenset(spaced_words(folded)))
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.split())
+
+
+@lru_cache(maxsize=8192)
+def _whole(spelling: str) -> re.Pattern[str]:
+    return whole_word_pattern(spelling)
