@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from bot.adapters.base import ConversationBrowser
-from bot.dialogue import Dialogue, PictureStore
+from bot.dialogue import Dialogue, PictureStore, conversation_of
 from bot.errors import CommandError, MediaError, PersonaError
+from bot.greeting import greetings_for
 from bot.hearing import NO_PERSONA
-from bot.personas.prompt import fill_macros, speaker_label
+from bot.personas.context import ContextReport
+from bot.personas.prompt import speaker_label
 from bot.queues import KeyedLocks, KeyedQueues
 from bot.stage import PersonaSource, RoomStore, Stage, Stages
 from bot.steering import NO_REPLY, NOT_MY_REPLY, SteeredStore
@@ -19,6 +21,7 @@ from bot.types import ChatKind, ConversationKey, NewTurn, PersonaCard, ReplyOrig
 from engine.persona import Persona
 from engine.types import GenerationRequest, Role
 
+HAS_BEGUN = "We are in the middle of a conversation: /reset forgets it, then choose how I begin."
 NOT_AN_ANSWER = "That was no answer to anything: there was only me."
 
 # As far back as replies are looked for that somebody asks about.
@@ -52,11 +55,13 @@ class BrowsedStore(SteeredStore, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AskedReply:
-    """A reply, and the request that it answers, put together anew: of the persona as it is today."""
+    """A reply, and the request that it answers, put together anew: of the persona as it is today. `report` says what it
+    is made of."""
 
     request: GenerationRequest
     reply: str
     has_persona_changed: bool
+    report: ContextReport | None = None
 
 
 class Browsing(ConversationBrowser):
@@ -120,16 +125,39 @@ class Browsing(ConversationBrowser):
             return spoken.turn
         return replace(spoken.turn, text=f"**{persona.name}:** {spoken.turn.text}")
 
-    async def greet_once(self, room: Room, *, user_name: str | None = None) -> str | None:
-        """Begin the conversation with the chosen persona's greeting; `None` where it has begun before."""
+    async def greet_once(self, room: Room, *, user_name: str | None = None, is_group: bool = False) -> str | None:
+        """Begin the conversation with the chosen persona's greeting; `None` where it has begun before. Empty where the
+        persona lets others begin."""
         async with self._arrivals.hold(room):
             key = await self._key(room)
             if await self._conversations.recent(key, max_turns=1):
                 return None
             persona = self._library.get(key.persona_id)
-            text = greeting_of(persona, user_name)
+            greetings = greetings_for(
+                persona, is_group=is_group, user_name=user_name, conversation=conversation_of(key)
+            )
+            if not greetings:
+                return ""
+            await self._conversations.append(key, NewTurn(Role.ASSISTANT, greetings[0], origin=unasked(persona)))
+            return greetings[0]
+
+    async def greetings(self, room: Room, *, user_name: str | None = None, is_group: bool = False) -> tuple[str, ...]:
+        """What the chosen persona may begin with."""
+        key = await self._key(room)
+        persona = self._library.get(key.persona_id)
+        return greetings_for(persona, is_group=is_group, user_name=user_name, conversation=conversation_of(key))
+
+    async def greet_with(self, room: Room, text: str) -> None:
+        """Begin with that greeting. Raises `CommandError` where anything but another greeting has been said."""
+        async with self._arrivals.hold(room):
+            key = await self._key(room)
+            said = await self._conversations.recent(key, max_turns=2)
+            if len(said) > 1 or any(turn.role is not Role.ASSISTANT for turn in said):
+                raise CommandError(HAS_BEGUN)
+            for turn in said:
+                await self._conversations.remove(key, [turn.id])
+            persona = self._library.get(key.persona_id)
             await self._conversations.append(key, NewTurn(Role.ASSISTANT, text, origin=unasked(persona)))
-            return text
 
     async def start_over(self, room: Room) -> None:
         """Forget the conversation with the personas of `room`, and stop what they were about to say."""
@@ -155,7 +183,8 @@ class Browsing(ConversationBrowser):
         followed_by = [turn_id for _, turn_id in siblings if turn_id < reply.id]
         told = self._dialogue.told(turns, question, reply_id=reply.id, followed_by=followed_by)
         has_changed = origin is not None and origin.persona_digest != persona.digest()
-        return AskedReply(await self._dialogue.request(stage, persona, kind, told), reply.text, has_changed)
+        prepared = await self._dialogue.prepare(stage, persona, kind, told)
+        return AskedReply(prepared.request, reply.text, has_changed, prepared.report)
 
     async def _find_reply(
         self, stage: Stage, message_id: str | None
@@ -201,8 +230,3 @@ def _question_of(reply: StoredTurn, origin: ReplyOrigin | None, turns: Sequence[
 def unasked(persona: Persona) -> ReplyOrigin:
     """The origin of what `persona` says by itself."""
     return ReplyOrigin(None, persona.digest())
-
-
-def greeting_of(persona: Persona, user_name: str | None) -> str:
-    """How `persona` begins a conversation with somebody."""
-    return fill_macros(persona.greetings[0], persona, user_name)

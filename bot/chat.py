@@ -19,16 +19,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bot.adapters.base import MessageHandler, ReplyChannel
-from bot.browsing import BrowsedStore, Browsing, greeting_of, unasked
+from bot.browsing import BrowsedStore, Browsing, unasked
 from bot.cast import who_speaks_next
 from bot.controls import reply_controls
-from bot.dialogue import Dialogue, DialogueLimits, PictureStore
+from bot.dialogue import Dialogue, DialogueLimits, PictureStore, conversation_of
 from bot.errors import BotError, CommandError, DeliveryError, MediaError, PersonaError, StoreError
 from bot.expressions import expression_for
+from bot.greeting import greetings_for, is_hello
 from bot.hearing import HeardStore, Hearing, HearingOptions
 from bot.labels import without_labels
 from bot.media.links import LinkedPictures
 from bot.media.pictures import PictureLimits
+from bot.personas.prompt import HouseRules
+from bot.personas.recall import Recall
 from bot.queues import KeyedLocks, KeyedQueues
 from bot.replies import Pacing, ReplyStream, send_text
 from bot.stage import PersonaSource, RoomStore, Stage, Stages
@@ -50,7 +53,7 @@ from bot.types import (
 )
 from engine.errors import AskerBusy, EngineBusy, EngineClosing, EngineError, PromptTooLong
 from engine.persona import Persona
-from engine.types import ReplyEngine, Role, SamplingSettings
+from engine.types import ReplyEngine, Role, SamplingSettings, TokenMeasure
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +64,7 @@ TOO_BUSY = "Too many people are talking to me right now. Please try again in a m
 ASKED_ENOUGH = "I am still answering what you asked before. Please wait for one of the answers, then send this again."
 RESTARTING = "I am being restarted. Please send this again in a minute."
 BACK_SOON = "I am being restarted. If I have not answered in a few minutes, please send this again."
+NOTHING_SAID = "I am listening."
 TOO_LONG = "That is more than I can read at once. Please send a shorter message."
 
 # No message is too old before that.
@@ -107,7 +111,8 @@ class ChatOptions:
     """How the bot converses. `default_persona=None` is the first by name.
 
     `max_exchange` is how many replies personas in one room give to each other in a row. `has_controls` says for each
-    kind of chat whether replies have buttons. On the platforms `resumed`, the next start ends what this one could not.
+    kind of chat whether replies have buttons. On the platforms `resumed`, the next start ends what this one could not;
+    on those `greeting`, a persona greets whoever writes to it for the first time.
     `timezone` is that of quiet hours, `None` the machine's.
     """
 
@@ -121,6 +126,8 @@ class ChatOptions:
     always_faces: frozenset[str] = frozenset()
     resume_s: float = 900.0
     resumed: frozenset[str] = frozenset()
+    greeting: frozenset[str] = frozenset()
+    house: HouseRules = field(default_factory=HouseRules)
     timezone: tzinfo | None = None
     max_pictures: int = 4
     picture_limits: PictureLimits = field(default_factory=PictureLimits)
@@ -142,7 +149,8 @@ class _Job:
 
     `turn=None` is a call without words: it is greeted. `merged` are earlier turns that the same replies answer,
     `superseded` is the last of them, and `shown` the messages that a persona's reply was shown in before a restart.
-    `is_taken_back`: whoever took it out of its queue sees to what is owed.
+    `is_first`: nothing was said before, and the persona is to greet. `is_taken_back`: whoever took it out of its queue
+    sees to what is owed.
     """
 
     stage: Stage
@@ -159,6 +167,7 @@ class _Job:
     shown: dict[str, tuple[str, ...]] = field(default_factory=dict)
     kept_with: ConversationKey | None = None
     message: IncomingMessage | None = None
+    is_first: bool = False
     stream: ReplyStream | None = None
     current: Persona | None = None
     is_taken_back: bool = False
@@ -210,18 +219,26 @@ class ChatService(Browsing, MessageHandler):
         ratings: RatingStore | None = None,
         links: LinkedPictures | None = None,
         counting: Counting | None = None,
+        measure: TokenMeasure | None = None,
+        recall: Recall | None = None,
         roll: Callable[[], float] = random.random,
     ) -> None:
         """`on_pictures` hears of pictures that were shown, once their message is answered. Without `ratings` none are
-        taken, and without `links` no pictures fetched from them. `roll` gives numbers from 0 to 1, for what happens by
-        chance."""
+        taken, and without `links` no pictures fetched from them. `measure` and `recall` are those of `Dialogue`. `roll`
+        gives numbers from 0 to 1, for what happens by chance."""
         options = options or ChatOptions()
         stages = Stages(library, rooms, default_persona=options.default_persona, always_faces=options.always_faces)
-        limits = DialogueLimits(options.max_history_turns, options.max_history_pictures, options.sampling)
+        limits = DialogueLimits(
+            options.max_history_turns,
+            options.max_history_pictures,
+            options.sampling,
+            house=options.house,
+            timezone=options.timezone,
+        )
         super().__init__(
             library,
             stages,
-            Dialogue(stages, conversations, attachments, limits=limits),
+            Dialogue(stages, conversations, attachments, limits=limits, measure=measure, recall=recall),
             conversations,
             rooms,
             attachments,
@@ -450,6 +467,7 @@ class ChatService(Browsing, MessageHandler):
             return job
         turn = NewTurn(Role.USER, text, message.author, (message.message_id,), pictures)
         awaited = tuple(persona.id for persona in personas)
+        job.is_first = await self._is_to_be_greeted(job)
         job.turn = await self._conversations.append(job.key, turn, awaited=awaited, kind=message.kind)
         if job.turn is None:
             return None
@@ -458,6 +476,11 @@ class ChatService(Browsing, MessageHandler):
             self._counting.accepted(message.room.platform)
         await self._take_place(job)
         return job
+
+    async def _is_to_be_greeted(self, job: _Job) -> bool:
+        if job.kind is not ChatKind.DIRECT or job.stage.room.platform not in self._options.greeting:
+            return False
+        return not await self._conversations.recent(job.key, max_turns=1)
 
     def _is_too_old(self, message: IncomingMessage) -> bool:
         """Whether nobody expects an answer any more: the bot was away, and the platform kept the message for it."""
@@ -494,7 +517,10 @@ class ChatService(Browsing, MessageHandler):
         for notice in job.notices:
             await self._tell(job.channel, notice, job.reply_to, room=job.stage.room)
         if job.turn is None:
-            await self._greet(job)
+            if not await self._greet(job):
+                await self._tell(job.channel, NOTHING_SAID, job.reply_to, room=job.stage.room)
+            return
+        if job.is_first and await self._greet_first(job, job.turn):
             return
         replies: list[SpokenTurn] = []
         given = await self._given_before(job)
@@ -591,12 +617,23 @@ class ChatService(Browsing, MessageHandler):
             spoken = reply
             already.append(reply.persona_id)
 
-    async def _greet(self, job: _Job) -> None:
-        persona = job.personas[0]
-        text = greeting_of(persona, job.author.display_name)
+    async def _greet(self, job: _Job, *, answered: StoredTurn | None = None) -> bool:
+        """Say a greeting, be it as the answer to a turn. Whether there is one."""
+        persona, is_group = job.personas[0], job.kind is ChatKind.GROUP
+        name, conversation = job.author.display_name, conversation_of(job.key)
+        greetings = greetings_for(persona, is_group=is_group, user_name=name, conversation=conversation)
+        if not greetings:
+            return False
         channel = self.stages.speaking(job.channel, job.stage, persona)
-        message_ids = await send_text(channel, text, reply_to=job.reply_to, pacing=self._options.pacing)
-        await self._remember(job.key, text, message_ids, origin=unasked(persona))
+        message_ids = await send_text(channel, greetings[0], reply_to=job.reply_to, pacing=self._options.pacing)
+        origin = unasked(persona) if answered is None else ReplyOrigin(answered.id, persona.digest())
+        await self._remember(job.key, greetings[0], message_ids, origin=origin)
+        return True
+
+    async def _greet_first(self, job: _Job, turn: StoredTurn) -> bool:
+        """Greet who writes for the first time. Whether that answers all they said."""
+        is_answer = not turn.attachments and is_hello(turn.text)
+        return await self._greet(job, answered=turn if is_answer else None) and is_answer
 
     async def _remember(
         self,

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from bot.adapters.base import ReplyChannel
 from bot.errors import BotError, CommandError, StoreError
+from bot.greeting import title_of
 from bot.languages import LANGUAGE_NAMES, language_named
 from bot.personas.prompt import fill_macros
 from bot.types import Author, ChatKind, IncomingFile, PersonaCard, Rating, RepliedMessage, Room
@@ -170,8 +171,14 @@ class CommandedChat(Protocol):
     async def choose(self, room: Room, persona_id: str) -> None:
         """Let another persona answer in `room`."""
 
-    async def greet_once(self, room: Room, *, user_name: str | None = None) -> str | None:
-        """The greeting, where the conversation with the chosen persona is new."""
+    async def greet_once(self, room: Room, *, user_name: str | None = None, is_group: bool = False) -> str | None:
+        """The greeting, where the conversation with the chosen persona is new; empty where it has none."""
+
+    async def greetings(self, room: Room, *, user_name: str | None = None, is_group: bool = False) -> tuple[str, ...]:
+        """What the chosen persona may begin with."""
+
+    async def greet_with(self, room: Room, text: str) -> None:
+        """Begin with that greeting. Raises `CommandError` where the conversation has gone on."""
 
     async def start_over(self, room: Room) -> None:
         """Forget the conversation with the chosen persona."""
@@ -239,9 +246,11 @@ def build_commands(
     commands = _ChatCommands(chat)
     persona = Argument("name", "Who it is about", suggest=commands.suggest)
     maybe_persona = Argument("name", "Who it is about", is_required=False, suggest=commands.suggest)
+    number = Argument("number", "Which greeting", is_required=False, suggest=commands.suggest_greetings)
     listed = (
         Command(("start",), "Meet the persona that answers here", commands.start),
         Command(("help",), "How to talk to me", commands.help, only_looks=True),
+        Command(("greeting",), "Choose how our conversation begins", commands.greeting, (number,), for_moderators=True),
         Command(("persona", "list"), "Who you can talk to", commands.list, only_looks=True),
         Command(("persona", "use"), "Talk to another persona", commands.use, (persona,), for_moderators=True),
         Command(("persona", "show"), "Get to know a persona", commands.show, (maybe_persona,), only_looks=True),
@@ -354,8 +363,40 @@ class _ChatCommands:
 
     async def start(self, call: CommandCall) -> CommandReply:
         name = self._chat.find_persona(await self._chat.chosen(call.room)).name
-        greeting = await self._chat.greet_once(call.room, user_name=_user_name(call))
-        return CommandReply(greeting or f"{name} is here, and remembers you. Just go on, or see /help.")
+        return await self._greeted(call, otherwise=f"{name} is here, and remembers you. Just go on, or see /help.")
+
+    async def _greeted(self, call: CommandCall, *, otherwise: str, before: str = "") -> CommandReply:
+        """The greeting of a new conversation, with the others to choose; `otherwise` where it is not new."""
+        greeting = await self._chat.greet_once(call.room, user_name=_user_name(call), is_group=_is_group(call))
+        if greeting is None:
+            return CommandReply(otherwise)
+        if not greeting:
+            name = self._chat.find_persona(await self._chat.chosen(call.room)).name
+            return CommandReply(f"{before}{name} is listening: say something.")
+        return await self._with_greetings(call, CommandReply(f"{before}{greeting}"), shown=greeting)
+
+    async def _with_greetings(self, call: CommandCall, reply: CommandReply, *, shown: str = "") -> CommandReply:
+        """`reply` with the greetings to choose from, but for the one that is `shown`."""
+        greetings = await self._chat.greetings(call.room, user_name=_user_name(call), is_group=_is_group(call))
+        choices = tuple(
+            Choice(title_of(text), str(number)) for number, text in enumerate(greetings, start=1) if text != shown
+        )
+        return replace(reply, choices=choices[:MAX_SUGGESTIONS], choice_path=("greeting",), choice_argument="number")
+
+    async def greeting(self, call: CommandCall) -> CommandReply:
+        greetings = await self._chat.greetings(call.room, user_name=_user_name(call), is_group=_is_group(call))
+        wanted = call.arguments.get("number", "").strip()
+        if not greetings:
+            raise CommandError("There is nothing to choose: you begin.")
+        if not wanted:
+            listed = "\n".join(f"{number}. {title_of(text)}" for number, text in enumerate(greetings, start=1))
+            reply = CommandReply(f"How shall I begin? Choose a number:\n{listed}", is_private=True)
+            return await self._with_greetings(call, reply)
+        if not wanted.isascii() or not wanted.isdigit() or not 1 <= int(wanted) <= len(greetings):
+            raise CommandError(f"Choose a number from 1 to {len(greetings)}, such as: /greeting 1")
+        text = greetings[int(wanted) - 1]
+        await self._chat.greet_with(call.room, text)
+        return CommandReply(text)
 
     async def help(self, _call: CommandCall) -> CommandReply:
         lines = [f"/{' '.join(command.path)} – {command.description}" for command in self.table]
@@ -379,8 +420,7 @@ class _ChatCommands:
             return await self.list(call)
         persona = self._chat.find_persona(name)
         await self._chat.choose(call.room, persona.id)
-        greeting = await self._chat.greet_once(call.room, user_name=_user_name(call))
-        return CommandReply(greeting or f"{persona.name} is back, and your conversation goes on.")
+        return await self._greeted(call, otherwise=f"{persona.name} is back, and your conversation goes on.")
 
     async def show(self, call: CommandCall) -> CommandReply:
         name = call.arguments.get("name", "").strip()
@@ -390,8 +430,8 @@ class _ChatCommands:
     async def reset(self, call: CommandCall) -> CommandReply:
         persona = self._chat.find_persona(await self._chat.chosen(call.room))
         await self._chat.start_over(call.room)
-        greeting = await self._chat.greet_once(call.room, user_name=_user_name(call))
-        return CommandReply(f"{persona.name} has forgotten our conversation.\n\n{greeting or ''}".rstrip())
+        forgotten = f"{persona.name} has forgotten our conversation."
+        return await self._greeted(call, otherwise=forgotten, before=f"{forgotten}\n\n")
 
     async def suggest(self, _call: CommandCall, typed: str) -> tuple[Choice, ...]:
         wanted = typed.strip().casefold()
@@ -399,6 +439,13 @@ class _ChatCommands:
         starting = [card for card in cards if card.name.casefold().startswith(wanted) or card.id.startswith(wanted)]
         inside = [card for card in cards if wanted in card.name.casefold() and card not in starting]
         return tuple(_choice(card) for card in [*starting, *inside][:MAX_SUGGESTIONS])
+
+    async def suggest_greetings(self, call: CommandCall, typed: str) -> tuple[Choice, ...]:
+        greetings = await self._chat.greetings(call.room, user_name=_user_name(call), is_group=_is_group(call))
+        numbered = [(str(number), title_of(text)) for number, text in enumerate(greetings, start=1)]
+        wanted = typed.strip().casefold()
+        found = [Choice(title, number) for number, title in numbered if wanted in title.casefold() or wanted == number]
+        return tuple(found[:MAX_SUGGESTIONS])
 
 
 def describe(persona: Persona) -> str:
@@ -418,6 +465,10 @@ def _choice(card: PersonaCard) -> Choice:
     return Choice(card.name, card.id)
 
 
+def _is_group(call: CommandCall) -> bool:
+    return call.kind is ChatKind.GROUP
+
+
 def _user_name(call: CommandCall) -> str | None:
     # A greeting in a group is for everybody.
-    return call.author.display_name if call.kind is ChatKind.DIRECT else None
+    return None if _is_group(call) else call.author.display_name

@@ -6,17 +6,19 @@ reply is shown.
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
+from datetime import tzinfo
 from typing import Protocol
 
 from bot.access import names_on
 from bot.errors import StoreError
-from bot.personas.prompt import build_request, speaker_label
+from bot.personas.prompt import HouseRules, Prepared, Scene, prepare, speaker_label
+from bot.personas.recall import Recall
 from bot.stage import Stage, Stages
 from bot.types import Attachment, Author, ChatKind, ConversationKey, Room, SpokenTurn, StoredTurn
 from bot.words import fold
 from engine.persona import Persona
-from engine.types import Asker, GenerationRequest, Image, Role, SamplingSettings, Turn
+from engine.types import Asker, GenerationRequest, Image, Role, SamplingSettings, TokenMeasure, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,9 @@ class TurnStore(Protocol):
 
     async def room_turns(self, room: Room, persona_ids: Sequence[str], *, max_turns: int) -> list[SpokenTurn]:
         """The newest turns of those personas' conversations in `room`, oldest first."""
+
+    async def num_turns_before(self, room: Room, persona_ids: Sequence[str], turn_id: int) -> int:
+        """How many turns of those personas' conversations in `room` are older than that one."""
 
 
 class PictureStore(Protocol):
@@ -43,11 +48,13 @@ class PictureStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DialogueLimits:
-    """How much of a conversation a reply is made from."""
+    """How much of a conversation a reply is made from at most, and what holds for all of them."""
 
     max_turns: int = 24
     max_pictures: int = 8
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    house: HouseRules = field(default_factory=HouseRules)
+    timezone: tzinfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +69,23 @@ class Dialogue:
     """Puts requests together."""
 
     def __init__(
-        self, stages: Stages, conversations: TurnStore, attachments: PictureStore, *, limits: DialogueLimits
+        self,
+        stages: Stages,
+        conversations: TurnStore,
+        attachments: PictureStore,
+        *,
+        limits: DialogueLimits,
+        measure: TokenMeasure | None = None,
+        recall: Recall | None = None,
     ) -> None:
+        """`measure` says what fits into a prompt; without one, the engine alone leaves turns out. `recall` finds what a
+        question is about; without one, nothing is recalled."""
         self._stages = stages
         self._conversations = conversations
         self._attachments = attachments
         self._limits = limits
+        self._measure = measure
+        self._recall = recall
 
     async def heard(self, stage: Stage, persona: Persona, *, max_turns: int | None = None) -> list[SpokenTurn]:
         """The newest turns that `persona` knows of, oldest first: its own conversation's, in a shared room all."""
@@ -89,18 +107,57 @@ class Dialogue:
         reply_start: str = "",
     ) -> GenerationRequest:
         """The request for `persona`'s reply, which begins with `reply_start`, for `asker`, by default whoever asked."""
+        prepared = await self.prepare(stage, persona, kind, told, asker=asker, reply_start=reply_start)
+        return prepared.request
+
+    async def prepare(
+        self,
+        stage: Stage,
+        persona: Persona,
+        kind: ChatKind,
+        told: Told,
+        *,
+        asker: Author | None = None,
+        reply_start: str = "",
+    ) -> Prepared:
+        """That request, and what it is made of."""
         author = asker or told.question.author
         others = tuple(f"\n{other.name}:" for other in stage.cast if other.id != persona.id)
-        return build_request(
+        return prepare(
             persona,
             await self._turns(stage, persona, kind, told),
             # Nobody speaks for the others in the room.
             sampling=replace(self._limits.sampling, stop=(*self._limits.sampling.stop, *others)),
-            user_name=author.display_name if author is not None else None,
-            is_group=kind is ChatKind.GROUP or stage.is_shared,
+            scene=await self._scene(stage, persona, kind, told, author),
+            house=self._limits.house,
+            measure=self._measure,
             asker=_asker(ConversationKey(stage.room, persona.id), author) if author is not None else None,
             reply_start=reply_start,
         )
+
+    async def _scene(self, stage: Stage, persona: Persona, kind: ChatKind, told: Told, author: Author | None) -> Scene:
+        is_group = kind is ChatKind.GROUP or stage.is_shared
+        present = [spoken.turn.author.display_name for spoken in told.turns if spoken.turn.author is not None]
+        names = [*(other.name for other in stage.cast if other.id != persona.id), *filter(None, present)]
+        conversation = conversation_of(ConversationKey(stage.room, persona.id))
+        return Scene(
+            user_name=author.display_name if author is not None else None,
+            is_group=is_group,
+            speakers=tuple(dict.fromkeys(map(speaker_label, names))),
+            num_before=await self._num_before(stage, persona, told),
+            conversation=conversation,
+            seed=f"{conversation}/{told.question.id}",
+            recalled=await self._recall.about(persona, told.question.text) if self._recall is not None else (),
+            now=told.question.created_at.astimezone(self._limits.timezone),
+        )
+
+    async def _num_before(self, stage: Stage, persona: Persona, told: Told) -> int:
+        """How many messages are older than those told. Only lore asks, and only long conversations have any."""
+        if not persona.lore or len(told.turns) < self._limits.max_turns:
+            return 0
+        persona_ids = stage.persona_ids if stage.is_shared and stage.has(persona.id) else (persona.id,)
+        oldest = min(spoken.turn.id for spoken in told.turns)
+        return await self._conversations.num_turns_before(stage.room, persona_ids, oldest)
 
     def told(
         self,
@@ -174,6 +231,11 @@ class Dialogue:
                     raise
                 logger.warning("an earlier picture is left out of the conversation: %s", error)
         return tuple(images)
+
+
+def conversation_of(key: ConversationKey) -> str:
+    """A name for that conversation, from which what is left to chance in it comes."""
+    return "/".join([*filter(None, astuple(key.room)), key.persona_id])
 
 
 def _folded_label(name: str) -> str:

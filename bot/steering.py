@@ -13,8 +13,9 @@ from typing import Any, Protocol
 from bot.adapters.base import ReplyChannel
 from bot.commands import Choice, CommandCall, CommandReply
 from bot.controls import reply_controls
-from bot.dialogue import Dialogue, TurnStore
+from bot.dialogue import Dialogue, TurnStore, conversation_of
 from bot.errors import CommandError, DeliveryError
+from bot.greeting import greetings_for
 from bot.labels import without_labels
 from bot.logs import log_failure
 from bot.queues import KeyedQueues
@@ -45,6 +46,7 @@ NOT_YOURS = "Only whoever asked for that answer, or a moderator, may change it."
 NOT_THE_LAST = "The conversation has gone on since: only my last answer can be changed like that."
 NOTHING_TO_UNDO = "There is nothing of yours to take back."
 NOBODY_ASKED = "Nobody asked for that: there is nothing to answer anew."
+NO_MORE_GREETINGS = "I know no other way to begin."
 FIRST_VERSION = "There is no earlier version."
 NOTHING_TO_ADD = "I have said all I have to say about that."
 NO_NEW_TEXT = "Tell me the new text, such as: /edit I never said that."
@@ -176,6 +178,8 @@ class Steering:
         is_back = call.arguments.get("direction", "").strip().lower() in ("back", "previous", "◀", "<")
 
         async def turn_over(reply: _Reply) -> CommandReply:
+            if reply.question is None and not is_back:
+                await self._add_greeting(reply, call)
             versions = await self._conversations.alternatives(reply.key, reply.turn.id)
             index = versions.chosen + (-1 if is_back else 1)
             if index < 0:
@@ -522,6 +526,24 @@ class Steering:
                 await self._conversations.add_alternative(reply.key, reply.turn.id, stream.text_to_remember)
             else:
                 await self._to_its_end(self._show(reply, reply.turn.text))
+
+    async def _add_greeting(self, reply: _Reply, call: CommandCall) -> None:
+        """Of a greeting the next version is another one, as long as there are any."""
+        versions = await self._conversations.alternatives(reply.key, reply.turn.id)
+        if versions.chosen + 1 < len(versions.texts):
+            return
+        is_group = call.kind is ChatKind.GROUP
+        greetings = greetings_for(
+            reply.persona,
+            is_group=is_group,
+            user_name=None if is_group else call.author.display_name,
+            conversation=conversation_of(reply.key),
+        )
+        others = [text for text in greetings if text not in versions.texts]
+        if not others:
+            raise CommandError(NO_MORE_GREETINGS)
+        await self._conversations.add_alternative(reply.key, reply.turn.id, others[0])
+        await self._conversations.choose_alternative(reply.key, reply.turn.id, versions.chosen)
 
     async def _continue(self, reply: _Reply) -> bool:
         """Go on with `reply`, and say whether anything came."""

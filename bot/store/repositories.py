@@ -141,6 +141,14 @@ class Conversations:
         """The newest turns of those personas' conversations in `room`, oldest first."""
         return await self._database.read(lambda connection: _room_turns(connection, room, persona_ids, max_turns))
 
+    async def num_turns_before(self, room: Room, persona_ids: Sequence[str], turn_id: int) -> int:
+        """How many turns of those personas' conversations in `room` are older than that one."""
+        of_them = turns.c.conversation_id.in_(
+            [conversation_id(ConversationKey(room, persona_id)) for persona_id in dict.fromkeys(persona_ids)]
+        )
+        query = select(func.count()).select_from(turns).where(of_them).where(turns.c.id < turn_id)
+        return await self._database.read(lambda connection: connection.scalar(query) or 0)
+
     async def last_reply(self, room: Room, persona_ids: Sequence[str]) -> tuple[ConversationKey, StoredTurn] | None:
         """The newest reply that one of those personas gave in `room`."""
         query = _newest_turns(room, persona_ids, 1, role=Role.ASSISTANT)

@@ -117,6 +117,9 @@ class MemoryConversations:
         found = [SpokenTurn(kept.key.persona_id, kept.stored) for kept in self._spoken(room, persona_ids)]
         return found[-max_turns:] if max_turns > 0 else []
 
+    async def num_turns_before(self, room: Room, persona_ids: Sequence[str], turn_id: int) -> int:
+        return sum(kept.stored.id < turn_id for kept in self._spoken(room, persona_ids))
+
     async def last_reply(self, room: Room, persona_ids: Sequence[str]) -> tuple[ConversationKey, StoredTurn] | None:
         replies = [kept for kept in self._spoken(room, persona_ids) if kept.stored.role is Role.ASSISTANT]
         return (replies[-1].key, replies[-1].stored) if replies else None

@@ -10,8 +10,9 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from bot.personas.prompt import MAX_EXAMPLE_CHARACTERS, NUM_TURNS_SEARCHED_FOR_LORE
+from bot.personas.prompt import MAX_EXAMPLE_CHARACTERS
 from bot.personas.reading import read_persona
+from engine.lore import Lorebook
 from engine.persona import Persona, Sampling
 
 TEXT = (Path(__file__).parents[3] / "docs" / "personas.md").read_text(encoding="utf-8")
@@ -74,5 +75,5 @@ def test_the_smallest_persona(tmp_path: Path) -> None:
 
 def test_the_numbers_are_true() -> None:
     assert f"have room in {MAX_EXAMPLE_CHARACTERS} characters" in TEXT
-    assert NUM_TURNS_SEARCHED_FOR_LORE == 4
+    assert Lorebook().scan_depth == 4
     assert "in the last four messages" in TEXT

@@ -95,9 +95,8 @@ def test_schema_problems_in_plain_words(write: WritePersona, lines: str, expecte
     assert only_problem_of(write(more=lines + "\n")) == expected
 
 
-def test_an_empty_list_of_greetings(write: WritePersona) -> None:
-    path = write(base="name: A\nsummary: b\ngreetings: []\n")
-    assert only_problem_of(path) == "3:12: `greetings` needs at least 1 item"
+def test_an_empty_list_of_greetings_lets_others_begin(write: WritePersona) -> None:
+    assert read_persona(write(base="name: A\nsummary: b\ngreetings: []\n")).greetings == ()
 
 
 @pytest.mark.parametrize(
