@@ -1,14 +1,15 @@
 """The personas that can be talked to, kept in step with their folders.
 
-Owns the folders, the last good version of every file, and hot reload. Knows no YAML (`bot.personas.reading`) and no
-platform. Reading may happen on another thread; what is served changes in one assignment.
+Owns the folders, the last good version of every file, and hot reload. Knows no YAML (`bot.personas.reading`), of cards
+that they bring their pictures along, and no platform. Reading may happen on another thread; what is served changes in
+one assignment.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from functools import partial
 from pathlib import Path
@@ -18,13 +19,27 @@ from watchfiles import awatch
 from bot.access import names_on
 from bot.errors import PersonaError
 from bot.expressions import expression_for
+from bot.personas.cards.card import Card
+from bot.personas.cards.files import card_id, is_card_file
+from bot.personas.cards.pictures import MAX_FACE_SIDE, CardPictures, asset_data, avatar_data, face_assets, find_file
 from bot.personas.prompt import fill_macros
-from bot.personas.reading import InvalidPersona, PersonaProblem, read_persona, resolve_avatar, resolve_sticker
+from bot.personas.reading import (
+    MAX_PICTURE_BYTES,
+    InvalidPersona,
+    NoPersona,
+    PersonaProblem,
+    read_card_persona,
+    read_persona,
+    resolve_avatar,
+    resolve_sticker,
+)
 from bot.types import PersonaCard, Speaker
 from bot.words import fold
 from engine.persona import Expression, Persona
 
 SUFFIXES = (".yaml", ".yml")
+# A PNG or a JSON file among personas may be about anything else.
+CARD_ONLY_SUFFIXES = (".charx",)
 # Folders are compared at least this often: notifications do not exist on every disk, and can be lost.
 POLL_INTERVAL_S = 0.5
 
@@ -36,12 +51,16 @@ Stamp = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A file as it was read last. `persona` is its last good version, which may be older than `stamp`."""
+    """A file as it was read last. `persona` is its last good version, which may be older than `stamp`.
+
+    Of a card, `pictures` are those that came with it, by the names that the persona has for them; its avatar by none.
+    """
 
     path: Path
     stamp: Stamp | None
     persona: Persona | None
     problems: tuple[PersonaProblem, ...] = ()
+    pictures: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +82,21 @@ class _Rereading(Enum):
 
 
 class PersonaLibrary:
-    """All personas of `folders`; a persona in a later folder replaces one with the same id in an earlier folder."""
+    """All personas of `folders`; a persona in a later folder replaces one with the same id in an earlier folder.
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    In `cache`, clean copies of cards' pictures are kept. Without it only cards that are pictures have one, themselves.
+    """
+
+    def __init__(self, folders: Sequence[Path], *, cache: Path | None = None) -> None:
         self._folders = tuple(folders)
+        self._pictures = CardPictures(cache) if cache is not None else None
+        self._refreshing = asyncio.Lock()
         self._shelf = _Shelf()
         self._callbacks: list[Callable[[], None]] = []
 
     def load(self) -> None:
         """Read every file anew. A broken one is in `problems`, and its last good version stays."""
-        self._serve(_stocked(self._folders, self._shelf, _Rereading.ALL))
+        self._serve(_stocked(self._folders, self._shelf, _Rereading.ALL, self._pictures))
 
     @property
     def problems(self) -> tuple[PersonaProblem, ...]:
@@ -119,7 +143,7 @@ class PersonaLibrary:
         """The avatar of `persona` on `platform`, if it has one; never a file outside the persona's folder."""
         faces = [face.avatar for name, face in persona.platforms.items() if name == platform]
         found = (self._file(persona, avatar, resolve_avatar) for avatar in (*faces, persona.avatar))
-        return next((path for path in found if path is not None), None)
+        return next((path for path in found if path is not None), self._picture(persona, ""))
 
     def avatar_for(self, persona: Persona, text: str) -> Path | None:
         """The picture of the face that `persona` makes to `text`; `None` where the usual one suits it."""
@@ -134,12 +158,20 @@ class PersonaLibrary:
         source = self._shelf.served.get(persona.id)
         if source is None or name is None:
             return None
+        if is_card_file(source.path):
+            return self._picture(persona, name)
         try:
             # Checked again now: the file may have been removed, or replaced by a link, since it was read.
             return resolve(source.path.parent, name)
         except PersonaError as error:
             _log.debug("%s: %s", source.path, error)
             return None
+
+    def _picture(self, persona: Persona, name: str) -> Path | None:
+        """The picture that came with the card of `persona` under that name."""
+        source = self._shelf.served.get(persona.id)
+        path = source.pictures.get(name) if source is not None else None
+        return path if path is not None and path.is_file() else None
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call `callback`, on the event loop, after every reload that changed something. It must not raise."""
@@ -156,14 +188,19 @@ class PersonaLibrary:
                     if await asyncio.to_thread(_identities, self._folders) != watched:
                         break  # another folder stands there now, which the notifications do not cover
 
+    async def refresh(self) -> None:
+        """Look at once what has changed in the folders."""
+        await self._refresh(is_notified=True)
+
     async def _refresh(self, *, is_notified: bool) -> None:
         # A broken file may have been mended from outside: by an avatar that arrived. Its own stamp does not show that.
         rereading = _Rereading.BROKEN if is_notified else _Rereading.CHANGED
-        shelf = await asyncio.to_thread(_stocked, self._folders, self._shelf, rereading)
-        if shelf != self._shelf:
-            self._serve(shelf)
-            for callback in self._callbacks:
-                callback()
+        async with self._refreshing:
+            shelf = await asyncio.to_thread(_stocked, self._folders, self._shelf, rereading, self._pictures)
+            if shelf != self._shelf:
+                self._serve(shelf)
+                for callback in self._callbacks:
+                    callback()
 
     def _serve(self, shelf: _Shelf) -> None:
         before, self._shelf = self._shelf, shelf
@@ -210,7 +247,7 @@ async def _wakings(folders: Sequence[Path], *, is_polling: bool = False) -> Asyn
                 yield is_notified
 
 
-def _stocked(folders: Sequence[Path], before: _Shelf, rereading: _Rereading) -> _Shelf:
+def _stocked(folders: Sequence[Path], before: _Shelf, rereading: _Rereading, pictures: CardPictures | None) -> _Shelf:
     """What the folders hold now. Files that need no `rereading` are taken from `before`."""
     sources: dict[Path, _Source] = {}
     served: dict[str, _Source] = {}
@@ -218,8 +255,10 @@ def _stocked(folders: Sequence[Path], before: _Shelf, rereading: _Rereading) -> 
     for folder in folders:
         owners: dict[str, Path] = {}
         for path in persona_files(folder):
-            source = sources[path] = _current(path, before.sources.get(path), rereading)
-            owner = owners.setdefault(path.stem, path)
+            source = sources[path] = _current(path, before.sources.get(path), rereading, pictures)
+            if not source.persona and not source.problems:
+                continue  # a picture beside the personas
+            owner = owners.setdefault(persona_id_of(path), path)
             if owner != path:
                 message = f"{owner.name} beside it has the same id; rename or remove one of them"
                 clashes.append(PersonaProblem(path, None, None, message))
@@ -230,30 +269,63 @@ def _stocked(folders: Sequence[Path], before: _Shelf, rereading: _Rereading) -> 
     return _Shelf(sources, served, personas, problems)
 
 
-def _current(path: Path, known: _Source | None, rereading: _Rereading) -> _Source:
+def _current(path: Path, known: _Source | None, rereading: _Rereading, pictures: CardPictures | None) -> _Source:
     # The stamp is taken first: a change while reading makes it old, and the file is read again.
     stamp = _stamp(path)
     is_wanted = rereading is _Rereading.ALL or (rereading is _Rereading.BROKEN and known and known.problems)
     if known and stamp == known.stamp and not is_wanted:
         return known
-    return _read(path, stamp, known)
-
-
-def _read(path: Path, stamp: Stamp | None, known: _Source | None) -> _Source:
     try:
-        return _Source(path, stamp, read_persona(path))
+        return _read(path, stamp, pictures)
     except InvalidPersona as error:
-        return _Source(path, stamp, known.persona if known else None, error.problems)
+        if isinstance(error, NoPersona) and path.suffix.lower() not in CARD_ONLY_SUFFIXES:
+            return _Source(path, stamp, None)
+        good = known or _Source(path, stamp, None)
+        return replace(good, stamp=stamp, problems=error.problems)
+
+
+def _read(path: Path, stamp: Stamp | None, pictures: CardPictures | None) -> _Source:
+    if not is_card_file(path):
+        return _Source(path, stamp, read_persona(path))
+    card, persona = read_card_persona(path)
+    shown = _shown_pictures(path, card, persona, pictures)
+    return _Source(path, stamp, persona, pictures={name: kept for name, kept in shown if kept is not None})
+
+
+def _shown_pictures(
+    path: Path, card: Card, persona: Persona, pictures: CardPictures | None
+) -> Iterator[tuple[str, Path | None]]:
+    """The pictures that came with a card, by the names that its persona has for them."""
+    if pictures is None:
+        is_picture = card.image is not None and len(card.image) <= MAX_PICTURE_BYTES
+        yield "", path if is_picture else None
+        return
+    avatar = avatar_data(card)
+    yield "", pictures.keep(avatar) if avatar else None
+    assets = face_assets(card)
+    for emotion, expression in persona.expressions.items():
+        if expression.avatar:
+            found = asset_data(card, assets[emotion]) if emotion in assets else find_file(card, expression.avatar)
+            yield expression.avatar, pictures.keep(found, max_side=MAX_FACE_SIDE) if found else None
+        if expression.sticker and (sticker := find_file(card, expression.sticker)):
+            yield expression.sticker, pictures.keep(sticker, max_side=MAX_FACE_SIDE)
 
 
 def persona_files(folder: Path) -> Iterator[Path]:
+    """The files in `folder` that may be personas, those that were written for Commedia first."""
     try:
-        paths = sorted(folder.iterdir())
+        paths = sorted(folder.iterdir(), key=lambda path: (is_card_file(path), path))
     except OSError:
         return
     for path in paths:
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():
+        is_wanted = path.suffix.lower() in SUFFIXES or is_card_file(path)
+        if is_wanted and not path.name.startswith(".") and path.is_file():
             yield path
+
+
+def persona_id_of(path: Path) -> str:
+    """The id that a persona's file gives it."""
+    return card_id(path.stem) if is_card_file(path) else path.stem
 
 
 def _stamp(path: Path) -> Stamp | None:

@@ -1,7 +1,8 @@
 """One persona file in, one `Persona` out, or every problem in it with its line and column.
 
-Owns the file: its name, its size, the pictures beside it. Leaves YAML to `bot.personas.document` and the wording of
-what is wrong to `bot.personas.mistakes`. Knows no folder of personas and no prompt.
+Owns the file: its name, its size, the pictures beside it. Leaves YAML to `bot.personas.document`, the wording of what
+is wrong to `bot.personas.mistakes`, and character cards to `bot.personas.cards`. Knows no folder of personas and no
+prompt.
 """
 
 import re
@@ -13,6 +14,10 @@ from pathlib import Path
 from pydantic import JsonValue, ValidationError
 
 from bot.errors import PersonaError
+from bot.personas.cards import files as card_files
+from bot.personas.cards.card import Card
+from bot.personas.cards.containers import CardError, NoCard
+from bot.personas.cards.persona import persona_from_card
 from bot.personas.document import (
     MAX_DOCUMENT_BYTES,
     Document,
@@ -54,8 +59,14 @@ class InvalidPersona(PersonaError):
         self.problems = tuple(problems)
 
 
+class NoPersona(InvalidPersona):
+    """The file is a picture or a JSON file about something else, which may well lie among personas."""
+
+
 def read_persona(path: Path) -> Persona:
-    """The persona in the file at `path`. Raises `InvalidPersona` with all problems."""
+    """The persona in the file at `path`, a card's too. Raises `InvalidPersona` with all problems."""
+    if card_files.is_card_file(path):
+        return read_card_persona(path)[1]
     try:
         document = parse_document(_read_bytes(path))
     except OSError as error:
@@ -68,6 +79,17 @@ def read_persona(path: Path) -> Persona:
     if persona is None or mistakes:
         raise _invalid(path, mistakes)
     return persona
+
+
+def read_card_persona(path: Path) -> tuple[Card, Persona]:
+    """The card in the file at `path`, and its persona. Raises `InvalidPersona`, `NoPersona` where it is no card."""
+    try:
+        card = card_files.read_card(path)
+        return card, persona_from_card(card, id=card_files.card_id(path.stem))
+    except NoCard as error:
+        raise NoPersona([PersonaProblem(path, None, None, str(error))]) from None
+    except CardError as error:
+        raise InvalidPersona([PersonaProblem(path, None, None, str(error))]) from None
 
 
 def resolve_avatar(folder: Path, avatar: str) -> Path:

@@ -157,7 +157,7 @@ def _number(value: object) -> float | None:
 
 def _not_a_card(raw: Json) -> CardError:
     if isinstance(raw.get("entries"), dict | list):
-        return CardError(
+        return NoCard(
             "this is a lorebook without a character; in SillyTavern, link it to a character and export that one"
         )
     if "spec" in raw or {"name", "description"} <= raw.keys():

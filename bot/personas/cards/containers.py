@@ -44,6 +44,9 @@ _ZIP64_END = b"PK\x06\x07"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 _CARD_KEYWORDS = ("ccv3", "chara")
+_ANY_CARD = re.compile(rb"(?:ccv3|chara)\0", re.IGNORECASE)
+# What says of a text that is no valid JSON that it was meant for a card.
+_CLAIM = re.compile(rb'"(?:spec|first_mes|char_name)"\s*:')
 # The specification writes a colon and a path; some programs leave the underscore and the colon out.
 _ASSET_KEYWORD = re.compile(r"chara-ext-asset_:?(.+)", re.IGNORECASE | re.DOTALL)
 _ENCRYPTED = 0x1
@@ -99,7 +102,12 @@ def unpack(data: bytes) -> Contents:
         raise NoCard("this is a JPEG picture, which holds no card; use the PNG that was downloaded, unchanged")
     if data[:4] == b"RIFF" or data[:4] == b"GIF8":
         raise NoCard("this is a picture of a kind that holds no card; use the PNG that was downloaded, unchanged")
-    return Contents(parse_json(data))
+    try:
+        return Contents(parse_json(data))
+    except CardError as error:
+        if _CLAIM.search(data) or isinstance(error, NoCard):
+            raise
+        raise NoCard(f"this file holds no character card: {error}") from None
 
 
 def pack(contents: Contents, container: Container, *, older: Json | None = None) -> bytes:
@@ -203,6 +211,8 @@ def bare_png(data: bytes) -> bytes:
 
 
 def _from_png(data: bytes) -> Contents:
+    if _ANY_CARD.search(data) is None:
+        raise NoCard("this picture holds no character card; it may have been lost where a program saved it anew")
     texts: dict[str, bytes] = {}
     assets: dict[str, bytes] = {}
     num_bytes = 0
@@ -235,7 +245,7 @@ def _card_in(texts: Mapping[str, bytes]) -> Json:
     """The newest card of those in a picture, or the one before it where the newest is damaged."""
     found = [texts[keyword] for keyword in _CARD_KEYWORDS if keyword in texts]
     if not found:
-        raise NoCard("this picture holds no character card; it may have been lost where a program saved it anew")
+        raise NoCard("this picture holds no character card, only pictures of one; export it again")
     for number, text in enumerate(found, start=1):
         try:
             return _card_text(text)
