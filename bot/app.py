@@ -27,6 +27,8 @@ from bot.media.links import LinkedPictures
 from bot.media.pictures import PictureLimits
 from bot.metrics import Metrics
 from bot.personas.library import PersonaLibrary
+from bot.personas.prompt import HouseRules
+from bot.personas.recall import Recall
 from bot.picture_index import PictureIndex
 from bot.room_commands import room_commands
 from bot.seeing import SeeingService
@@ -94,6 +96,8 @@ async def open_application(settings: Settings, *, seed: int | None = None) -> As
         metrics = Metrics(load=engine.load, incidents=incidents.counts)
         await stack.enter_async_context(_running(incidents.run(), seen.run()))
         links = LinkedPictures(hosts=settings.pictures.link_hosts) if settings.pictures.links else None
+        recall = Recall(engine)
+        stack.push_async_callback(recall.aclose)
         chat = ChatService(
             engine,
             library,
@@ -105,6 +109,8 @@ async def open_application(settings: Settings, *, seed: int | None = None) -> As
             ratings=Ratings(database) if has_ratings else None,
             links=links,
             counting=metrics,
+            measure=engine,
+            recall=recall,
         )
         stack.push_async_callback(chat.aclose)
         seeing = SeeingService(engine, chat, conversations, attachments, index, picture_limits=options.picture_limits)
@@ -217,6 +223,8 @@ def chat_options(settings: Settings, *, seed: int | None = None) -> ChatOptions:
         resume_s=settings.chat.resume_s,
         resumed=frozenset({"discord", "telegram"}),
         timezone=_timezone(settings.chat.timezone),
+        greeting=frozenset({"discord", "telegram"} if settings.chat.greet else ()),
+        house=HouseRules(settings.chat.system_prompt, settings.chat.post_history_instructions),
         max_pictures=settings.pictures.max_per_message,
         picture_limits=PictureLimits(max_bytes=settings.pictures.max_bytes, max_pixels=settings.pictures.max_pixels),
         sampling=sampling_defaults(settings, seed=seed),

@@ -75,6 +75,18 @@ class ChatSettings(_Section):
     """After a restart or an outage, messages that are at most so many seconds old are still answered."""
     timezone: str | None = None
     """Zone of personas' quiet hours, such as `Europe/Berlin`. Left out: the machine's."""
+    greet: bool = True
+    """Whoever writes to a persona alone for the first time is greeted by it."""
+    guard: bool = True
+    """Hold back and replace what leaves the persona's part, such as "as an AI language model" (docs/guard.md)."""
+    guard_tries: int = Field(default=2, ge=0, le=8)
+    """How often a reply is tried again for that, before its offending part is left out."""
+    system_prompt: str = ""
+    """What every persona is told that has no system prompt itself. Empty: to stay in character, language and length."""
+    post_history_instructions: str = ""
+    """What every persona is told after the conversation that has no such instructions itself."""
+    admins: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    """Who may add personas in chat, such as `discord:80351110224678912`; terminal and a page on this machine may."""
 
 
 class PictureSettings(_Section):
@@ -101,6 +113,8 @@ class EngineSettings(_Section):
     """How picture, text and persona are fused; `none` leaves only the prompt."""
     fusion_weights: Path | None = None
     """Folder with trained fusion weights. Left out: the ones shipped for the decoder, if there are any."""
+    lexicon: bool = True
+    """Let personas' lexicons and lengths act on every word that is chosen (docs/lexicon.md)."""
     device: str = "auto"
     """`auto` takes CUDA, then MPS, then the CPU; or name one: `cpu`, `cuda`, `cuda:1`, `mps`."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

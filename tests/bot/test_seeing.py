@@ -174,6 +174,9 @@ async def test_what_the_engine_cannot_do_is_told_in_peoples_words(
     await studio.indexed()
     studio.engine.failure = failure
     for name, arguments in (("describe", {}), ("find", {"words": "red"}), ("translate", {}), ("why", {})):
+        if name == "why" and isinstance(failure, NotAvailable):
+            assert (await studio.use(name)).text.endswith(told)  # what the prompt was made of is known all the same
+            continue
         with pytest.raises(BotError) as caught:
             await studio.use(name, **arguments)
         assert str(caught.value) == told
