@@ -78,6 +78,11 @@ class KeyIndex:
                 self._take(number, spelling)
         self._remembered: OrderedDict[tuple[bytes, MacroContext | None, str | None], frozenset[int]] = OrderedDict()
 
+    @property
+    def has_macros(self) -> bool:
+        """Whether what is found depends on names."""
+        return bool(self._with_macros)
+
     def found_in(
         self, text: str, names: MacroContext, patience: Patience, *, speaker: str | None = None
     ) -> frozenset[int]:
@@ -85,7 +90,7 @@ class KeyIndex:
         shown = text[:MAX_CHARACTERS_SEARCHED]
         # Not the text itself: what people wrote is not kept.
         digest = hashlib.blake2b(shown.encode(errors="replace"), digest_size=16).digest()
-        key = (digest, names if self._with_macros else None, speaker)
+        key = (digest, names if self.has_macros else None, speaker)
         found = self._remembered.get(key)
         if found is None:
             was_over, patience.is_over = patience.is_over, False

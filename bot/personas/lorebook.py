@@ -38,8 +38,7 @@ class LoreMoment:
     `num_before` messages of the conversation are older than these, `num_replies_before` of them the persona's (`None`:
     half). All chance comes from `seed`, which is the same throughout a conversation, and from the place and the words
     of the question. `greeting_index` is the greeting that the conversation began with, `user_icon` the name of the
-    user's picture, each where known. `user_name` is for keys with `{{user}}`. Entries in `recalled`, by their places
-    in `Persona.lore`, count as found whatever their keys.
+    user's picture, each where known. `user_name` is for keys with `{{user}}`.
     """
 
     messages: tuple[ScannedMessage, ...]
@@ -49,7 +48,6 @@ class LoreMoment:
     greeting_index: int | None = None
     user_icon: str | None = None
     user_name: str | None = None
-    recalled: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,17 +144,17 @@ class _Book:
     max_scan_depth: int
     rules: Lorebook
     timed: frozenset[int]
-    said: dict[tuple[int, MacroContext], frozenset[int]] = field(default_factory=dict)
+    said: dict[int, tuple[str, frozenset[int]]] = field(default_factory=dict)
 
     def keys_said_by(self, page: _Page, names: MacroContext, patience: Patience) -> frozenset[int]:
-        """The keys that occur in what `page` tells; remembered, but for one set of names only."""
-        found = self.said.get((page.index, names))
-        if found is None:
-            found = self.index.found_in(seen_by_lore(page.text, names), names, patience)
-            if len(self.said) >= len(self.pages):
-                self.said.clear()
-            if not patience.is_over:
-                self.said[page.index, names] = found
+        """The keys that occur in what `page` tells."""
+        text = seen_by_lore(page.text, names)
+        known = self.said.get(page.index)
+        if known is not None and known[0] == text and not self.index.has_macros:
+            return known[1]
+        found = self.index.found_in(text, names, patience)
+        if not patience.is_over:
+            self.said[page.index] = text, found
         return found
 
 
@@ -291,7 +289,7 @@ def _matches_at(book: _Book, moment: LoreMoment, names: MacroContext) -> list[_M
                 if match.page.index in book.timed:
                     memory.note(match.page, question.num_messages)
     question = _question_at(moment, found, len(moment.messages) - 1)
-    return _Scan(book, moment, question, memory, names, patience, moment.recalled).run()
+    return _Scan(book, moment, question, memory, names, patience).run()
 
 
 def _keys_of_messages(book: _Book, moment: LoreMoment, names: MacroContext, patience: Patience) -> list[frozenset[int]]:
@@ -333,7 +331,6 @@ class _Scan:
     memory: _Memory
     names: MacroContext
     patience: Patience
-    recalled: frozenset[int] = frozenset()
     level: int = 0
     decided: set[int] = field(default_factory=set)
     told_groups: set[str] = field(default_factory=set)
@@ -344,7 +341,7 @@ class _Scan:
     def run(self) -> list[_Match]:
         book, told, levels = self.book, list[_Match](), list(self.book.levels)
         callers = self._in_messages(book.max_scan_depth)
-        pages = {*book.standing, *self.recalled, *self.memory.called, *self._called_by(callers)}
+        pages = {*book.standing, *self.memory.called, *self._called_by(callers)}
         num_rounds, max_rounds = 0, min(MAX_ROUNDS, 1 + (book.rules.max_recursion or MAX_ROUNDS))
         while (pages or levels) and num_rounds < max_rounds:
             round_told = self._round(pages)
@@ -359,9 +356,7 @@ class _Scan:
 
     def _round(self, indexes: Iterable[int]) -> list[_Match]:
         """What is due of these pages, and stays so in the face of groups and chance."""
-        open_pages = [
-            self.book.pages[index] for index in sorted(set(indexes) - self.decided) if index < len(self.book.pages)
-        ]
+        open_pages = [self.book.pages[index] for index in sorted(set(indexes) - self.decided)]
         matches = [match for page in open_pages if (match := self._match(page)) is not None]
         self.decided.update(match.page.index for match in matches)
         told = [match for match in self._chosen_of_groups(matches) if match.is_held or self._has_luck(match.page)]
@@ -406,8 +401,6 @@ class _Scan:
             return None
         if page.is_always:
             return _Match(page, "always")
-        if page.index in self.recalled:
-            return _Match(page, "by what the question is about")
         key = next((key for key in page.keys if key in heard), None)
         by_lore = next((key for key in page.keys if key in said), None) if key is None else None
         if (key is None and by_lore is None) or not self._have_secondary(page, heard, said):
