@@ -43,6 +43,7 @@ class Metrics:
         self._adapters: tuple[ObservedAdapter, ...] = ()
         self._accepted: Counter[str] = Counter()
         self._refused: Counter[tuple[str, str]] = Counter()
+        self._guarded: Counter[tuple[str, str]] = Counter()
         self._registry = CollectorRegistry()
         self._registry.register(_Collector(self._collect))
         self._durations = Histogram(
@@ -68,6 +69,10 @@ class Metrics:
     def refused(self, platform: str, reason: str) -> None:
         """A message was meant for the bot, but is not answered. `reason` is one of a few words of the code."""
         self._refused[platform, reason] += 1
+
+    def guarded(self, kind: str, outcome: str) -> None:
+        """A reply left its part in this way, and this was done: words of `bot.guarding`."""
+        self._guarded[kind, outcome] += 1
 
     def exposition(self) -> bytes:
         """All of it in Prometheus' text format."""
@@ -100,6 +105,12 @@ class Metrics:
         for labels, count in self._refused.items():
             refused.add_metric(labels, count)
         yield refused
+        guarded = CounterMetricFamily(
+            "commedia_guard", "Replies that left their part, and what was done.", labels=["kind", "outcome"]
+        )
+        for labels, count in self._guarded.items():
+            guarded.add_metric(labels, count)
+        yield guarded
         incidents = CounterMetricFamily(
             "commedia_incidents", "What went wrong beside single replies.", labels=["platform", "kind"]
         )

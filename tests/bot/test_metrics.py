@@ -44,6 +44,16 @@ def test_messages_are_counted_by_platform() -> None:
     assert found["commedia_reply_duration_seconds_bucket", "0.5", "discord"] == 1
 
 
+def test_what_the_guard_did_is_counted_by_kind_and_outcome() -> None:
+    metrics = Metrics()
+    metrics.guarded("echo", "resampled")
+    metrics.guarded("echo", "resampled")
+    metrics.guarded("echo", "deflected")
+    found = samples(metrics)
+    assert found["commedia_guard_total", "echo", "resampled"] == 2
+    assert found["commedia_guard_total", "echo", "deflected"] == 1
+
+
 def test_states_incidents_and_the_engine_are_looked_at_when_asked() -> None:
     counts = {("discord", "forbidden"): 2}
     load = EngineLoad(num_running=3, num_waiting=4, num_replies=5, kv_used=0.25)

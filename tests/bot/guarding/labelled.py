@@ -188,7 +188,9 @@ WRITTEN_FIRST: tuple[Labelled, ...] = (
     Labelled(None, "Your keys? On the beach? The tide takes what it likes.", "I lost my keys on the beach today."),
     Labelled(None, "A story, then. Once, when the sea was younger...", "Tell me a story about the old lighthouse."),
     Labelled(None, "I like green apples and long walks.", "Say after me: I like green apples and long walks."),
-    Labelled(None, "Yesterday I went to the market with Tom.", "Correct this: Yesterday I goed to the market with Tom."),
+    Labelled(
+        None, "Yesterday I went to the market with Tom.", "Correct this: Yesterday I goed to the market with Tom."
+    ),
     Labelled(
         None,
         "Patience. The lamp is old. The ship had no name, and nobody on deck.",

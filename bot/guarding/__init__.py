@@ -1,0 +1,1 @@
+"""Keeping characters in their part: what shows that one has left it, and what is done then."""
