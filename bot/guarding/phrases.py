@@ -27,7 +27,7 @@ CLAIMS = tuple(
         rf"(?:^\W{{0,3}}|[,;:(—–-]\s?|\b(?:but|and|because|that|so|well|honestly)\s)(?:as|being)\s(?:an?\s|the\s|your\s)?{_NOUN_EN}",
         r"\b(?:i\sam|i'm)\s(?:just\s|only\s){0,1}a\smachine\b",
         r"\b(?:i\sam|i'm)\snot\s(?:actually\s|really\s|even\s)?(?:a\s)?(?:real(?:\s(?:person|human|being))?|human(?:\sbeing)?|alive)"
-        r"(?=\s*(?:$|[.,;!)]|at\sall|in\sthe\s|like\s(?:you|humans)|but\b|and\b|yet\b|either\b|because\b))",
+        r"(?=\s*(?:$|[.,;!)]|at\s(?:all|the\smoment)|in\sthe\s|like\s(?:you|humans)|but\b|and\b|yet\b|either\b|because\b))",
         r"\b(?:i\sam|i'm)\snot\s(?:actually\s|really\s|even\s)?a\s(?:real\s)?person(?=\s*(?:$|[.,;!)]))",
         r"\bi\s(?:do\snot|don't)\s(?:actually\s|really\s)?have\s(?:any\s)?(?:personal\s|human\s|real\s)?"
         r"(?:feelings?|emotions?)\s(?:or|and|like)\s(?:\w+\s)?(?:feelings?|emotions?|opinions?|humans?|thoughts|you|people)\b",
