@@ -29,6 +29,7 @@ _MAX_TEXTS_REMEMBERED = 512
 
 # `/storms?/i`, as SillyTavern writes patterns.
 _DELIMITED = re.compile(r"/(?P<pattern>.+)/(?P<flags>[dgimsuvy]*)", re.DOTALL)
+_BACK_REFERENCE = re.compile(r"(?<!\\)((?:\\\\)*)\\k<(\w+)>")
 _MACRO = re.compile(r"\{\{|<(?:bot|char|user)>", re.IGNORECASE)
 
 
@@ -215,8 +216,13 @@ def _pattern_of(spelling: Spelling) -> _Pattern | None:
     flags = 0
     for letter, flag in (("i", regex.IGNORECASE), ("m", regex.MULTILINE), ("s", regex.DOTALL)):
         flags |= flag if letter in delimited["flags"] else 0
-    # `[^]` is any sign in JavaScript.
-    return _known_pattern(delimited["pattern"].replace("[^]", r"[\s\S]"), flags)
+    return _known_pattern(_from_javascript(delimited["pattern"]), flags)
+
+
+def _from_javascript(pattern: str) -> str:
+    """`pattern` in the spelling of `regex`: `[^]` is any sign, `\\k<name>` what a group found."""
+    named = _BACK_REFERENCE.sub(r"\1(?P=\2)", pattern)
+    return named.replace("[^]", r"[\s\S]")
 
 
 @lru_cache(maxsize=8192)

@@ -107,7 +107,8 @@ class _Filling:
         if name == "//" or (name == "comment" and mark):
             return []
         if name == "hidden_key" and mark:
-            return [_Value(_joined(pieces))] if self.is_for_lore else []
+            # Apart from its neighbours, or it would be part of their words.
+            return [_Value(f" {_joined(pieces)} ")] if self.is_for_lore else []
         if self.is_for_lore and name not in ("char", "user", "reverse"):
             return None
         replaced = self._replaced(name, pieces, mark)

@@ -1,0 +1,230 @@
+"""Which entries a conversation calls: keys, second keys, patterns, and how far back is looked."""
+
+import time
+from typing import Any
+
+import pytest
+
+from bot.personas import lore_keys
+from tests.bot.personas.lore_moments import decorated, is_told, only, told, with_lore
+
+
+@pytest.mark.parametrize(
+    ("entry", "text", "expected"),
+    [
+        ({}, "Tell me about the STORM!", True),
+        ({}, "storms", False),
+        ({}, "brainstorm", False),
+        ({"whole_words": False}, "brainstorms", True),
+        ({"whole_words": False}, "strom", False),
+        ({"keys": ["nothing", "storm"]}, "a storm", True),
+        ({"keys": ["the bell"]}, "Who rang the\nbell?", True),
+        ({"keys": ["the bell"]}, "the bells", False),
+        ({"keys": ["the bell"], "whole_words": False}, "the  bells", True),
+        ({"keys": ["c++"]}, "I like c++.", True),
+        ({"keys": ["c++"]}, "abc++", False),
+        ({"keys": ["!!!"]}, "wow !!!", True),
+        ({"keys": ["!!!"]}, "wow !!", False),
+        ({"keys": ["Straße"]}, "in der STRASSE", True),
+        ({"keys": ["ｓｔｏｒｍ"]}, "a storm", True),
+        ({"keys": ["storm"], "case_sensitive": True}, "a storm", True),
+        ({"keys": ["storm"], "case_sensitive": True}, "a Storm", False),
+        ({"keys": ["Storm"], "case_sensitive": True}, "Storms", False),
+        ({"keys": ["Storm"], "case_sensitive": True, "whole_words": False}, "BrainStorms", True),
+        ({"keys": ["  "]}, "a b", False),
+        ({"keys": [" storm "]}, "a storm", True),
+    ],
+)
+def test_keys(entry: dict[str, Any], text: str, expected: bool) -> None:
+    assert is_told(entry, text) is expected
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [("雨", "今天下雨了"), ("ねこ", "ねこがいる"), ("고양이", "고양이는"), ("แมว", "แมวดำ"), ("雨 天", "雨  天气")],
+)
+def test_scripts_without_spaces_have_no_whole_words(key: str, text: str) -> None:
+    assert is_told({"keys": [key]}, text)
+    assert not is_told({"keys": [key]}, "rain")
+
+
+@pytest.mark.parametrize(
+    ("logic", "are_called"),
+    [
+        ("and_any", {"rain", "rain wind"}),
+        ("and_all", {"rain wind"}),
+        ("not_any", {""}),
+        ("not_all", {"", "rain"}),
+    ],
+)
+def test_secondary_keys(logic: str, are_called: set[str]) -> None:
+    entry = {"secondary_keys": ["rain", "wind"], "logic": logic}
+    assert {said for said in ("", "rain", "rain wind") if is_told(entry, f"storm {said}")} == are_called
+    assert not is_told(entry, "rain wind")
+
+
+def test_without_secondary_keys_logic_says_nothing() -> None:
+    assert is_told({"logic": "and_all"}, "storm")
+
+
+def test_keys_and_secondary_keys_may_stand_in_different_messages() -> None:
+    assert is_told({"secondary_keys": ["rain"]}, "rain", "Oh", "storm")
+
+
+@pytest.mark.parametrize(
+    ("entry", "text", "expected"),
+    [
+        ({"keys": ["st[ao]rm"], "regex": True}, "STARM", True),
+        ({"keys": ["st[ao]rm"], "regex": True}, "a strom", False),
+        ({"keys": ["st[ao]rm"], "regex": True, "case_sensitive": True}, "STARM", False),
+        ({"keys": ["st[ao]rm"]}, "starm", False),
+        ({"keys": ["(", "x"], "regex": True}, "( x", True),
+        ({"keys": ["("], "regex": True}, "(", False),
+        ({"keys": ["(?:a{9999}){9999}"], "regex": True}, "a" * 99, False),
+        ({"keys": ["storm"], "regex": True, "secondary_keys": ["never said"]}, "storm", True),
+        ({"keys": ["storm"], "regex": True, "constant": True}, "calm", False),
+        ({"keys": ["/st[ao]rm/"]}, "starm", True),
+        ({"keys": ["/st[ao]rm/"]}, "STARM", False),
+        ({"keys": ["/st[ao]rm/gi"]}, "STARM", True),
+        ({"keys": ["/^b/m"]}, "a\nb", True),
+        ({"keys": ["/^b/"]}, "a\nb", False),
+        ({"keys": ["/a.b/s"]}, "a\nb", True),
+        ({"keys": ["/a[^]b/"]}, "a\nb", True),
+        ({"keys": ["/(?<x>a)\\k<x>/"]}, "aa", True),
+        ({"keys": ["/[/"]}, "[", False),
+        ({"keys": ["/home/q"]}, "/home/q", True),
+        ({"secondary_keys": ["/r[a]in/"]}, "storm rain", True),
+        ({"secondary_keys": ["/r[a]in/"]}, "storm r[a]in", False),
+    ],
+)
+def test_patterns(entry: dict[str, Any], text: str, expected: bool) -> None:
+    assert is_told(entry, text) is expected
+
+
+def test_a_pattern_may_ask_who_spoke() -> None:
+    entry = {"keys": [r"/\x01{{user}}:[^\x01]*?hello/"]}
+    assert is_told(entry, "oh hello", user_name="A.n")
+    assert not is_told(entry, "hello", "bye", user_name="A.n")
+
+
+def test_macros_in_keys() -> None:
+    assert is_told({"keys": ["{{char}}'s boat"]}, "mira's boat")
+    assert is_told({"keys": ["<BOT>"], "content": "Secret."}, "Mira!")
+    assert is_told({"keys": ["{{user}}"]}, "I, Ann, was there", user_name="Ann")
+    assert not is_told({"keys": ["{{user}}"]}, "I, Ann, was there", user_name="Bob")
+    assert not is_told({"keys": ["{{user}}"]}, "I, Ann, was there")
+    assert is_told({"keys": ["/I am {{user}}/"]}, "I am A.n", user_name="A.n")
+    assert not is_told({"keys": ["/I am {{user}}/"]}, "I am Axn", user_name="A.n")
+
+
+def test_a_nickname_goes_over_the_name_in_keys() -> None:
+    persona = with_lore({"keys": ["{{char}}"], "content": "Secret."}, nickname="Mi")
+    assert told(persona, "Mi?") == ["Secret."]
+    assert told(persona, "Mira?") == []
+
+
+def test_the_names_of_speakers_are_found() -> None:
+    assert is_told({"keys": ["ann"]}, "Ann: hello")
+
+
+def test_notes_in_messages_call_nothing() -> None:
+    assert not is_told({}, "{{// storm}} {{comment: storm}} {{hidden_key:storm}}")
+    assert is_told({}, "{{random:storm,calm}}")
+
+
+def test_scan_depth() -> None:
+    said = ("storm", "b", "c", "d")
+    assert is_told({}, *said)
+    assert not is_told({}, *said, "e")
+    assert is_told({"scan_depth": 5}, *said, "e")
+    assert not is_told({"scan_depth": 3}, *said)
+    assert not is_told({"scan_depth": 0}, "storm")
+    assert is_told({"scan_depth": 0, "constant": True}, "calm")
+
+
+def test_the_books_scan_depth() -> None:
+    for depth, expected in ((0, []), (1, []), (2, ["Secret."])):
+        persona = with_lore({"keys": ["storm"], "content": "Secret."}, book={"scan_depth": depth})
+        assert told(persona, "storm", "b") == expected
+    shallow = with_lore({"keys": ["storm"], "content": "Secret.", "scan_depth": 2}, book={"scan_depth": 0})
+    assert told(shallow, "storm", "b") == ["Secret."]
+
+
+def test_the_persona_own_words_call_lore_too() -> None:
+    assert is_told({}, "a", "A storm comes.", "b")
+
+
+def test_constant_and_enabled() -> None:
+    assert is_told({"keys": [], "constant": True}, "calm")
+    assert is_told({"constant": True, "secondary_keys": ["never said"]}, "calm")
+    assert not is_told({"constant": True, "enabled": False}, "storm")
+    assert not is_told({"enabled": False}, "storm")
+    assert not is_told({"enabled": False, **decorated("@@activate")}, "storm")
+
+
+def test_each_text_once() -> None:
+    persona = with_lore(
+        {"keys": ["a"], "content": "Same.", "order": 2, "name": "second"},
+        {"keys": ["a"], "content": "@@depth 1\nSame.", "order": 1, "name": "first"},
+    )
+    assert only(persona, "a a a").name == "first"
+
+
+def test_the_order() -> None:
+    persona = with_lore(
+        *({"content": f"{order} {n}.", "constant": True, "order": order} for n, order in enumerate((3, -1, 3, 0)))
+    )
+    assert told(persona, "x") == ["-1 1.", "0 3.", "3 0.", "3 2."]
+
+
+def test_reasons_say_which_key_and_where() -> None:
+    persona = with_lore({"keys": ["calm", "the Storm"], "content": "S."})
+    assert only(persona, "the storm").reason == 'key "the Storm" in the last message'
+    assert only(persona, "the storm", "x", "y").reason == 'key "the Storm" 3 messages ago'
+    assert only(with_lore({"content": "S.", "constant": True}), "x").reason == "always"
+
+
+def test_names_for_people_are_one_line() -> None:
+    for entry, name in (
+        ({"name": "The\nstorm\x1b[31m"}, "The storm [31m"),
+        ({"keys": ["a\u202eb"], "constant": True}, "a b"),
+        ({"constant": True}, "#1"),
+        ({"name": "n" * 500, "constant": True}, "n" * 60),
+    ):
+        persona = with_lore(
+            {"keys": ["storm"], "content": "S.", **entry} if "keys" not in entry else {"content": "S.", **entry}
+        )
+        shown = only(with_lore({"content": "S.", **entry}), "x") if name == "#1" else only(persona, "storm")
+        assert shown.name == name
+
+
+def test_a_slow_pattern_is_given_up_once_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    persona = with_lore(
+        {"keys": ["(b+)+$", "(b+)+c$"], "regex": True, "content": "Slow."}, {"keys": ["storm"], "content": "Fast."}
+    )
+    said = "storm " + "b" * 5_000 + "!"
+    assert told(persona, said) == ["Fast."]
+    began = time.process_time()
+    assert told(persona, "bb", said + "!", "bb") == ["Fast."]
+    assert time.process_time() - began < lore_keys.MAX_PATTERN_S
+    assert len(caplog.records) == 1
+    assert "b+" not in caplog.text
+
+
+def test_all_patterns_together_have_a_limit() -> None:
+    persona = with_lore(
+        *({"keys": [f"(a+)+{n}$"], "regex": True, "content": f"{n}."} for n in range(1_000)),
+        {"keys": ["storm"], "content": "Fast."},
+    )
+    for said in ("storm " + "a" * 100_000 + "!", "storm " + "a" * 99_999 + "?"):
+        began = time.process_time()
+        assert told(persona, said) == ["Fast."]
+        assert time.process_time() - began < lore_keys.MAX_PATTERNS_S * 5
+
+
+def test_what_patience_did_not_reach_is_looked_for_again() -> None:
+    slow = ({"keys": [f"(q+)+{n}$"], "regex": True, "content": f"{n}."} for n in range(7))
+    persona = with_lore(*slow, {"keys": ["st.rm"], "regex": True, "content": "Late."})
+    said = "storm " + "q" * 5_000 + "!"
+    assert told(persona, said) == []
+    assert told(persona, said) == ["Late."]
