@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
+from enum import StrEnum
 from functools import partial
 from importlib.metadata import version
 from json import dumps as json_text
@@ -34,10 +35,15 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from bot.errors import BotError, SettingsError
+from bot.errors import BotError, PersonaError, SettingsError
 from bot.logs import configure_logging
-from bot.personas.library import PersonaLibrary, persona_files
-from bot.personas.reading import InvalidPersona, PersonaProblem, read_persona
+from bot.personas.arrivals import Arrival, bring_in, card_of
+from bot.personas.cards.card import Version as CardNumber
+from bot.personas.cards.containers import Container
+from bot.personas.cards.convert import losses, to_version, write_card
+from bot.personas.cards.files import NameTaken, read_bytes, write_file
+from bot.personas.library import PersonaLibrary, persona_files, persona_id_of
+from bot.personas.reading import InvalidPersona, NoPersona, PersonaProblem, read_persona
 from bot.personas.template import new_persona
 from bot.settings import Settings, read_settings, reference
 from bot.types import Room
@@ -351,6 +357,7 @@ def persona_check(
     config: ConfigOption = None,
 ) -> None:
     """Check persona files; exit 1 where one is wrong, naming file, line and column."""
+    is_named = bool(files)
     if not files:
         folders = read_settings(config).persona_folders()
         files = [path for folder in folders for path in persona_files(folder)]
@@ -359,6 +366,8 @@ def persona_check(
         try:
             persona = read_persona(path)
         except InvalidPersona as error:
+            if isinstance(error, NoPersona) and not is_named and path.suffix.lower() != ".charx":
+                continue  # a picture beside the personas
             has_problems = True
             _print_problems(error.problems)
         else:
@@ -408,6 +417,102 @@ def persona_test(
         seed=seed, is_quick=quick, without=tuple(without or ()), is_plain=plain, has_plain_beside=against_plain,
     )  # fmt: skip
     sys.exit(persona_test(settings, arguments, before=partial(_bring_weights, settings), output=output, errors=errors))
+
+
+class CardVersion(StrEnum):
+    """A version of the character card specification."""
+
+    V1 = "v1"
+    V2 = "v2"
+    V3 = "v3"
+
+
+class CardContainer(StrEnum):
+    """A kind of file that cards lie in."""
+
+    JSON = "json"
+    PNG = "png"
+    CHARX = "charx"
+
+
+_CARD_NUMBERS: dict[CardVersion, CardNumber] = {CardVersion.V1: 1, CardVersion.V2: 2, CardVersion.V3: 3}
+
+
+@persona_commands.command("import")
+def persona_import(
+    files: Annotated[list[Path], typer.Argument(help="Character cards: .png, .json or .charx files.")],
+    name: Annotated[str, typer.Option(metavar="ID", help="What to call it; made of its name if left out.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Let it take the place of a persona of that id.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Bring character cards into the personas folder; exit 1 where one is none."""
+    if name and len(files) > 1:
+        raise typer.BadParameter("several cards cannot have one id: leave --name out", param_hint="--name")
+    folder = read_settings(config).personas[-1]
+    has_problems = False
+    for path in files:
+        try:
+            arrival = bring_in(read_bytes(path), file_name=path.name, folder=folder, name=name, overwrite=force)
+        except PersonaError as error:
+            has_problems = True
+            errors.print(f"[bold red]✗[/] {escape(str(path))}: {escape(_with_force(error))}")
+        else:
+            _print_arrival(arrival)
+    sys.exit(int(has_problems))
+
+
+def _with_force(error: PersonaError) -> str:
+    return f"{error}, or say --force" if isinstance(error, NameTaken) else str(error)
+
+
+def _print_arrival(arrival: Arrival) -> None:
+    persona = arrival.persona
+    parts = ((persona.greetings, "greetings"), (persona.examples, "examples"), (persona.lore, "lore entries"))
+    counts = ", ".join(f"{len(items)} {noun}" for items, noun in parts)
+    output.print(f"[green]✓[/] {escape(str(arrival.path))}: {escape(persona.name)} ({persona.language}), {counts}")
+    for warning in arrival.warnings:
+        output.print(f"    [yellow]•[/] {escape(warning)}")
+
+
+@persona_commands.command("export")
+def persona_export(
+    name: Annotated[str, typer.Argument(help="Id or name of the persona.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The card to write.")],
+    version: Annotated[CardVersion, typer.Option("--format", help="Which version of the specification.")] = (
+        CardVersion.V3
+    ),
+    container: Annotated[CardContainer | None, typer.Option(help="Told by FILE's ending if left out.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Write a persona as a character card, for SillyTavern and other programs."""
+    folders = read_settings(config).persona_folders()
+    library = PersonaLibrary(folders)
+    library.load()
+    persona = library.find(name) or library.get(name)
+    found = (
+        path for folder in reversed(folders) for path in persona_files(folder) if persona_id_of(path) == persona.id
+    )
+    card = card_of(next(found))
+    number = _CARD_NUMBERS[version]
+    lost = losses(card, number)
+    data = write_card(to_version(card, number), _container(out, container))
+    try:
+        write_file(out, data, overwrite=force)
+    except PersonaError as error:
+        raise PersonaError(_with_force(error)) from None
+    output.print(f"Wrote {escape(str(out))}: {escape(persona.name)}, {version.value}.")
+    if lost:
+        output.print(f"    [yellow]•[/] v1 has no place for: {escape(', '.join(lost))}; --format v2 keeps all of it.")
+
+
+def _container(path: Path, wanted: CardContainer | None) -> Container:
+    if wanted is not None:
+        return wanted.value
+    by_suffix: dict[str, Container] = {".json": "json", ".png": "png", ".apng": "png", ".charx": "charx"}
+    if path.suffix.lower() not in by_suffix:
+        raise PersonaError(f"{path}: end its name in .json, .png or .charx, or say --container")
+    return by_suffix[path.suffix.lower()]
 
 
 @model_commands.command("list")

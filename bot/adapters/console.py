@@ -53,7 +53,8 @@ LIMITS = PlatformLimits(
     max_text_length=1_000_000, edit_interval_s=0.05, typing_interval_s=60.0, max_file_bytes=20 * 2**20
 )
 PROMPT = "You: "
-PICTURE_ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"}
+PICTURE_ENDINGS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})
+FILE_ENDINGS = PICTURE_ENDINGS | {".apng", ".charx", ".json"}
 WORD = re.compile(r"""'[^']+'|"[^"]+"|(?:\\.|\S)+""")
 KEPT_CONTROLS = {"\n", "\t"}
 WHAT_TO_DO = "Just write. /image FILE TEXT shows a picture, /help lists the commands, Ctrl-D ends."
@@ -238,13 +239,13 @@ def _as_text(typed: str) -> str:
     return typed.encode(errors="replace").decode()
 
 
-def pictures_in(line: str) -> tuple[str, list[Path]]:
+def pictures_in(line: str, endings: frozenset[str] = PICTURE_ENDINGS) -> tuple[str, list[Path]]:
     """The line without the picture files that it names, and these: a file dropped on a terminal becomes its path."""
     paths: list[Path] = []
 
     def take(match: re.Match[str]) -> str:
         word = match.group()
-        path = _path_in(word)
+        path = _path_in(word, endings)
         if path is None:
             return word
         paths.append(path)
@@ -262,10 +263,10 @@ def _path_of(word: str) -> Path:
         return Path(word)
 
 
-def _path_in(word: str) -> Path | None:
+def _path_in(word: str, endings: frozenset[str]) -> Path | None:
     path = _path_of(word)
     try:
-        return path if path.suffix.lower() in PICTURE_ENDINGS and path.is_file() else None
+        return path if path.suffix.lower() in endings and path.is_file() else None
     except (OSError, ValueError):
         return None
 
@@ -331,8 +332,8 @@ class ConsoleAdapter(Adapter):
         match = self._commands.match(line)
         if line.split()[0] == "/image":
             await self._send_picture(line.removeprefix("/image").strip())
-        elif match and match[0].takes_picture:
-            text, paths = pictures_in(line)
+        elif match and (match[0].takes_picture or match[0].takes_file):
+            text, paths = pictures_in(line, FILE_ENDINGS if match[0].takes_file else PICTURE_ENDINGS)
             command, arguments = self._commands.match(text) or match
             await self._run(command, arguments, [incoming_file(path) for path in paths])
         elif match:

@@ -35,6 +35,7 @@ PREFILL_TIMEOUT_S = 1.5
 MAX_SUGGESTIONS = 25
 MAX_ENTRIES_UNDER_A_MESSAGE = 5
 PICTURE_OPTION = "picture"
+FILE_OPTION = "file"
 REPLY_ENTRY = "Reply in persona"
 
 APOLOGY = "Something went wrong here, and it has been written down. Please try again."
@@ -140,6 +141,8 @@ class SlashCommands:
         descriptions = {argument.name: argument.description for argument in command.arguments}
         if command.takes_picture:
             descriptions[PICTURE_OPTION] = "Which picture, if not the last one here"
+        if command.takes_file:
+            descriptions[FILE_OPTION] = "The file that it is about"
         app_commands.describe(**{name: shorten(text, MAX_LABEL_LENGTH) for name, text in descriptions.items()})(native)
         for argument in command.arguments:
             if argument.suggest is not None:
@@ -214,8 +217,9 @@ def _signature(command: Command) -> inspect.Signature:
     for argument in sorted(command.arguments, key=lambda argument: not _has_to_be_typed(argument)):
         default = inspect.Parameter.empty if _has_to_be_typed(argument) else None
         parameters.append(inspect.Parameter(argument.name, positional, annotation=str, default=default))
-    if command.takes_picture:
-        parameters.append(inspect.Parameter(PICTURE_OPTION, positional, annotation=discord.Attachment, default=None))
+    for is_taken, name in ((command.takes_picture, PICTURE_OPTION), (command.takes_file, FILE_OPTION)):
+        if is_taken:
+            parameters.append(inspect.Parameter(name, positional, annotation=discord.Attachment, default=None))
     return inspect.Signature(parameters)
 
 

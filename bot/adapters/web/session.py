@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from bot.adapters.base import ConversationBrowser, MessageHandler
 from bot.adapters.web.channel import MAX_FILE_BYTES, Exchange, PageChannel, UnseenChannel
+from bot.adapters.web.pictures import picture_type
 from bot.adapters.web.transcript import (
     Bubble,
     Offer,
@@ -226,7 +227,7 @@ class Session:
             raise MediaError(f"too many files: at most {self.max_files} in one message, please")
         if not self.persona_id:
             await self.open()
-        if COMMAND_LIKE.match(text) and (not upload_ids or self._takes_picture(text)):
+        if COMMAND_LIKE.match(text) and (not upload_ids or self._takes_files(text)):
             await self._run_typed(text, upload_ids)
             return None
         async with self._moving:
@@ -341,9 +342,9 @@ class Session:
         if command:
             await self._run(command, {offer.argument: value})
 
-    def _takes_picture(self, text: str) -> bool:
+    def _takes_files(self, text: str) -> bool:
         match = self._commands.match(text)
-        return match is not None and match[0].takes_picture
+        return match is not None and (match[0].takes_picture or match[0].takes_file)
 
     async def _run_typed(self, text: str, upload_ids: tuple[str, ...] = ()) -> None:
         match = self._commands.match(text)
@@ -355,7 +356,7 @@ class Session:
             raise MediaError("a picture got lost on the way: please attach it again")
         if uploads:
             pictures = tuple(
-                ShownPicture(upload.name, f"/sent/{upload_id}")
+                ShownPicture(upload.name, f"/sent/{upload_id}" if picture_type(upload.data) else None)
                 for upload_id, upload in zip(upload_ids, uploads, strict=True)
             )
             self.transcript.add(Bubble(Speaker.USER, text, pictures))

@@ -20,6 +20,10 @@ _ID = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{MAX_ID_LENGTH - 1}}}")
 _RESERVED = re.compile(r"con|prn|aux|nul|(?:com|lpt)[0-9]")
 
 
+class NameTaken(CardError):
+    """Something of that name is there already."""
+
+
 def is_card_file(path: PurePath) -> bool:
     """Whether a file of this name may hold a card."""
     return path.suffix.lower() in SUFFIXES
@@ -36,12 +40,16 @@ def card_id(name: str) -> str:
 
 def read_card(path: Path) -> Card:
     """The card in the file at `path`. Raises `CardError`, `NoCard` where it is none."""
+    return parse_card(read_bytes(path), name=path.name)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file, no more than show that it is too large. Raises `CardError`."""
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+            return file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise CardError(f"the file cannot be read: {error.strerror or error}") from None
-    return parse_card(data, name=path.name)
 
 
 def suffix_for(data: bytes) -> str:
@@ -64,9 +72,9 @@ def write_file(path: Path, data: bytes, *, overwrite: bool = False) -> None:
         Path(part).chmod(0o644)
         _put(part, path, overwrite=overwrite)
     except FileExistsError:
-        raise CardError(f"{path} is there already: choose another name, or replace it with --force") from None
+        raise NameTaken(f"{path.name} is there already; choose another name") from None
     except OSError as error:
-        raise CardError(f"{path} cannot be written: {error.strerror or error}") from None
+        raise CardError(f"{path.name} cannot be written: {error.strerror or error}") from None
     finally:
         if part is not None:
             Path(part).unlink(missing_ok=True)

@@ -27,7 +27,7 @@ export default {
           <button type="button" class="icon" @click="$refs.picker.click()" :aria-label="attachLabel" :title="attachLabel">
             <svg viewBox="0 0 24 24" aria-hidden="true"><path :d="icons.attach" /></svg>
           </button>
-          <input type="file" ref="picker" accept="image/*" multiple hidden @change="pick" />
+          <input type="file" ref="picker" accept="image/*,.json,.charx" multiple hidden @change="pick" />
           <textarea ref="text" rows="1" v-model="text" :placeholder="label" :aria-label="label" dir="auto" maxlength="20000"
             @keydown.enter="enter" @paste="paste"></textarea>
           <button v-if="answering" type="button" class="round stop" @click="$emit('stop')"
