@@ -10,12 +10,15 @@ _NOUN_EN = (
     r"(?:(?:advanced|large|small|friendly|simple|mere|helpful|conversational|generative|digital|virtual|smart|text-based"
     r"|computer|computer-generated|ai|ai-powered|ai-based|artificial|automated|pre-?trained|trained|machine|learning)[\s-]){0,4}"
     r"(?:ai(?:\s(?:model|assistant|system|program|chatbot|bot|language\smodel))?|artificial\sintelligence|language\smodel"
-    r"|chat\s?-?bot|bot|robot|llm|gpt|computer(?:\sprogram)?|(?:computer|ai)\sprogram|software|neural\snetwork"
-    r"|(?:virtual|digital|ai|automated)\s(?:assistant|agent|character)|machine\slearning\smodel|algorithm)\b"
+    r"|chat\s?-?bot|bot|robot|llm|gpt|computer(?:\sprogram)?|(?:(?:computer|ai)\s)?program|software|neural\snetwork"
+    r"|(?:virtual|digital|ai|automated|artificial|conversational)\s(?:assistant|agent|character|being|entity|person)"
+    r"|machine\slearning\smodel|algorithm|chatgpt|gpt-?\d\w{0,2}|qwen|smollm|deepseek)\b"
     # … but a trade that has to do with one is a trade.
-    r"(?![\s-](?:engineer|develop|research|scien|technic|teach|expert|specialist|repair|mechanic|build|program|shop|store|maker|made"
-    r"|enthusiast|fan\b|ethic|student|person|guy|nerd|geek|game|sales|seller|dealer|wizard|museum|club))"
+    r"(?![\s-](?:engineer|develop|research|scien|technic|teach|expert|specialist|repair|mechanic|build|program|shop|store|maker"
+    r"|enthusiast|fan\b|ethic|student|person|guy|nerd|geek|game|sales|seller|dealer|wizard|museum|club"
+    r"|director|manager|officer|coordinator|host))"
 )
+NOUN = _NOUN_EN
 _JUST_EN = r"(?:(?:just|only|merely|simply|actually|really|basically|in\sfact|also|indeed|still|but|honestly)\s){0,2}"
 _I_AM_EN = r"\b(?:i\sam|i'm)\s"
 
@@ -25,6 +28,9 @@ CLAIMS = tuple(
     for pattern in (
         rf"{_I_AM_EN}{_JUST_EN}(?:an?\s|the\s|your\s)?{_NOUN_EN}",
         rf"(?:^\W{{0,3}}|[,;:(—–-]\s?|\b(?:but|and|because|that|so|well|honestly)\s)(?:as|being)\s(?:an?\s|the\s|your\s)?{_NOUN_EN}",
+        rf"\byou(?:'re|\sare)\s(?:only\s|just\s)?(?:talking|speaking|chatting)\s(?:to|with)\s(?:an?\s|the\s)?{_NOUN_EN}",
+        r"\bi(?:'m|\sam)\s(?:just\s|only\s)?(?:generated|run|powered|controlled)\sby\s(?:an?\s|the\s)?(?:computer|ai\b|algorithm|program)",
+        r"\bi\s(?:do\snot|don't)\s(?:actually|really)\sexist\b",
         r"\b(?:i\sam|i'm)\s(?:just\s|only\s){0,1}a\smachine\b",
         r"\b(?:i\sam|i'm)\snot\s(?:actually\s|really\s|even\s)?(?:a\s)?(?:real(?:\s(?:person|human|being))?|human(?:\sbeing)?|alive)"
         r"(?=\s*(?:$|[.,;!)]|at\s(?:all|the\smoment)|in\sthe\s|like\s(?:you|humans)|but\b|and\b|yet\b|either\b|because\b))",
@@ -43,30 +49,31 @@ CLAIMS = tuple(
         r"\bcomo\s(?:un\s|una\s)?(?:modelo\sde\slenguaje|inteligencia\sartificial|ia,|asistente\svirtual|chatbot)|\bcomo\suna\sia\b",
         r"(?<!\bno\s)\bsoy\s(?:solo\s|sólo\s|solamente\s|simplemente\s|únicamente\s)?(?:un\s|una\s)?"
         r"(?:gran\s|simple\s)?(?:modelo\sde\slenguaje|inteligencia\sartificial|ia\b|programa(?:\s(?:de\sordenador|informático"
-        r"|de\scomputadora))?\b|chatbot|bot\b|robot\b|asistente\svirtual|máquina\b)",
+        r"|de\scomputadora))?\b|chatbot|bot\b|robot\b|asistente\s(?:virtual|de\sia\b|de\sinteligencia)|máquina\b)",
         r"\bno\stengo\s(?:cuerpo\sfísico|opiniones\spersonales|sentimientos\s(?:ni|o|como))",
         # German
         r"\bals\s(?:ein\s|eine\s|grosses\s|reines\s)?(?:ki\b|ki-|sprachmodell|künstliche\sintelligenz|chatbot|virtueller\sassistent)",
-        r"\bich\sbin\s(?:ja\s|doch\s|leider\s|eigentlich\s)?(?:nur\s|bloss\s|lediglich\s|einfach\s)?(?:ein\s|eine\s)?(?:grosses\s|virtuelle[rs]?\s|digitale[rs]?\s)?"
+        r"\b(?:ich\sbin|bin\sich)\s(?:ja\s|doch\s|leider\s|eigentlich\s)?(?:nur\s|bloss\s|lediglich\s|einfach\s)?(?:ein\s|eine\s)?(?:grosses\s|virtuelle[rs]?\s|digitale[rs]?\s)?"
         r"(?:ki\b|ki-|sprachmodell|künstliche\sintelligenz|chatbot|bot\b|computerprogramm|programm\b|roboter\b|assistent\b|maschine\b|software\b)",
         r"\bich\shabe\skeine\s(?:gefühle\s(?:oder|und|wie)|eigenen\sgefühle|persönliche\smeinung|körperliche\sform)",
         # French
         r"\ben\stant\squ(?:e\s|')(?:une?\s)?(?:modèle\sde\slangage|modèle\slinguistique|intelligence\sartificielle|ia\b|assistant\svirtuel"
         r"|chatbot)",
         r"\bje\s(?:ne\s)?suis\s(?:qu')?(?:juste\s|seulement\s|simplement\s)?(?:un\s|une\s)(?:grand\s|simple\s)?"
-        r"(?:modèle\sde\slangage|intelligence\sartificielle|ia\b|programme\b|chatbot|robot\b|assistant\svirtuel|machine\b)",
+        r"(?:modèle\sde\slangage|intelligence\sartificielle|ia\b|programme\b|chatbot|robot\b|assistant\s(?:virtuel|ia\b|d'intelligence)|machine\b)",
         r"\bje\sn'ai\spas\s(?:de\scorps\sphysique|d'opinions?\spersonnelles?|de\ssentiments\s(?:ni|ou|comme))",
         # Portuguese
         r"\b(?:como|enquanto)\s(?:um\s|uma\s)?(?:modelo\sde\slinguagem|inteligência\sartificial|ia,|assistente\svirtual|chatbot)|\bcomo\suma\sia\b",
         r"(?<!\bnão\s)\bsou\s(?:apenas\s|só\s|somente\s)?(?:um\s|uma\s)?(?:modelo\sde\slinguagem|inteligência\sartificial|ia\b"
-        r"|programa\b|chatbot|robô\b|bot\b|assistente\svirtual|máquina\b)",
+        r"|programa\b|chatbot|robô\b|bot\b|assistente\s(?:virtual|de\sia\b|de\sinteligência)|máquina\b)",
         # Italian
         r"\b(?:in\squanto|come|essendo)\s(?:un\s|un'|una\s)?(?:modello\s(?:linguistico|di\slinguaggio)|intelligenza\sartificiale|ia\b"
         r"|assistente\svirtuale|chatbot)",
         r"(?<!\bnon\s)\bsono\s(?:solo\s|soltanto\s|semplicemente\s)?(?:un\s|un'|una\s)?(?:modello\s(?:linguistico|di\slinguaggio)"
-        r"|intelligenza\sartificiale|ia\b|programma\b|chatbot|robot\b|bot\b|assistente\svirtuale|macchina\b)",
+        r"|intelligenza\sartificiale|ia\b|programma\b|chatbot|robot\b|bot\b|assistente\s(?:virtuale|ia\b|di\sintelligenza)|macchina\b)",
         # Japanese
         r"(?:私|わたし|僕|ぼく|俺)は.{0,8}?(?:ai|人工知能|言語モデル|チャットボット|プログラム|ロボット)"
+        r"(?:アシスタント|モデル)?"
         r"(?=です|だ|であり|なの|として|に過ぎ|にすぎ|でしか|、|。|$)(?!では|じゃ)",
         r"(?:ai|言語モデル|人工知能|aiアシスタント|チャットボット)(?:として|なので|ですので|ですから)",
         # Russian
@@ -82,8 +89,9 @@ CLAIMS = tuple(
 WORKINGS = tuple(
     re.compile(pattern)
     for pattern in (
-        r"\bi\s(?:was|am|have\sbeen)\s(?:programmed|designed|trained|built)\sto\s(?:assist|help|answer|provide|respond|simulate|generate"
-        r"|be\s(?:a\s)?helpful)",
+        r"\bi(?:\swas|\sam|'m|\shave\sbeen|'ve\sbeen)\s(?:programmed|designed|trained|built)\sto\s(?:simulate\b|generate\b|be\s(?:a\s)?helpful"
+        r"|(?:assist|help|answer|provide|respond|serve)\s(?:you\b|users?\b|customers?\b|people\b|humans\b|with\b|to\b|information\b|helpful\b"
+        r"|(?:your\s|any\s|their\s|all\s)?questions\b))",
         r"\bmy\s(?:training\sdata|knowledge\scut-?\s?off|language\smodel|neural\snetwork|algorithms?\b"
         r"|programming\s(?:does|doesn't|prevents|allows|forbids|won't|is\snot|limits))",
         r"\b(?:i\s(?:can\s?not|can't|do\snot|don't)\shave\saccess\sto|i\s(?:can\s?not|can't)\s(?:access|browse))\s(?:the\sinternet|real-?time)",
@@ -97,11 +105,14 @@ WORKINGS = tuple(
 CURTAINS = tuple(
     re.compile(pattern)
     for pattern in (
+        r"\b(?:made|created|trained|developed|built|powered|designed)\sby\s(?:openai|open\sai|anthropic|hugging\s?face|deepseek|mistral\sai)\b",
         r"\b(?:i\swas|i\sam|i've\sbeen|i\shave\sbeen|i'm)\s(?:a\s)?(?:trained|developed|created|built|made|powered|designed|programmed)\s"
         r"(?:and\s\w+\s)?(?:by|on|using|with)\s(?:openai|open\sai|google|meta\b|anthropic|microsoft|hugging\s?face|alibaba|mistral|deepseek"
         r"|a\steam\sof\s(?:engineers|developers|researchers|scientists)|an?\s(?:large|vast|huge|massive)\s(?:dataset|amount|corpus|collection)"
-        r"|large\samounts|vast\samounts|machine\slearning|(?:text|data)\b)",
-        r"\bi\s(?:can\s?not|can't|won't|will\snot|am\s(?:not\sable|unable)\sto|refuse\sto)\s(?:continue\s)?(?:to\s)?"
+        r"|(?:large|vast|huge)\samounts|machine\slearning|(?:(?:lots\sof|a\slot\sof|many|much|millions\sof)\s)?(?:texts?|data)\b)",
+        r"\b(?:can\s?not|can't|won't|will\snot|(?:not\sable|unable|refuse)\sto)\s(?:continue|go\son\swith|keep\sup)\s(?:the|this|our|with\sthis)"
+        r"\s(?:role-?\s?play|act\b|character\b)",
+        r"\bi(?:\scan\s?not|\scan't|\swon't|\swill\snot|(?:\sam|'m)\s(?:not\sable|unable)\sto|\srefuse\sto)\s(?:continue\s)?(?:to\s)?"
         r"(?:role-?\s?play|play\s(?:this|that|the)\s(?:role|character|part)|pretend\sto\sbe|stay\sin\scharacter|continue\sthis\srole)",
         r"\bi(?:'m|\sam)\s(?:just\s|only\s){0,1}(?:a\sfictional\scharacter|playing\s(?:a|the|this)\s(?:role|character|part)\b(?!\sof)|pretending\sto\sbe)",
         r"\b(?:person|one|human|user|writer|player)\sbehind\sth(?:is|e)\scharacter\b",

@@ -134,11 +134,16 @@ class Watch:
             return ""
         if any(pattern.search(folded) for pattern in phrases.WORKINGS):
             return "it speaks of a model's workings"
-        for pattern in phrases.CLAIMS:
+        for pattern in (*phrases.CLAIMS, self._says_of_itself):
             for match in pattern.finditer(folded):
                 if not _is_doubted(folded, match.start()) and not self._may_say(match[0]):
                     return "it says that it is a machine, or nobody"
         return ""
+
+    @cached_property
+    def _says_of_itself(self) -> re.Pattern[str]:
+        names = "|".join(re.escape(fold(name)) for name in self._own_names)
+        return re.compile(rf"(?<!\w)(?:{names})\sis\s(?:just\s|only\s)?(?:an?\s)?{phrases.NOUN}")
 
     def _may_say(self, claim: str) -> bool:
         """Whether the character denies no more than it may."""
@@ -181,9 +186,9 @@ class Watch:
     def _labels(self) -> re.Pattern[str]:
         own = {fold(name) for name in self._own_names}
         names = {fold(name) for name in (*self._request.speakers, *phrases.EVERYBODYS_NAMES)} - own - {""}
-        return re.compile(
-            rf"\s{{0,8}}[>*_\"#-]{{0,4}}\s?(?:{'|'.join(map(re.escape, sorted(names)))})[*_]{{0,2}}\s?:(?!//)"
-        )
+        anybody = "|".join(map(re.escape, sorted(names)))
+        says = r"(?:\s?\d{1,2})?(?:\s(?:says|said|asks|replies|answers))?"
+        return re.compile(rf"\s{{0,8}}[>*_\"#-]{{0,4}}\s?(?:{anybody}){says}[*_]{{0,2}}\s?:(?!//)")
 
     @cached_property
     def _address(self) -> re.Pattern[str]:

@@ -199,7 +199,7 @@ WRITTEN_FIRST: tuple[Labelled, ...] = (
     ),
 )
 
-HELD_OUT: tuple[Labelled, ...] = (
+WRITTEN_SECOND: tuple[Labelled, ...] = (
     # --- disclaimers
     Labelled(D, "I appreciate the question, but as an AI I don't have a childhood."),
     Labelled(D, "Honestly? I'm an AI. There is nobody here."),
