@@ -62,6 +62,21 @@ class _Forms:
     words: frozenset[str]
 
 
+def key_problem(spelling: Spelling) -> str | None:
+    """Why a key is never found, in words for its author, or `None`."""
+    if not spelling.text.strip():
+        return "is empty; give it a word or remove it"
+    pattern = None if _MACRO.search(spelling.text) else _pattern_of(spelling)
+    if pattern is None:
+        return None
+    try:
+        compile_pattern(pattern.text, flags=pattern.flags)
+    except ValueError as error:
+        what_for_words = "remove `regex: true`" if spelling.is_regex else "write it without the strokes"
+        return f"{str(error).split(';')[0]}; to find it as it stands, {what_for_words}"
+    return None
+
+
 class KeyIndex:
     """All keys of one lorebook; each is known by its place in `spellings`."""
 

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from bot.expressions import EMOTIONS
 from bot.personas.document import Document, Location, Mistake, Place
+from bot.personas.lore_keys import Spelling, key_problem
 from engine.persona import Persona
 
 # What authors of character cards and other tools would write, and where it goes here.
@@ -32,6 +33,49 @@ _KNOWN_ELSEWHERE = {
     "author": "creator",
     "lang": "language",
 }
+# The same for lore, where SillyTavern's names in both its spellings are what people know.
+_LORE_ELSEWHERE = {
+    "key": "keys",
+    "keywords": "keys",
+    "triggers": "keys",
+    "keysecondary": "secondary_keys",
+    "text": "content",
+    "entry": "content",
+    "comment": "name",
+    "memo": "name",
+    "title": "name",
+    "disable": "enabled",
+    "disabled": "enabled",
+    "always": "constant",
+    "insertion_order": "order",
+    "insertionorder": "order",
+    "selectivelogic": "logic",
+    "selective_logic": "logic",
+    "selective": "secondary_keys",
+    "casesensitive": "case_sensitive",
+    "use_regex": "regex",
+    "useregex": "regex",
+    "matchwholewords": "whole_words",
+    "match_whole_words": "whole_words",
+    "scandepth": "scan_depth",
+    "useprobability": "probability",
+    "use_probability": "probability",
+    "chance": "probability",
+    "group": "groups",
+    "weight": "group_weight",
+    "groupweight": "group_weight",
+    "groupoverride": "group_override",
+    "excluderecursion": "exclude_recursion",
+    "preventrecursion": "prevent_recursion",
+    "delayuntilrecursion": "delay_until_recursion",
+    "ignorebudget": "ignore_budget",
+    "recursive_scanning": "recursive",
+    "recursion": "recursive",
+    "max_recursion_steps": "max_recursion",
+    "budget": "token_budget",
+    "max_tokens": "token_budget",
+    "tokenbudget": "token_budget",
+}
 _SAMPLES = {
     "name": "name: Mira",
     "summary": "summary: Keeper of a lighthouse who collects storms.",
@@ -50,6 +94,23 @@ def schema_mistakes(error: ValidationError, document: Document) -> Iterator[Mist
         if location not in seen:
             seen.add(location)
             yield Mistake(_place_of(location, details, document), _message(location, details))
+
+
+def lore_mistakes(persona: Persona, document: Document) -> Iterator[Mistake]:
+    """What is allowed in lore, because character cards have it, and yet would never be told."""
+    for number, entry in enumerate(persona.lore):
+        here: Location = ("lore", number)
+        if entry.is_regex and entry.is_constant and not entry.keys:
+            yield _lore_mistake(document, here, "would never be told: with `regex: true` it needs `keys`")
+        for name, keys in (("keys", entry.keys), ("secondary_keys", entry.secondary_keys)):
+            for place, key in enumerate(keys):
+                problem = key_problem(Spelling(key, entry.is_regex, entry.is_case_sensitive, entry.has_whole_words))
+                if problem is not None:
+                    yield _lore_mistake(document, (*here, name, place), problem)
+
+
+def _lore_mistake(document: Document, location: Location, problem: str) -> Mistake:
+    return Mistake(document.places.get(location, Place(1, 1)), f"`{_spelled(location)}` {problem}")
 
 
 def _written_part(details: ErrorDetails, document: Document) -> Location:
@@ -122,7 +183,8 @@ def _unknown_key(location: Location) -> str:
 
 def _suggestion(written: object, location: Location) -> str:
     choices = _choices_at(location) or _keys_at(location)
-    elsewhere = _KNOWN_ELSEWHERE.get(str(written).lower())
+    names = _KNOWN_ELSEWHERE | (_LORE_ELSEWHERE if location[:1] in (("lore",), ("lorebook",)) else {})
+    elsewhere = names.get(str(written).lower())
     if elsewhere in choices:
         return f"; did you mean `{elsewhere}`?"
     close = get_close_matches(str(written).lower(), choices, n=1, cutoff=0.7)

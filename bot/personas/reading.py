@@ -26,7 +26,7 @@ from bot.personas.document import (
     UnreadableDocument,
     parse_document,
 )
-from bot.personas.mistakes import schema_mistakes
+from bot.personas.mistakes import lore_mistakes, schema_mistakes
 from engine.persona import Persona
 
 PERSONA_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -76,6 +76,8 @@ def read_persona(path: Path) -> Persona:
     mistakes = [*document.mistakes, *_id_mistakes(path, document), *_picture_mistakes(path.parent, document)]
     document.values["id"] = path.stem if PERSONA_ID.fullmatch(path.stem) else "unnamed"
     persona = _validated(document, mistakes)
+    if persona is not None:
+        mistakes.extend(islice(lore_mistakes(persona, document), MAX_PROBLEMS))
     if persona is None or mistakes:
         raise _invalid(path, mistakes)
     return persona
