@@ -25,7 +25,7 @@ def problem(write: WritePersona, lines: str) -> str:
         ("group: a", "8:5: `group` is not a known key in `lore.1`; did you mean `groups`?"),
         ("probabilty: 5", "8:5: `probabilty` is not a known key in `lore.1`; did you mean `probability`?"),
         (
-            "logic: and_some",
+            "logic: and any",
             "8:12: `lore.1.logic` must be one of `and_any`, `and_all`, `not_any`, `not_all`; did you mean `and_any`?",
         ),
         ("position: before", "8:15: `lore.1.position` must be one of "),
