@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from bot.personas.context import ContextReport, Room, take_newest, take_older
-from bot.personas.lorebook import LoreMoment, ScannedMessage, ToldLore, tell
+from bot.personas.lorebook import LoreMoment, LoreReport, ScannedMessage, tell
 from bot.personas.macros import MacroContext, fill
 from bot.personas.recall import Recalled
 from bot.personas.wording import Phrases, answer_line, phrases_of
@@ -82,6 +82,7 @@ class Prepared:
     report: ContextReport
 
 
+NO_LORE = LoreReport()
 NO_SCENE = Scene()
 NO_HOUSE_RULES = HouseRules()
 
@@ -143,7 +144,7 @@ def prepare(
     fitted = take_older(turns, num_newest, room)
     num_examples += _take_examples(examples, room, start=num_examples)
 
-    page = replace(page, lore=lore.told, recalled=recalled, examples=tuple(examples[:num_examples]))
+    page = replace(page, lore=lore, recalled=recalled, examples=tuple(examples[:num_examples]))
     request = GenerationRequest(
         persona=persona,
         system_prompt=page.text(),
@@ -200,8 +201,9 @@ def _moment(persona: Persona, scene: Scene, turns: Sequence[Turn]) -> LoreMoment
     return LoreMoment(
         messages,
         num_before=scene.num_before,
-        seed=scene.seed,
+        seed=scene.conversation,
         greeting_index=_greeting_index(persona, scene, turns),
+        user_name=scene.user_name,
     )
 
 
@@ -223,7 +225,7 @@ class _Page:
     phrases: Phrases
     scene: Scene
     house: HouseRules
-    lore: tuple[ToldLore, ...] = ()
+    lore: LoreReport = NO_LORE
     recalled: tuple[Recalled, ...] = ()
     examples: tuple[str, ...] = ()
 
@@ -242,11 +244,12 @@ class _Page:
         """What stands among the turns, and after them."""
         among = [
             Insertion(self._filled(entry.text), entry.depth, entry.role)
-            for entry in self.lore
+            for entry in self.lore.told
             if entry.position == "at_depth"
         ]
         own, general = self.persona.post_history_instructions, self.house.post_history_instructions
-        instructions = self._instructions(own, general)
+        is_wanted = "post_history_instructions" not in self.lore.disabled_prompts
+        instructions = self._instructions(own, general) if is_wanted else ""
         return tuple(one for one in (*among, Insertion(instructions)) if one.text)
 
     def _stable_lines(self) -> Iterator[str]:
@@ -301,10 +304,10 @@ class _Page:
             yield gap.join([self.phrases.labels["lore"], *lore])
 
     def _lore(self, position: Position) -> list[str]:
-        return [entry.text for entry in self.lore if entry.position == position]
+        return [entry.text for entry in self.lore.told if entry.position == position]
 
     def _own_instructions(self) -> Iterator[str]:
-        if self.persona.system_prompt:
+        if self.persona.system_prompt and "system_prompt" not in self.lore.disabled_prompts:
             yield self._instructions(self.persona.system_prompt, self._house_line())
 
     def _house_line(self) -> str:

@@ -35,6 +35,10 @@ MAX_WAIT_S = 5.0
 MAX_PERSONAS = 64
 # Who it is and how it talks stands in every prompt, and is nearest to every hello.
 _TOLD_ANYWAY = frozenset({"name", "traits", "voice", "examples", "lore", "pronouns"})
+# What says where an entry stands, and how its keys are found.
+_NO_RULES = frozenset(
+    {"keys", "content", "name", "order", "priority", "position", "is_case_sensitive", "has_whole_words", "scan_depth"}
+)
 # The code of the only language in which the embedded text encoder knows meanings.
 _ENGLISH = "en"
 
@@ -146,10 +150,9 @@ def _likeness(one: Embedding, other: Embedding) -> float:
 
 def _is_plain(entry: LoreEntry) -> bool:
     """Whether nothing but its keys says when `entry` is told."""
-    plain = LoreEntry(keys=entry.keys, content=entry.content)
-    kept = {"name", "order", "priority", "is_case_sensitive", "has_whole_words", "position"}
-    is_plain = entry.model_copy(update={name: getattr(plain, name) for name in kept}) == plain
-    return is_plain and bool(entry.keys) and not entry.content.startswith("@@")
+    rules = (name for name in LoreEntry.model_fields if name not in _NO_RULES)
+    has_rules = any(getattr(entry, name) != LoreEntry.model_fields[name].default for name in rules)
+    return bool(entry.keys) and not has_rules and not entry.content.startswith("@@")
 
 
 def _name_of(entry: LoreEntry) -> str:
