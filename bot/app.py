@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from filelock import FileLock, Timeout
 
 from bot.adapters.base import Adapter, AdapterState, AdapterStatus
+from bot.admins import Admins
 from bot.chat import ChatOptions, ChatService
 from bot.commands import CommandTable, build_commands
 from bot.errors import BotError, SettingsError, StoreError
@@ -26,6 +27,7 @@ from bot.incidents import Incidents
 from bot.media.links import LinkedPictures
 from bot.media.pictures import PictureLimits
 from bot.metrics import Metrics
+from bot.persona_commands import persona_commands
 from bot.personas.library import PersonaLibrary
 from bot.personas.prompt import HouseRules
 from bot.personas.recall import Recall
@@ -114,9 +116,11 @@ async def open_application(settings: Settings, *, seed: int | None = None) -> As
         )
         stack.push_async_callback(chat.aclose)
         seeing = SeeingService(engine, chat, conversations, attachments, index, picture_limits=options.picture_limits)
-        commands = build_commands(
-            chat, seeing, steering=chat.steering, more=room_commands(chat, rooms), has_ratings=has_ratings
+        more = (
+            *persona_commands(library, settings.own_persona_folder(), _admins(settings)),
+            *room_commands(chat, rooms),
         )
+        commands = build_commands(chat, seeing, steering=chat.steering, more=more, has_ratings=has_ratings)
         yield Application(settings, library, attachments, chat, commands, engine, seen, incidents, metrics)
 
 
@@ -229,6 +233,12 @@ def chat_options(settings: Settings, *, seed: int | None = None) -> ChatOptions:
         picture_limits=PictureLimits(max_bytes=settings.pictures.max_bytes, max_pixels=settings.pictures.max_pixels),
         sampling=sampling_defaults(settings, seed=seed),
     )
+
+
+def _admins(settings: Settings) -> Admins:
+    """Those that are named, and whoever sits at the terminal. A platform's name alone is everybody there."""
+    names = settings.chat.admins
+    return Admins(names, frozenset({"console", *(name for name in names if ":" not in name)}))
 
 
 def _timezone(name: str | None) -> tzinfo | None:

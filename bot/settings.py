@@ -86,7 +86,7 @@ class ChatSettings(_Section):
     post_history_instructions: str = ""
     """What every persona is told after the conversation that has no such instructions itself."""
     admins: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
-    """Who may add personas in chat, such as `discord:80351110224678912`; terminal and a page on this machine may."""
+    """Who may add personas in chat, such as `discord:80351110224678912`; `web` is everybody who reaches the page."""
 
 
 class PictureSettings(_Section):
@@ -245,9 +245,17 @@ class Settings(_Section):
         return self.home / "commedia.db"
 
     def persona_folders(self) -> tuple[Path, ...]:
-        """The folders to read personas from: the ones that come with Commedia where none of the named is there."""
+        """Where personas are read: the folders that are named, else the shipped one and one for new ones beside it."""
+        shipped = Path(__file__).parent.parent / "personas"
         named = tuple(folder for folder in self.personas if folder.is_dir())
-        return named or (Path(__file__).parent.parent / "personas",)
+        if "personas" in self.model_fields_set:
+            return named or (shipped,)
+        own = tuple(folder for folder in self.personas if folder.resolve() != shipped.resolve())
+        return (shipped, *own)
+
+    def own_persona_folder(self) -> Path:
+        """Where new personas go."""
+        return self.personas[-1]
 
     def secrets(self) -> tuple[str, ...]:
         """Every secret value, for redaction."""

@@ -136,3 +136,12 @@ def test_a_dotenv_in_another_encoding_is_said() -> None:
 
 def test_space_around_a_token_is_left_out() -> None:
     assert read_settings(environment={"DISCORD_TOKEN": " abc\r\n", "TELEGRAM_TOKEN": "  "}).secrets() == ("abc",)
+
+
+def test_personas_of_ones_own_stand_beside_the_shipped_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped, own = read_settings(environment={}).persona_folders()
+    assert (shipped / "grub.yaml").is_file()
+    assert own == Path("personas"), "so that one that is added does not drive the others away"
+    named = read_settings(environment={"COMMEDIA_PERSONAS": str(tmp_path)})
+    assert named.persona_folders() == (tmp_path,)
