@@ -236,7 +236,7 @@ def _bound(lore: _Same, rules: Lorebook, missing: tuple[Position, ...]) -> _Book
     pages = tuple(_page(index, entry, rules, missing, numbers) for index, entry in enumerate(lore.value))
     pages_of: dict[int, list[int]] = {}
     for page in pages:
-        for key in {*page.keys, *page.secondary, *page.additional}:
+        for key in set(page.keys):
             pages_of.setdefault(key, []).append(page.index)
     spellings = tuple(numbers)
     return _Book(
@@ -334,6 +334,7 @@ class _Scan:
     level: int = 0
     decided: set[int] = field(default_factory=set)
     told_groups: set[str] = field(default_factory=set)
+    waiting: set[int] = field(default_factory=set)  # pages that lack but a second key
     said_by: dict[int, str] = field(default_factory=dict)  # keys in told entries, and the name of the first
     scopes: dict[int, frozenset[int]] = field(default_factory=dict)
     num_characters: int = 0
@@ -347,7 +348,7 @@ class _Scan:
             round_told = self._round(pages)
             told += round_told
             brought_up = self._bring_up(round_told)
-            pages = set(self._called_by(brought_up))
+            pages = {*self._called_by(brought_up), *(self.waiting if brought_up else ())}
             num_rounds += 1
             if levels and (num_rounds == 1 or not brought_up):
                 self.level = levels.pop(0)
@@ -395,21 +396,25 @@ class _Scan:
     def _called(self, page: _Page) -> _Match | None:
         heard = self._in_messages(page.scan_depth)
         said = self.said_by if not page.entry.is_not_found_by_lore else {}
-        if any(key in heard or key in said for key in page.excluded):
+        match = _Match(page, "always") if page.is_always else self._found(page, heard, said)
+        if match is None or any(key in heard or key in said for key in page.excluded):
             return None
-        if page.additional and not any(key in heard or key in said for key in page.additional):
-            return None
-        if page.is_always:
-            return _Match(page, "always")
-        key = next((key for key in page.keys if key in heard), None)
-        by_lore = next((key for key in page.keys if key in said), None) if key is None else None
-        if (key is None and by_lore is None) or not self._have_secondary(page, heard, said):
-            return None
-        if key is not None:
-            return _Match(page, self._heard_when(key, page.scan_depth))
-        return _Match(page, f'by lore "{said[by_lore]}"' if by_lore is not None else "", is_by_lore=True)
+        has_additional = not page.additional or any(key in heard or key in said for key in page.additional)
+        if has_additional and (page.is_always or self._has_secondary(page, heard, said)):
+            return match
+        self.waiting.add(page.index)
+        return None
 
-    def _have_secondary(self, page: _Page, heard: frozenset[int], said: dict[int, str]) -> bool:
+    def _found(self, page: _Page, heard: frozenset[int], said: dict[int, str]) -> _Match | None:
+        for key in page.keys:
+            if key in heard:
+                return _Match(page, self._heard_when(key, page.scan_depth))
+        for key in page.keys:
+            if key in said:
+                return _Match(page, f'by lore "{said[key]}"', is_by_lore=True)
+        return None
+
+    def _has_secondary(self, page: _Page, heard: frozenset[int], said: dict[int, str]) -> bool:
         if not page.secondary:
             return True
         are_there = [key in heard or key in said for key in page.secondary]

@@ -26,6 +26,25 @@ def test_told_lore_brings_up_more() -> None:
     assert told(chain("A", "B"), "k0") == ["A"]
 
 
+def test_told_lore_may_say_what_an_entry_still_lacks() -> None:
+    for lacking in ({"secondary_keys": ["k9"]}, {"content": "@@additional_keys k9\nB"}):
+        persona = with_lore(
+            {"keys": ["k0"], "content": "B", **lacking}, {"keys": ["k0"], "content": "A k9"}, book=RECURSIVE
+        )
+        assert told(persona, "k0") == ["B", "A k9"]
+        assert told(persona, "k9") == []
+    constant = with_lore(
+        {"constant": True, "content": "@@additional_keys k9\nB"}, {"keys": ["k0"], "content": "A k9"}, book=RECURSIVE
+    )
+    assert told(constant, "k0") == ["B", "A k9"]
+    unheard = with_lore(
+        {"keys": ["k0"], "content": "B", "secondary_keys": ["k9"], "exclude_recursion": True},
+        {"keys": ["k0"], "content": "A k9"},
+        book=RECURSIVE,
+    )
+    assert told(unheard, "k0") == ["A k9"]
+
+
 def test_whatever_the_scan_depth() -> None:
     persona = chain("A k1", "B", book={"recursive": True, "scan_depth": 1})
     assert told(persona, "k0") == ["A k1", "B"]
