@@ -248,7 +248,7 @@ class Face(_Part):
 class GuardRules(_Part):
     """How the character is kept in its part. Of `deflections` one is said where the model finds no way back to it."""
 
-    is_on: bool = Field(default=True, alias="on")
+    is_on: bool = Field(default=True, alias="enabled")
     deflections: tuple[Line, ...] = ()
 
 

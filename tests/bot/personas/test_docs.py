@@ -52,7 +52,7 @@ def test_its_default(name: str) -> None:
         expected = "configured"
     elif field.default is None:
         expected = "none"
-    elif field.default in ((), {}):
+    elif field.default in ((), {}, ""):
         expected = "empty"
     else:
         expected = str(field.default).lower()
