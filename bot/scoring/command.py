@@ -4,11 +4,12 @@ Owns the order of things and what a variant means. Which engine that is, and wha
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from bot.scoring.report import PersonaReport, Report
+from bot.scoring.requests import RequestWriter
 from bot.scoring.scores import Check, score_of
 from bot.scoring.trial import Said, TrialOptions, ask_all, num_replies
 from engine.persona import Persona
@@ -27,6 +28,15 @@ class Variant:
     def has(self, part: str) -> bool:
         """Whether `part`, one of `PARTS`, is at work."""
         return not self.is_plain and part not in self.without
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is tested: an engine that was not started, and how it is asked. `aclose` ends what is beside the engine."""
+
+    engine: ReplyEngine
+    requests: RequestWriter
+    aclose: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,35 +60,35 @@ class Run:
 
 
 async def score_personas(
-    run: Run, engine_of: Callable[[Variant], ReplyEngine], *, progress: Progress | None = None
+    run: Run, subject_of: Callable[[Variant], Subject], *, progress: Progress | None = None
 ) -> Report:
     """Ask and judge. Raises `EngineError` where an engine cannot start; a reply that fails is in the report."""
     progress = progress or Progress()
-    report = await _scored(run, run.variant, engine_of, progress)
+    report = await _scored(run, run.variant, subject_of, progress)
     if not run.has_plain_beside:
         return report
-    plain = await _scored(run, Variant(is_plain=True), engine_of, progress)
+    plain = await _scored(run, Variant(is_plain=True), subject_of, progress)
     return Report(report.setup, report.personas, report.wall_s, plain)
 
 
-async def _scored(
-    run: Run, variant: Variant, engine_of: Callable[[Variant], ReplyEngine], progress: Progress
-) -> Report:
+async def _scored(run: Run, variant: Variant, subject_of: Callable[[Variant], Subject], progress: Progress) -> Report:
     scripts = [
         (persona, script) for persona in run.personas for check in run.checks for script in check.scripts(persona)
     ]
-    options = TrialOptions(run.options.sampling, run.options.num_repeats, run.options.seed, variant.is_plain)
-    engine = engine_of(variant)
+    subject = subject_of(variant)
+    engine = subject.engine
     progress.on_step("loading the model", None)
     try:
         await engine.start()
         what = "asking, with one plain prompt" if variant.is_plain else "asking"
-        progress.on_step(what, num_replies(scripts, options))
+        progress.on_step(what, num_replies(scripts, run.options))
         began = time.perf_counter()
-        said = await ask_all(engine, scripts, options, on_reply=progress.on_reply)
+        said = await ask_all(engine, subject.requests, scripts, run.options, on_reply=progress.on_reply)
         wall_s = time.perf_counter() - began
-        setup = {**run.setup, **_described(variant, options), "device": engine.load().device}
+        setup = {**run.setup, **_described(variant, run.options), "device": engine.load().device}
     finally:
+        if subject.aclose is not None:
+            await subject.aclose()
         await engine.aclose()
     return Report(setup, tuple(_persona_report(run.checks, persona, said) for persona in run.personas), wall_s)
 

@@ -16,12 +16,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from bot.app import build_engine, sampling_defaults
+from bot.app import build_engine, chat_options, sampling_defaults
 from bot.errors import SettingsError
+from bot.guarding.engine import GuardedEngine
 from bot.personas.library import PersonaLibrary
 from bot.personas.reading import read_persona
+from bot.personas.recall import Recall
 from bot.scoring.checks import build_checks
-from bot.scoring.command import PARTS, Progress, Run, Variant, score_personas
+from bot.scoring.command import PARTS, Progress, Run, Subject, Variant, score_personas
 from bot.scoring.report import (
     Report,
     as_json,
@@ -32,11 +34,11 @@ from bot.scoring.report import (
     show,
     show_against_plain,
 )
+from bot.scoring.requests import BotRequests, PlainRequests
 from bot.scoring.scores import CHECK_NAMES
 from bot.scoring.trial import TrialOptions
 from bot.settings import Settings
 from engine.persona import Persona
-from engine.types import ReplyEngine
 
 _FILE_SUFFIXES = (".yaml", ".yml", ".png", ".apng", ".json", ".charx")
 
@@ -74,8 +76,8 @@ def persona_test(
     before()
     run = Run(
         personas,
-        build_checks(checks),
-        TrialOptions(sampling_defaults(settings), 1 if arguments.is_quick else arguments.num_repeats, arguments.seed),
+        build_checks(checks, library.all(), is_quick=arguments.is_quick),
+        TrialOptions(1 if arguments.is_quick else arguments.num_repeats, arguments.seed),
         Variant(frozenset(without), arguments.is_plain),
         arguments.has_plain_beside,
         {"backend": settings.engine.backend, "model": settings.engine.model or settings.engine.decoder},
@@ -96,16 +98,20 @@ async def _tested(run: Run, settings: Settings, errors: Console) -> Report:
             bars.reset(bar, description=text, total=total)
 
         progress = Progress(on_step, lambda: bars.advance(bar))
-        return await score_personas(run, lambda variant: _engine(settings, variant), progress=progress)
+        return await score_personas(run, lambda variant: _subject(settings, variant), progress=progress)
 
 
-def _engine(settings: Settings, variant: Variant) -> ReplyEngine:
-    changed: dict[str, Any] = {}
+def _subject(settings: Settings, variant: Variant) -> Subject:
+    changed: dict[str, Any] = {"lexicon": variant.has("lexicon")}
     if not variant.has("coattention"):
         changed["fusion"] = "none"
-    if not variant.has("lexicon") and "lexicon" in type(settings.engine).model_fields:
-        changed["lexicon"] = False
-    return build_engine(settings.model_copy(update={"engine": settings.engine.model_copy(update=changed)}))
+    engine = build_engine(settings.model_copy(update={"engine": settings.engine.model_copy(update=changed)}))
+    sampling, max_turns = sampling_defaults(settings), settings.chat.max_history_turns
+    if variant.is_plain:
+        return Subject(engine, PlainRequests(sampling, max_turns))
+    recall, house = Recall(engine), chat_options(settings).house
+    requests = BotRequests(sampling, engine, recall, house, max_turns)
+    return Subject(GuardedEngine(engine) if variant.has("guard") else engine, requests, recall.aclose)
 
 
 def _chosen(text: str, known: Sequence[str], option: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What personas are asked beside their own facts: pressure, everyday lines, dangerous wishes, pictures, a long chat.
 
 Owns the texts, written for this purpose, by language; people who speak another language are asked in English. What a
-line tries is its kind. No judge was made with these lines at hand, and none reads them.
+line tries is its kind.
 """
 
 from dataclasses import dataclass

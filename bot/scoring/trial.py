@@ -1,7 +1,7 @@
 """Puts questions to personas on an engine, several side by side, and notes what they say.
 
-Owns the asking: scripts, requests as the bot makes them or with one plain prompt, and what became of each. Knows no
-judge, and no engine but by the seam; nobody's conversations are touched.
+Owns the asking: scripts, their order, and what became of each line; `bot.scoring.requests` makes the requests.
+Knows no judge, and no engine but by the seam; nobody's conversations are touched.
 """
 
 import asyncio
@@ -9,14 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from bot.labels import without_labels
-from bot.personas.prompt import build_request, fill_macros
-from bot.scoring.plain import plain_prompt
+from bot.scoring.requests import USER_NAME, RequestWriter
 from engine.errors import EngineError
 from engine.persona import Persona
-from engine.types import Asker, GenerationRequest, Image, ReplyEngine, Role, SamplingSettings, Turn
+from engine.types import Asker, Image, ReplyEngine, Role, Turn
 
 NUM_AT_ONCE = 8
-USER_NAME = "Alex"
 # The seeds of a seeded run are far apart for each thing asked again.
 _SEED_STEP = 1009
 
@@ -63,15 +61,10 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class TrialOptions:
-    """How it is asked: everything `num_repeats` times. With a `seed` the replies are the same every time.
+    """How often everything is asked. With a `seed` the replies are the same every time, and slower."""
 
-    `is_plain`: the persona's whole text is one system prompt, as people without Commedia would do it.
-    """
-
-    sampling: SamplingSettings = field(default_factory=SamplingSettings)
     num_repeats: int = 3
     seed: int | None = None
-    is_plain: bool = False
 
 
 def num_replies(scripts: Sequence[tuple[Persona, Script]], options: TrialOptions) -> int:
@@ -81,69 +74,60 @@ def num_replies(scripts: Sequence[tuple[Persona, Script]], options: TrialOptions
 
 async def ask_all(
     engine: ReplyEngine,
+    requests: RequestWriter,
     scripts: Sequence[tuple[Persona, Script]],
     options: TrialOptions,
     *,
     on_reply: Callable[[], None] = lambda: None,
 ) -> list[Said]:
     """Play all scripts on an engine that was started, in the order given. A script ends where a reply fails."""
-    places = asyncio.Semaphore(NUM_AT_ONCE)
-
-    async def play(number: int, persona: Persona, script: Script, repeat: int) -> list[Said]:
-        async with places:
-            return await _play(engine, persona, script, options, repeat=repeat, number=number, on_reply=on_reply)
-
+    trial = _Trial(engine, requests, options, on_reply)
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(play(number, persona, script, repeat))
+            group.create_task(trial.play(persona, script, number=number, repeat=repeat))
             for number, (persona, script) in enumerate(scripts)
             for repeat in range(options.num_repeats)
         ]
     return [said for task in tasks for said in task.result()]
 
 
-async def _play(
-    engine: ReplyEngine,
-    persona: Persona,
-    script: Script,
-    options: TrialOptions,
-    *,
-    repeat: int,
-    number: int,
-    on_reply: Callable[[], None],
-) -> list[Said]:
-    asker = Asker(user=f"test {number}.{repeat}", room="test", conversation=f"test {number}.{repeat}")
-    turns: list[Turn] = []
-    said: list[Said] = []
-    for position, line in enumerate(script.lines):
-        turns.append(Turn(Role.USER, line.text, (line.image,) if line.image else ()))
-        request = _request(persona, turns, options, asker=asker, repeat=repeat)
-        note = Said(persona.id, script.check, script.key, repeat, position, line, "", request.system_prompt)
+class _Trial:
+    """What all scripts share."""
+
+    def __init__(
+        self, engine: ReplyEngine, requests: RequestWriter, options: TrialOptions, on_reply: Callable[[], None]
+    ) -> None:
+        self._engine = engine
+        self._requests = requests
+        self._options = options
+        self._on_reply = on_reply
+        self._places = asyncio.Semaphore(NUM_AT_ONCE)
+
+    async def play(self, persona: Persona, script: Script, *, number: int, repeat: int) -> list[Said]:
+        async with self._places:
+            chat = f"test {number}.{repeat}"
+            asker = Asker(user=chat, room=chat, conversation=chat)
+            seed = None if self._options.seed is None else self._options.seed + _SEED_STEP * repeat
+            turns: list[Turn] = []
+            said: list[Said] = []
+            for position, line in enumerate(script.lines):
+                turns.append(Turn(Role.USER, line.text, (line.image,) if line.image else ()))
+                note = Said(persona.id, script.check, script.key, repeat, position, line, "")
+                said.append(await self._answered(note, persona, turns, asker, seed))
+                self._on_reply()
+                if said[-1].failure is not None:
+                    break
+                turns.append(Turn(Role.ASSISTANT, said[-1].reply))
+            return said
+
+    async def _answered(
+        self, note: Said, persona: Persona, turns: Sequence[Turn], asker: Asker, seed: int | None
+    ) -> Said:
         try:
-            reply = await _reply(engine, request)
+            request = await self._requests.write(persona, turns, asker=asker, seed=seed)
+            # What people would see: a name that a model puts in front is taken away for them, too.
+            chunks = without_labels(self._engine.generate(request), (persona.name, USER_NAME))
+            reply = "".join([chunk.text async for chunk in chunks]).strip()
         except EngineError as error:
-            said.append(replace(note, failure=str(error)))
-            break
-        finally:
-            on_reply()
-        said.append(replace(note, reply=reply))
-        turns.append(Turn(Role.ASSISTANT, reply))
-    return said
-
-
-def _request(
-    persona: Persona, turns: Sequence[Turn], options: TrialOptions, *, asker: Asker, repeat: int
-) -> GenerationRequest:
-    seed = None if options.seed is None else options.seed + _SEED_STEP * repeat
-    request = build_request(persona, turns, sampling=options.sampling, user_name=USER_NAME, seed=seed, asker=asker)
-    if options.is_plain:
-        prompt = fill_macros(plain_prompt(persona), persona, USER_NAME)
-        return replace(request, system_prompt=prompt, insertions=())
-    return request
-
-
-async def _reply(engine: ReplyEngine, request: GenerationRequest) -> str:
-    """What people would see: the name that a model puts in front is taken away for them, too."""
-    names = (request.persona.name, USER_NAME)
-    chunks = without_labels(engine.generate(request), names)
-    return "".join([chunk.text async for chunk in chunks]).strip()
+            return replace(note, failure=str(error))
+        return replace(note, reply=reply, system_prompt=request.system_prompt)
