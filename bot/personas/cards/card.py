@@ -156,7 +156,8 @@ def _number(value: object) -> float | None:
 
 
 def _not_a_card(raw: Json) -> CardError:
-    if isinstance(raw.get("entries"), dict | list):
+    data = raw.get("data")
+    if isinstance((data if isinstance(data, dict) else raw).get("entries"), dict | list):
         return NoCard(
             "this is a lorebook without a character; in SillyTavern, link it to a character and export that one"
         )

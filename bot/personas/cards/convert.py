@@ -12,7 +12,8 @@ from bot.personas.cards.containers import Container, Contents, Json, bare_png, p
 from bot.personas.cards.pictures import plain_picture, png_from
 
 # Where a card of version 2 keeps what only version 3 can say, so that it comes back.
-ICON_PATH = "assets/icon/image/main.png"
+ICON_PATH = "assets/icon/images/main.png"
+BESIDE = "This card is of version 3, and this is what version 2 can say of it: some things may be missing here."
 KEPT = "chara_card_v3"
 _ONLY_V3 = (
     "assets",
@@ -67,9 +68,14 @@ def write_card(card: Card, container: Container) -> bytes:
     if container == "charx":
         return pack(Contents(card.raw, _with_icon(card)), "charx")
     image = card.image or png_from(card) or plain_picture(card.text("name"))
-    # Most programs read only the earlier version.
-    older = to_version(card, 2).raw if card.spec == 3 else None
-    return pack(Contents(card.raw, card.assets, image), "png", older=older)
+    return pack(Contents(card.raw, card.assets, image), "png", older=_for_older(card) if card.spec == 3 else None)
+
+
+def _for_older(card: Card) -> Json:
+    """What goes beside a card of version 3: most programs read only the one before, and people are told so."""
+    raw = to_version(card, 2).raw
+    raw["data"]["creator_notes"] = "\n\n".join(filter(None, [BESIDE, as_text(raw["data"].get("creator_notes"))]))
+    return raw
 
 
 def _with_icon(card: Card) -> Mapping[str, bytes]:

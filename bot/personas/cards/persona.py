@@ -227,15 +227,12 @@ def _traits(personality: str) -> tuple[str, ...]:
 
 
 def _notes(card: Card) -> str:
-    """What the creator tells people, in the character's language where it is said in several."""
-    spoken = {
-        as_text(key).split("-")[0].split("_")[0]: value
-        for key, value in card.part("creator_notes_multilingual").items()
-    }
-    own = spoken.get(_language(card).split("-")[0])
-    plain = card.text("creator_notes")
-    others = (as_text(value) for value in (spoken.get("en"), *spoken.values()))
-    return clean_text(as_text(own)) or clean_text(plain) or next(filter(None, map(clean_text, others)), "")
+    """What the creator tells people, in the character's language where it is said in several, else in English."""
+    told = card.part("creator_notes_multilingual")
+    spoken = {re.split("[-_]", str(key))[0]: clean_text(as_text(value)) for key, value in told.items()}
+    spoken = {"en": clean_text(card.text("creator_notes")), **spoken}
+    wanted = (_language(card).split("-")[0], "en", *spoken)
+    return next((text for language in wanted if (text := spoken.get(language, ""))), "")
 
 
 def _language(card: Card) -> str:
@@ -365,4 +362,13 @@ def _dumped(persona: Persona) -> dict[str, Any]:
 
 
 def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(_with_whole_numbers(value), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _with_whole_numbers(value: object) -> object:
+    """`value` as programs write it that know one kind of number: 100.0 as 100."""
+    if isinstance(value, dict):
+        return {key: _with_whole_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_whole_numbers(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -17,13 +17,15 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from bot.expressions import EMOTIONS
 from bot.personas.cards.card import Asset, Card
 from bot.personas.cards.containers import MAX_ASSET_BYTES, PNG_SIGNATURE, CardError, bare_png
+from bot.personas.cards.texts import clean_line
 
 MAX_PIXELS = 40_000_000
 MAX_SIDE = 1024
 MAX_FACE_SIDE = 512
+MAX_FACES = 64
+MAX_FACE_NAME_LENGTH = 80
 MAX_CACHE_BYTES = 512 * 1024 * 1024
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 PLAIN_SIZE = (400, 600)
@@ -95,11 +97,11 @@ def avatar_data(card: Card) -> bytes | None:
 
 
 def face_assets(card: Card) -> dict[str, Asset]:
-    """The emotions that the card has a picture of, the first of each."""
+    """The emotions that the card has a picture of, by the author's names for them: the first of each."""
     faces: dict[str, Asset] = {}
     for asset in card.listed_assets():
-        emotion = asset.name.rsplit("/", 1)[-1]
-        if asset.type == "emotion" and emotion in EMOTIONS and not asset.is_elsewhere():
+        emotion = clean_line(asset.name.rsplit("/", 1)[-1])[:MAX_FACE_NAME_LENGTH].strip()
+        if asset.type == "emotion" and emotion and not asset.is_elsewhere() and len(faces) < MAX_FACES:
             faces.setdefault(emotion, asset)
     return faces
 

@@ -15,7 +15,7 @@ _OLD_USER = re.compile(r"<USER>", re.IGNORECASE)
 # These make a line read otherwise than it is written.
 _DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 _MAX_GUESSED_FROM = 8_000
-_MIN_COMMON_WORDS = 8
+_MIN_COMMON_WORDS = 3
 
 _SCRIPTS = (
     ("ja", re.compile(r"[\u3040-\u30ff]")),
@@ -77,5 +77,5 @@ def guess_language(text: str) -> str | None:
             return language
     words = Counter(word.lower() for word in _WORD.findall(sample))
     counts = {language: sum(words[word] for word in common.split()) for language, common in _COMMON_WORDS.items()}
-    best = max(counts, key=lambda language: counts[language])
-    return best if counts[best] >= _MIN_COMMON_WORDS else None
+    best, second = sorted(counts, key=lambda language: -counts[language])[:2]
+    return best if counts[best] >= _MIN_COMMON_WORDS and counts[best] > 1.5 * counts[second] else None
