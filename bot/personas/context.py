@@ -5,9 +5,10 @@ Owns that order, from what is never left out to what goes first:
 1. who the persona is, its instructions, and the turn that is answered with its pictures;
 2. the exchange before it;
 3. lore, by its priority, in at most a share of the room;
-4. the first example, which teaches the voice;
-5. older turns, the newest first, then the pictures in them;
-6. more examples.
+4. what is recalled because the question is about it;
+5. the first example, which teaches the voice;
+6. older turns, the newest first, then the pictures in them;
+7. more examples.
 
 A turn is kept whole or left out whole, and what is kept has no gaps. Pure: knows neither files nor the engine, only
 what texts cost.

@@ -247,10 +247,12 @@ class _Page:
             for entry in self.lore.told
             if entry.position == "at_depth"
         ]
+        # Near the question small models find it; in front of the conversation it would have to be read anew every time.
+        recalled = [Insertion(self._filled(text), 1) for text in self._known([one.text for one in self.recalled])]
         own, general = self.persona.post_history_instructions, self.house.post_history_instructions
         is_wanted = "post_history_instructions" not in self.lore.disabled_prompts
         instructions = self._instructions(own, general) if is_wanted else ""
-        return tuple(one for one in (*among, Insertion(instructions)) if one.text)
+        return tuple(one for one in (*among, *recalled, Insertion(instructions)) if one.text)
 
     def _stable_lines(self) -> Iterator[str]:
         """What depends on the persona alone, but for lore that stands in it."""
@@ -298,10 +300,13 @@ class _Page:
             yield self.phrases.group
         elif self.spoken_to is not None:
             yield self.phrases.alone_with.replace("{user}", "{{user}}")
-        lore = [*self._lore("after_char"), *(one.text for one in self.recalled)]
-        if lore:
-            gap = "\n" if any("\n" in text for text in lore) else " "
-            yield gap.join([self.phrases.labels["lore"], *lore])
+        yield from self._known(self._lore("after_char"))
+
+    def _known(self, texts: Sequence[str]) -> Iterator[str]:
+        """`texts` as what the persona knows."""
+        if texts:
+            gap = "\n" if any("\n" in text for text in texts) else " "
+            yield gap.join([self.phrases.labels["lore"], *texts])
 
     def _lore(self, position: Position) -> list[str]:
         return [entry.text for entry in self.lore.told if entry.position == position]

@@ -115,7 +115,11 @@ class Recall:
 
 def statements(persona: Persona) -> tuple[Recalled, ...]:
     """What can be recalled of `persona`: facts, and lore that has no rules but keys."""
-    facts = [Recalled(facet.kind, facet.text) for facet in persona.facets() if facet.kind not in _TOLD_ANYWAY]
+    facts = [
+        Recalled(facet.kind, _to_the_persona(facet.text))
+        for facet in persona.facets()
+        if facet.kind not in _TOLD_ANYWAY
+    ]
     lore = [Recalled(_name_of(entry), entry.content) for entry in persona.lore if _is_plain(entry)]
     found = [*facts, *(lore if persona.lorebook.has_recall else ())]
     short = (one for one in found if len(one.text) <= MAX_STATEMENT_CHARACTERS)
@@ -136,6 +140,14 @@ def by_words(known: Sequence[Recalled], question: str) -> tuple[Recalled, ...]:
         key=lambda pair: (-pair[0], pair[1]),
     )
     return tuple(known[index] for share, index in ranked[:MAX_RECALLED] if share >= MIN_OVERLAP)
+
+
+def _to_the_persona(text: str) -> str:
+    """What it says of itself as it is told it: `My age is 61.` as `Your age is 61.`"""
+    for own, told in (("My ", "Your "), ("I am ", "You are ")):
+        if text.startswith(own):
+            return told + text.removeprefix(own)
+    return text
 
 
 async def _read(persona: Persona, embedder: Embedder) -> _Known:

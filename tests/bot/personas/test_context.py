@@ -10,7 +10,7 @@ from bot.personas.context import Room, take_newest, take_older
 from bot.personas.prompt import Prepared, Scene, prepare
 from bot.personas.recall import Recalled
 from engine.persona import Persona
-from engine.types import ContextSize, Image, Role, SamplingSettings, Turn
+from engine.types import ContextSize, Image, Insertion, Role, SamplingSettings, Turn
 
 SAMPLING = SamplingSettings(max_new_tokens=20)
 
@@ -129,7 +129,8 @@ def test_what_is_recalled_is_told_once() -> None:
     author = persona(lore=[{"keys": ["sea"], "content": "Salt."}])
     recalled = (Recalled("sea", "Salt."), Recalled("age", "My age is 61."))
     found = prepared(author, talk("sea"), None, recalled=recalled)
-    assert found.request.system_prompt.endswith("You know: Salt. My age is 61.")
+    assert found.request.system_prompt.endswith("You know: Salt.")
+    assert found.request.insertions == (Insertion("You know: My age is 61.", 1),)
     assert [one.name for one in found.report.recalled] == ["age"]
 
 

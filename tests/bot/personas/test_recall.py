@@ -48,7 +48,7 @@ MIRA = persona(
 
 async def test_it_is_found_by_meaning_in_other_words() -> None:
     recall = Recall(Meanings())
-    assert await recall.about(MIRA, "How old are you?") == (Recalled("age", "My age is 61."),)
+    assert await recall.about(MIRA, "How old are you?") == (Recalled("age", "Your age is 61."),)
     assert await recall.about(MIRA, "Nice weather!") == ()
 
 
