@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 MAX_CHARACTERS_SEARCHED = 16_000
 MAX_PATTERN_S = 0.02
 MAX_PATTERNS_S = 0.1
-_MAX_TEXTS_REMEMBERED = 512
+_MAX_TEXTS_REMEMBERED = 2048
 
 # `/storms?/i`, as SillyTavern writes patterns.
 _DELIMITED = re.compile(r"/(?P<pattern>.+)/(?P<flags>[dgimsuvy]*)", re.DOTALL)

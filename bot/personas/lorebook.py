@@ -18,6 +18,7 @@ from engine.persona import Persona
 from engine.types import Role
 
 MAX_LABEL_CHARACTERS = 60
+MAX_EARLIER_QUESTIONS = 100
 # What entries bring up by what they say is looked for so many times one after the other, and in so much text.
 MAX_ROUNDS = 64
 MAX_LORE_CHARACTERS_SEARCHED = 200_000
@@ -190,9 +191,9 @@ class _Memory:
         return age is not None and page.entry.sticky < age <= page.entry.sticky + page.entry.cooldown
 
     def _age(self, page: _Page, num_messages: int) -> int | None:
-        """How many messages came since it was told; `None` where it was not, or only just now."""
+        """How many messages came since it was told, if it was."""
         began = self.began.get(page.index)
-        return num_messages - began if began is not None and num_messages > began else None
+        return None if began is None else num_messages - began
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,21 +281,23 @@ def _page(
 def _matches_at(book: _Book, moment: LoreMoment, names: MacroContext) -> list[_Match]:
     """What is due at `moment`, after going through the questions before it where that matters."""
     patience = Patience()
-    found = _keys_of_messages(book, moment, names, patience)
+    earlier = list(_answered_questions(moment.messages))[-MAX_EARLIER_QUESTIONS:] if book.timed else []
+    now = len(moment.messages) - 1
+    found = _keys_of_messages(book, moment, names, patience, first=min([*earlier, now]))
     memory = _Memory()
-    if book.timed:
-        for place in _answered_questions(moment.messages):
-            question = _question_at(moment, found, place)
-            for match in _Scan(book, moment, question, memory, names, patience).run():
-                if match.page.index in book.timed:
-                    memory.note(match.page, question.num_messages)
-    question = _question_at(moment, found, len(moment.messages) - 1)
-    return _Scan(book, moment, question, memory, names, patience).run()
+    for place in earlier:
+        question = _question_at(moment, found, place)
+        for match in _Scan(book, moment, question, memory, names, patience).run():
+            if match.page.index in book.timed:
+                memory.note(match.page, question.num_messages)
+    return _Scan(book, moment, _question_at(moment, found, now), memory, names, patience).run()
 
 
-def _keys_of_messages(book: _Book, moment: LoreMoment, names: MacroContext, patience: Patience) -> list[frozenset[int]]:
-    # Without earlier questions to go through, no more than the deepest entry reads.
-    num_unread = 0 if book.timed else max(0, len(moment.messages) - book.max_scan_depth)
+def _keys_of_messages(
+    book: _Book, moment: LoreMoment, names: MacroContext, patience: Patience, *, first: int
+) -> list[frozenset[int]]:
+    """The keys in each message, as far back as the entry that looks deepest does at the `first` question."""
+    num_unread = max(0, first + 1 - book.max_scan_depth)
     speakers = {Role.USER: moment.user_name, Role.ASSISTANT: names.char}
     unread: list[frozenset[int]] = [frozenset()] * num_unread
     return unread + [

@@ -228,3 +228,16 @@ def test_what_patience_did_not_reach_is_looked_for_again() -> None:
     said = "storm " + "q" * 5_000 + "!"
     assert told(persona, said) == []
     assert told(persona, said) == ["Late."]
+
+
+def test_what_patience_did_not_reach_in_lore_is_looked_for_again() -> None:
+    slow = ({"keys": [f"(r+)+{n}$"], "regex": True, "content": f"{n}."} for n in range(6))
+    persona = with_lore(
+        {"constant": True, "content": "Calm storm."},
+        *slow,
+        {"keys": ["c.lm"], "regex": True, "content": "Late."},
+        book={"recursive": True},
+    )
+    said = "r" * 5_000 + "!"
+    assert told(persona, said) == ["Calm storm."]
+    assert told(persona, said) == ["Calm storm.", "Late."]

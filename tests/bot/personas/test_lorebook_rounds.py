@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bot.personas.lorebook import MAX_ROUNDS, LoreMoment, ScannedMessage, tell
+from bot.personas.lorebook import MAX_EARLIER_QUESTIONS, MAX_ROUNDS, LoreMoment, ScannedMessage, tell
 from engine.persona import Persona
 from engine.types import Role
 from tests.bot.personas.lore_moments import decorated, is_told, only, report, told, with_lore
@@ -265,3 +265,15 @@ def test_what_stays_says_for_how_long() -> None:
 )
 def test_after_a_match(decorator: str, expected: list[int]) -> None:
     assert ages(decorated(decorator), 6, key_at=(2, 4)) == expected
+
+
+def test_questions_long_ago_are_forgotten() -> None:
+    entry = {"keys": ["storm"], "scan_depth": 1, **decorated("@@keep_activate_after_match")}
+    calm = ["ok", "calm"]
+    assert told(with_lore(entry), "storm", *calm * (MAX_EARLIER_QUESTIONS - 1)) == ["Secret."]
+    assert told(with_lore(entry), "storm", *calm * (MAX_EARLIER_QUESTIONS + 1)) == []
+
+
+def test_earlier_questions_look_back_as_far_as_entries_do() -> None:
+    persona = with_lore({"keys": ["storm"], "content": "A", "scan_depth": 2, "sticky": 2})
+    assert told(persona, "storm", "first question", "ok", "second question") == ["A"]
