@@ -4,7 +4,9 @@ from engine.config import EngineConfig
 from engine.decoder.language_model import LanguageModel
 from engine.device import bound_threads
 from engine.fusion.types import TurnFuser
+from engine.generation.lexicon import lexicon_processors
 from engine.generation.loop import GenerationLoop
+from engine.generation.processors import MakeProcessors, no_processors
 from engine.generation.scheduler import MAX_RUNNING, StepBudget
 from engine.models.fetch import Report
 from engine.models.store import ModelStore
@@ -32,6 +34,16 @@ def build(config: EngineConfig, report: Report | None = None) -> GenerationLoop:
         max_wait_s=config.max_wait_s,
         max_reply_s=config.max_reply_s,
         budget=ON_CPU if language_model.device.type == "cpu" else ON_GPU,
+        make_processors=_lexicons(language_model) if config.lexicon else no_processors,
+    )
+
+
+def _lexicons(language_model: LanguageModel) -> MakeProcessors:
+    return lexicon_processors(
+        language_model.tokenizer.backend_tokenizer,
+        vocab_size=language_model.vocab_size,
+        end_ids=language_model.end_token_ids,
+        device=language_model.device,
     )
 
 
