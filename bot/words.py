@@ -13,6 +13,7 @@ _UNSPACED_SIGNS = (
 UNSPACED = re.compile(f"[{_UNSPACED_SIGNS}]")
 # What a word cannot end before: between “Mira” and “在吗” a word ends.
 _WORD_SIGN = rf"[^\W{_UNSPACED_SIGNS}]"
+_SIGN = re.compile(_WORD_SIGN)
 _WORD = re.compile(f"{_WORD_SIGN}+")
 
 
@@ -31,6 +32,11 @@ def spaced_words(folded: str) -> list[str]:
     return _WORD.findall(folded)
 
 
+def is_whole(text: str, begin: int, end: int) -> bool:
+    """Whether no word goes on over the borders of `text[begin:end]`."""
+    return not _SIGN.match(text[begin - 1 : begin]) and not _SIGN.match(text[end : end + 1])
+
+
 def find_word(folded: str, word: str) -> Iterator[tuple[int, int]]:
     """Where `word` occurs in a folded text, as `has_any` finds it: each place's beginning and end."""
     return (match.span() for match in _pattern(word).finditer(folded))
@@ -38,10 +44,5 @@ def find_word(folded: str, word: str) -> Iterator[tuple[int, int]]:
 
 @lru_cache(maxsize=4096)
 def _pattern(word: str) -> re.Pattern[str]:
-    return whole_word_pattern(fold(word))
-
-
-def whole_word_pattern(spelling: str) -> re.Pattern[str]:
-    """Finds `spelling` as it stands, whole where its script puts spaces between words."""
-    escaped = r"\s+".join(re.escape(part) for part in spelling.split())
-    return re.compile(escaped if UNSPACED.search(spelling) else f"(?<!{_WORD_SIGN}){escaped}(?!{_WORD_SIGN})")
+    escaped = r"\s+".join(re.escape(part) for part in fold(word).split())
+    return re.compile(escaped if UNSPACED.search(word) else f"(?<!{_WORD_SIGN}){escaped}(?!{_WORD_SIGN})")

@@ -17,15 +17,20 @@ from functools import lru_cache
 import regex
 
 from bot.personas.macros import MacroContext, fill
-from bot.words import UNSPACED, fold, spaced_words, whole_word_pattern
+from bot.words import UNSPACED, fold, is_whole, spaced_words
 from engine.persona import compile_pattern
 
 logger = logging.getLogger(__name__)
 
 MAX_CHARACTERS_SEARCHED = 16_000
+MAX_KEYS = 20_000
+MAX_KEYS_WITH_MACROS = 200
 MAX_PATTERN_S = 0.02
 MAX_PATTERNS_S = 0.1
 _MAX_TEXTS_REMEMBERED = 2048
+# How many places of one text a key is looked at in that may be parts of longer words.
+_MAX_PLACES = 64
+_NUM_INDEXED_SIGNS = 3
 
 # `/storms?/i`, as SillyTavern writes patterns.
 _DELIMITED = re.compile(r"/(?P<pattern>.+)/(?P<flags>[dgimsuvy]*)", re.DOTALL)
@@ -83,13 +88,15 @@ class KeyIndex:
     def __init__(self, spellings: Sequence[Spelling]) -> None:
         self._spellings = spellings
         self._by_word: dict[str, list[_Phrase]] = {}
-        self._loose: list[_Phrase] = []
+        self._anywhere = _Beginnings()
+        self._anywhere_as_written = _Beginnings()
         self._patterns: list[tuple[int, _Pattern]] = []
         self._with_macros: list[int] = []
         self._has_warned = False
-        for number, spelling in enumerate(spellings):
+        for number, spelling in enumerate(spellings[:MAX_KEYS]):
             if _MACRO.search(spelling.text):
-                self._with_macros.append(number)
+                if len(self._with_macros) < MAX_KEYS_WITH_MACROS:
+                    self._with_macros.append(number)
             else:
                 self._take(number, spelling)
         self._remembered: OrderedDict[tuple[bytes, MacroContext | None, str | None], frozenset[int]] = OrderedDict()
@@ -135,13 +142,21 @@ class KeyIndex:
         if (pattern := _pattern_of(spelling)) is not None:
             self._patterns.append((number, pattern))
         elif (phrase := _phrase_of(number, spelling)) is not None:
-            same = self._loose if phrase.word is None else self._by_word.setdefault(phrase.word, [])
-            same.append(phrase)
+            self._take_phrase(phrase)
+
+    def _take_phrase(self, phrase: "_Phrase") -> None:
+        if phrase.word is not None:
+            self._by_word.setdefault(phrase.word, []).append(phrase)
+        elif phrase.is_case_sensitive:
+            self._anywhere_as_written.add(phrase)
+        else:
+            self._anywhere.add(phrase)
 
     def _search(self, forms: _Forms, names: MacroContext, patience: Patience, speaker: str | None) -> Iterator[int]:
-        for word in forms.words:
-            yield from (phrase.number for phrase in self._by_word.get(word, ()) if phrase.is_in(forms))
-        yield from (phrase.number for phrase in self._loose if phrase.is_in(forms))
+        phrases = [phrase for word in forms.words for phrase in self._by_word.get(word, ())]
+        phrases += self._anywhere.begun_in(forms.folded)
+        phrases += self._anywhere_as_written.begun_in(forms.plain)
+        yield from (phrase.number for phrase in phrases if phrase.is_in(forms))
         yield from (number for number, pattern in self._patterns if pattern.is_in(forms.raw, patience, speaker))
         for number in self._with_macros:
             if _is_filled_in(self._spellings[number], number, names, forms, patience, speaker):
@@ -162,7 +177,27 @@ class _Phrase:
         if self.word == self.spelling and not self.is_case_sensitive:
             return self.word in forms.words
         text = forms.plain if self.is_case_sensitive else forms.folded
-        return self.spelling in text and (not self.is_whole or _whole(self.spelling).search(text) is not None)
+        return _stands_whole(self.spelling, text) if self.is_whole else self.spelling in text
+
+
+class _Beginnings:
+    """Phrases by their first signs: of many, a text has to be searched for those only that can begin in it."""
+
+    def __init__(self) -> None:
+        self._by_beginning: dict[str, list[_Phrase]] = {}
+        self._lengths: set[int] = set()
+
+    def add(self, phrase: _Phrase) -> None:
+        beginning = phrase.spelling[:_NUM_INDEXED_SIGNS]
+        self._lengths.add(len(beginning))
+        self._by_beginning.setdefault(beginning, []).append(phrase)
+
+    def begun_in(self, text: str) -> Iterator[_Phrase]:
+        """The phrases of which the first signs are in `text`."""
+        for length in self._lengths:
+            there = {text[place : place + length] for place in range(len(text) - length + 1)}
+            for beginning in there & self._by_beginning.keys():
+                yield from self._by_beginning[beginning]
 
 
 def _phrase_of(number: int, spelling: Spelling) -> _Phrase | None:
@@ -274,6 +309,13 @@ def _spaced(text: str) -> str:
     return " ".join(text.split())
 
 
-@lru_cache(maxsize=8192)
-def _whole(spelling: str) -> re.Pattern[str]:
-    return whole_word_pattern(spelling)
+def _stands_whole(spelling: str, text: str) -> bool:
+    """Whether `spelling` is in `text` and no part of longer words."""
+    begin = -1
+    for _ in range(_MAX_PLACES):
+        begin = text.find(spelling, begin + 1)
+        if begin < 0:
+            return False
+        if is_whole(text, begin, begin + len(spelling)):
+            return True
+    return False

@@ -69,6 +69,7 @@ def test_the_numbers_are_true() -> None:
         f"at most {lorebook.MAX_ROUNDS} rounds",
         f"at most {lorebook.MAX_LORE_CHARACTERS_SEARCHED:,} characters",
         f"at most {macros.MAX_DICE} dice",
+        f"at most {lore_keys.MAX_KEYS:,} different keys, and {lore_keys.MAX_KEYS_WITH_MACROS} with macros",
         f"more than {lorebook.MAX_EARLIER_QUESTIONS} questions ago",
     ):
         assert number in TEXT

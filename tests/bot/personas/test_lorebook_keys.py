@@ -31,6 +31,13 @@ from tests.bot.personas.lore_moments import decorated, is_told, only, told, with
         ({"keys": ["storm"], "case_sensitive": True}, "a Storm", False),
         ({"keys": ["Storm"], "case_sensitive": True}, "Storms", False),
         ({"keys": ["Storm"], "case_sensitive": True, "whole_words": False}, "BrainStorms", True),
+        ({"keys": ["Sto"], "case_sensitive": True, "whole_words": False}, "BrainStorms", True),
+        ({"keys": ["Sto"], "case_sensitive": True, "whole_words": False}, "brainstorms", False),
+        ({"keys": ["s", "zz"], "whole_words": False}, "brainstorms", True),
+        ({"keys": ["rm", "zz"], "whole_words": False}, "brainstorms", True),
+        ({"keys": ["rs", "zz"], "whole_words": False}, "brainstorms", False),
+        ({"keys": ["a b"]}, "xa b, a bx, a b", True),
+        ({"keys": ["a b"]}, "xa b, a bx, _a b", False),
         ({"keys": ["  "]}, "a b", False),
         ({"keys": [" storm "]}, "a storm", True),
     ],
@@ -241,3 +248,22 @@ def test_what_patience_did_not_reach_in_lore_is_looked_for_again() -> None:
     said = "r" * 5_000 + "!"
     assert told(persona, said) == ["Calm storm."]
     assert told(persona, said) == ["Calm storm.", "Late."]
+
+
+@pytest.mark.parametrize(("spelling", "limit"), [("word{}", "MAX_KEYS"), ("{{{{char}}}}{}", "MAX_KEYS_WITH_MACROS")])
+def test_keys_beyond_all_measure_are_never_found(spelling: str, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lore_keys, limit, 3)
+    persona = with_lore(*({"keys": [spelling.format(n)], "content": f"{n}."} for n in range(5)))
+    assert told(persona, "mira3 word3 mira2 word2") == ["2."]
+
+
+def test_many_keys_are_found_in_bounded_time() -> None:
+    def keys(number: int) -> list[str]:
+        return ["a " * (number % 490) + "b", "a " * (number % 490) + "a"]
+
+    persona = with_lore(*({"keys": keys(n), "content": f"{n}.", "whole_words": n % 2} for n in range(5_000)))
+    told(persona, "calm")
+    began = time.process_time()
+    told(persona, "a " * 50_000)
+    told(persona, "xa ax " * 20_000)
+    assert time.process_time() - began < 2
