@@ -27,6 +27,18 @@ Content = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, 
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
+def split_content(content: str) -> tuple[list[str], str]:
+    """The lines of decorators that `content` begins with, and the text after them."""
+    lines = content.split("\n")
+    decorators = []
+    for number, line in enumerate(lines):
+        if line.strip().startswith("@@"):
+            decorators.append(line.strip())
+        elif line.strip():
+            return decorators, "\n".join(lines[number:]).strip()
+    return decorators, ""
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
@@ -76,6 +88,11 @@ class LoreEntry(_Part):
         if not self.keys and not self.is_constant and not self.content.startswith("@@"):
             raise ValueError("would never be told: give it `keys`, or `constant: true`")
         return self
+
+    @property
+    def text(self) -> str:
+        """What is told: `content` without decorators."""
+        return split_content(self.content)[1]
 
 
 class Lorebook(_Part):

@@ -349,7 +349,7 @@ class Persona(_Part):
         yield from (Facet("voice", line) for line in self.voice.style)
         yield from (Facet("goals", line) for line in self.goals)
         yield from (Facet("examples", example.reply) for example in self.examples)
-        yield from (Facet("lore", entry.content) for entry in self.lore)
+        yield from (Facet("lore", entry.text) for entry in self.lore if entry.text)
 
     def digest(self) -> str:
         """SHA-256 in hex of everything the author wrote, but for how it is tested."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from engine.lore import EntryRole, Position
+from engine.lore import EntryRole, Position, split_content
 
 _MAX_NUMBER = 1_000_000
 
@@ -49,10 +49,8 @@ def split_decorators(content: str, *, missing: Collection[Position] = ()) -> Dec
     A decorator that is unknown, has a wrong value or has no meaning in a chat gives way to its fallback, the line
     `@@@name value` below it, and that to the next one. Of several with one name the first counts.
     """
-    if not content.lstrip().startswith("@@"):
-        return DecoratedText(content.strip())
     said: dict[str, Any] = {}
-    lines, text = _leading_lines(content)
+    lines, text = split_content(content)
     is_heard = False  # whether the decorator counted that fallbacks belong to
     for number, line in enumerate(lines):
         if line.startswith("@@@") and (is_heard or not number):
@@ -62,18 +60,6 @@ def split_decorators(content: str, *, missing: Collection[Position] = ()) -> Dec
         if is_heard:
             said.setdefault(name, value)
     return DecoratedText(text, Decorators(**said))
-
-
-def _leading_lines(content: str) -> tuple[list[str], str]:
-    """The decorators' lines, and what follows them."""
-    lines = content.split("\n")
-    found = []
-    for number, line in enumerate(lines):
-        if line.strip().startswith("@@"):
-            found.append(line.strip())
-        elif line.strip():
-            return found, "\n".join(lines[number:]).strip()
-    return found, ""
 
 
 def _read(line: str, missing: Collection[Position]) -> tuple[str, object]:
