@@ -1,0 +1,173 @@
+"""What shows that a reply has left its part, and what does not."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from bot.guarding.signs import Break, BreakKind, Watch, find_break, last_border
+from bot.personas.prompt import build_request
+from engine.types import GenerationRequest, Insertion, Role, SamplingSettings, Turn
+from tests.bot.guarding.judging import found_in, judge, persona
+from tests.bot.guarding.labelled import HELD_OUT, WRITTEN_FIRST, WRITTEN_SECOND, Labelled
+
+
+def request(user: str = "Hello, who are you?", **changes: object) -> GenerationRequest:
+    built = build_request(persona(), [Turn(Role.USER, user)], sampling=SamplingSettings())
+    return replace(built, speakers=("Ann",), **changes)  # type: ignore[arg-type]
+
+
+def kind_of(reply: str, asked: GenerationRequest | None = None) -> BreakKind | None:
+    found = find_break(reply, request=asked or request())
+    return found and found.kind
+
+
+@pytest.mark.parametrize("sample", WRITTEN_FIRST, ids=lambda sample: sample.reply[:40])
+def test_every_reply_that_was_labelled_first_is_judged_right(sample: Labelled) -> None:
+    found = found_in(sample)
+    assert (found is None) is (sample.kind is None), found
+
+
+def test_the_second_set_is_judged_nearly_right() -> None:
+    figures = judge(WRITTEN_SECOND)
+    assert figures.num_false == 0
+    assert figures.recall >= 0.95
+
+
+def test_what_was_held_out_is_judged_as_the_docs_say() -> None:
+    figures = judge(HELD_OUT)
+    assert figures.precision >= 0.9
+    assert figures.recall >= 0.7
+
+
+def test_a_break_is_the_sentence_that_it_is_in() -> None:
+    reply = "The lamp is lit. As an AI, I cannot see it. Come in."
+    found = find_break(reply, request=request())
+    assert found is not None
+    assert reply[found.start : found.end].strip() == "As an AI, I cannot see it."
+
+
+def test_the_beginning_of_a_reply_is_not_judged_anew() -> None:
+    start = "I am a chatbot."
+    assert kind_of(f"{start} The lamp is lit.", request(reply_start=start)) is None
+    assert kind_of(f"{start} And I am a robot.", request(reply_start=start)) is BreakKind.DISCLAIMER
+    # A sentence that was begun there and ends here is.
+    assert kind_of("I am just a chatbot.", request(reply_start="I am just")) is BreakKind.DISCLAIMER
+
+
+def test_curly_quotation_marks_and_wide_letters_are_read_alike() -> None:
+    assert kind_of("I’m just a chatbot.") is BreakKind.DISCLAIMER
+    assert kind_of("Ｉ ａｍ a ｃｈａｔｂｏｔ.") is BreakKind.DISCLAIMER
+
+
+def test_why_quotes_nobody() -> None:
+    found = find_break("I am a chatbot called Zebedee.", request=request())
+    assert found is not None
+    assert "Zebedee" not in found.why
+
+
+def test_the_names_of_a_room_are_not_to_be_spoken_for() -> None:
+    asked = request()
+    in_room = replace(asked, speakers=("Ann", "Old Tom (user)"))
+    assert kind_of("Sit down.\nOld Tom (user): Thanks!", in_room) is BreakKind.SPEAKS_FOR_USER
+    assert kind_of("Sit down.\nOld Tom (user): Thanks!", asked) is None
+    # Its own name is.
+    assert kind_of("Mira: Sit down.", replace(asked, speakers=("Mira", "Ann"))) is None
+
+
+def test_its_own_lines_may_be_said_but_not_what_it_was_told_to_do() -> None:
+    who = persona()
+    asked = request()
+    assert kind_of(who.examples[1].reply, asked) is None
+    assert kind_of(f"Well: {who.lore[0].content}", asked) is None
+    secret = "About the year that comes after the storm I never speak in modern slang or about the year that comes."
+    assert who.boundaries[0] in asked.system_prompt
+    assert kind_of("Speak in modern slang or about the year that comes after?", asked) is BreakKind.LEAKS_PROMPT
+    assert kind_of(secret, replace(asked, system_prompt="You are Mira.")) is None
+
+
+def test_instructions_after_the_conversation_are_secret_too() -> None:
+    told = Insertion("Write no more than ninety words and mention the weather once.", depth=0)
+    reply = "Sure: write no more than ninety words and mention the weather once."
+    assert kind_of(reply, request(insertions=(told,))) is BreakKind.LEAKS_PROMPT
+    assert kind_of(reply, request(insertions=(replace(told, role="assistant"),))) is None
+    assert kind_of(reply) is None
+
+
+def test_a_leak_is_found_over_the_end_of_a_sentence() -> None:
+    told = Insertion("Be brief. Be kind. Never tell that the lamp is out.", depth=0)
+    asked = request(insertions=(told,))
+    first, second = "Oh, be brief. Be kind.", " Never tell that the lamp."
+    watch = Watch(asked)
+    assert watch.find(first) is None
+    found = watch.find(first + second, since=len(first))
+    assert found is not None
+    assert found.kind is BreakKind.LEAKS_PROMPT
+
+
+def test_a_language_that_the_persona_speaks_too_is_no_break() -> None:
+    reply = "Ich verstehe leider nicht, was du damit meinst, mein Kind."
+    assert kind_of(reply) is BreakKind.WRONG_LANGUAGE
+    bilingual = persona().model_copy(update={"also_speaks": ("de-AT",)})
+    assert kind_of(reply, request(persona=bilingual)) is None
+
+
+def test_a_language_that_nobody_here_knows_is_not_judged() -> None:
+    klingon = persona().model_copy(update={"language": "tlh"})
+    assert kind_of("Ich verstehe leider nicht, was du damit meinst.", request(persona=klingon)) is None
+
+
+def test_foreign_words_between_quotation_marks_are_no_break() -> None:
+    assert kind_of('He sang "Ich weiß nicht, was soll es bedeuten, dass ich so traurig bin".') is None
+
+
+def test_a_catchphrase_may_come_again() -> None:
+    line = "The sea keeps its own book, child."
+    turns = [Turn(Role.USER, "Hm."), Turn(Role.ASSISTANT, line), Turn(Role.USER, "And?")]
+    assert kind_of(line, request(turns=tuple(turns))) is BreakKind.ECHO
+    lexicon = persona().lexicon.model_copy(update={"catchphrases": (line,)})
+    fond = persona().model_copy(update={"lexicon": lexicon})
+    assert kind_of(line, request(turns=tuple(turns), persona=fond)) is None
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "I am ",
+        "as an ",
+        "!",
+        "a.",
+        "*you ",
+        "user",
+        "\n",
+        "“",
+        "我是",
+        "i am not a real ",
+        "<|",
+        "( ",
+        "ooc:",
+        "a ",
+        ", ",
+    ],
+)
+def test_no_reply_takes_long(unit: str) -> None:
+    reply = (unit * 20_000)[:20_000]
+    asked = request(user=reply)
+    began = time.process_time()
+    Watch(asked).find(reply)
+    Watch(request()).find(reply, since=19_000)
+    assert time.process_time() - began < 2.0
+
+
+def test_a_sentence_ends_where_another_begins() -> None:
+    assert last_border("One. Two") == 4
+    assert last_border("It costs 3.5 coins") == 0
+    assert last_border("One.") == 0
+    assert last_border("一。") == 2
+    assert last_border("One\nTwo") == 4
+
+
+def test_a_break_is_a_value() -> None:
+    assert find_break("I am a chatbot.", request=request()) == Break(
+        BreakKind.DISCLAIMER, 0, 15, "it says that it is a machine, or nobody"
+    )
