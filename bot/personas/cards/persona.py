@@ -160,7 +160,7 @@ def _character(card: Card, id: str) -> Json:  # noqa: A002 - it is what the fiel
         "name": name,
         "nickname": clean_line(card.text("nickname"))[:MAX_NAME_LENGTH].strip() or None,
         "summary": clean_line(summary) or name,
-        "background": background[: MAX_TEXT_LENGTH * 2] or None,
+        "background": _checked("description` with `personality", background) or None,
         "traits": traits,
         "scenario": _long(card, "scenario") or None,
         "language": _language(card),

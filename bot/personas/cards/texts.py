@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 
 # A sentence ends at a stop before a space, and at a full-width stop anywhere.
-_SENTENCE_END = re.compile(r"(?<!\b[A-Z])[.!?…]+[\"”')\]]*(?=\s)|[。！？][」”]?|\n")
+_SENTENCE_END = re.compile(r"(?<!\b[A-Z])[.!?…]++[\"”')\]]*+(?=\s|\Z)|[。！？][」”]?|\n")
 _OPENING = re.compile(r"(?:\s|\[|<[a-z_]{1,30}>)*", re.IGNORECASE)
 _OLD_CHAR = re.compile(r"<(?:BOT|CHAR)>", re.IGNORECASE)
 _OLD_USER = re.compile(r"<USER>", re.IGNORECASE)
@@ -56,7 +56,8 @@ def clean_line(text: str) -> str:
 
 def first_sentence(text: str, *, max_length: int) -> str:
     """How `text` begins, on one line, without the brackets and tags that some authors put around everything."""
-    bare = _OPENING.sub("", text, count=1)
+    # No more is looked at than can be shown: the search would take long over very many stops.
+    bare = _OPENING.sub("", text[: 4 * max_length], count=1)
     end = _SENTENCE_END.search(bare)
     sentence = " ".join((bare[: end.end()] if end else bare).split()).rstrip("]")
     if len(sentence) <= max_length:

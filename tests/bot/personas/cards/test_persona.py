@@ -183,6 +183,11 @@ def test_a_text_without_end_is_refused(field: str) -> None:
         persona_of(V2, **{field: "a" * 100_001})
 
 
+def test_two_long_texts_that_are_one_here() -> None:
+    with pytest.raises(CardError, match="`description` with `personality`"):
+        persona_of(V2, description="a" * 60_000, personality="b. " * 20_000)
+
+
 def warnings_of(raw: dict[str, Any], **changes: Any) -> str:
     raw = deepcopy(raw)
     raw["data"].update(changes)
