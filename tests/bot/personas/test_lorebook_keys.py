@@ -4,8 +4,13 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bot.personas import lore_keys
+from bot.personas.lore_keys import KeyIndex, Patience, Spelling
+from bot.personas.macros import MacroContext
+from bot.words import fold, has_any
 from tests.bot.personas.lore_moments import decorated, is_told, only, told, with_lore
 
 
@@ -267,3 +272,19 @@ def test_many_keys_are_found_in_bounded_time() -> None:
     told(persona, "a " * 50_000)
     told(persona, "xa ax " * 20_000)
     assert time.process_time() - began < 2
+
+
+SIGNS = st.text(alphabet="ab Aß_雨!\n\u0301.", max_size=12)
+
+
+@given(st.lists(SIGNS.filter(str.strip), min_size=1, max_size=6), SIGNS)
+def test_the_index_finds_what_a_plain_search_does(keys: list[str], text: str) -> None:
+    for has_whole_words in (True, False):
+        index = KeyIndex([Spelling(key, has_whole_words=has_whole_words) for key in keys])
+        found = index.found_in(text, MacroContext("", ""), Patience())
+        spaced = " ".join(fold(text).split())
+        assert found == {
+            number
+            for number, key in enumerate(keys)
+            if (has_any(fold(text), (key,)) if has_whole_words else " ".join(fold(key).split()) in spaced)
+        }

@@ -222,6 +222,16 @@ def test_cooldown_begins_when_sticky_ends() -> None:
     assert ages({"sticky": 4, "cooldown": 4}, key_at=tuple(range(12))) == [0, 1, 2, 5, 6, 7, 10, 11]
 
 
+def test_the_example_of_sillytaverns_documentation() -> None:
+    persona = with_lore({"keys": ["storm"], "content": "S.", "scan_depth": 1, "sticky": 3, "cooldown": 2, "delay": 2})
+    roles = (Role.ASSISTANT, Role.USER)
+    messages = tuple(ScannedMessage("storm", roles[number % 2]) for number in range(8))
+    moments = [LoreMoment(messages[: number + 1]) for number in range(8)]
+    are_told = [bool(tell(persona, moment, count_tokens=len, max_tokens=None).told) for moment in moments]
+    # delay, called, sticky, sticky, sticky, cooldown, cooldown, called
+    assert are_told == [False, True, True, True, True, False, False, True]
+
+
 def test_cooldown_holds_back_what_is_constant() -> None:
     assert ages({"keys": [], "constant": True, "cooldown": 4}, 6) == [0, 3]
 
