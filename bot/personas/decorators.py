@@ -51,9 +51,9 @@ def split_decorators(content: str, *, missing: Collection[Position] = ()) -> Dec
     """
     said: dict[str, Any] = {}
     lines, text = split_content(content)
-    is_heard = False  # whether the decorator counted that fallbacks belong to
-    for number, line in enumerate(lines):
-        if line.startswith("@@@") and (is_heard or not number):
+    is_heard = True  # whether the decorator counted that fallbacks belong to; without one they say nothing
+    for line in lines:
+        if line.startswith("@@@") and is_heard:
             continue
         name, value = _read(line.lstrip("@"), missing)
         is_heard = value is not None

@@ -43,7 +43,7 @@ def test_a_fallback_stands_in(line: str) -> None:
 
 def test_a_fallback_of_what_counts_says_nothing() -> None:
     assert said("@@depth 3", "@@@scan_depth 2") == Decorators(depth=3)
-    assert said("@@@scan_depth 2") == Decorators()
+    assert said("@@@scan_depth 2", "@@@depth 2") == Decorators()
 
 
 @pytest.mark.parametrize("length", [1, 5, 40])
@@ -147,7 +147,7 @@ def test_reverse_depth_counts_from_the_beginning() -> None:
 
 @pytest.mark.parametrize("line", ["@@instruct_depth 2", "@@reverse_instruct_depth 2"])
 def test_what_counts_tokens_says_nothing_in_a_chat(line: str) -> None:
-    assert only(with_lore({"constant": True, **decorated(line)}), "x").position == "after_char"
+    assert only(with_lore({"constant": True, **decorated(line)}), "x").position == "beside_question"
 
 
 def test_role() -> None:
