@@ -71,8 +71,6 @@ def write_file(path: Path, data: bytes, *, overwrite: bool = False) -> None:
             os.fsync(file.fileno())
         Path(part).chmod(0o644)
         _put(part, path, overwrite=overwrite)
-    except FileExistsError:
-        raise NameTaken(f"{path.name} is there already; choose another name") from None
     except OSError as error:
         raise CardError(f"{path.name} cannot be written: {error.strerror or error}") from None
     finally:
@@ -86,8 +84,13 @@ def _put(part: str, path: Path, *, overwrite: bool) -> None:
         return
     try:
         os.link(part, path)  # which fails where something is there, unlike a rename
-    except FileExistsError:
-        raise
-    except OSError:  # a disk without links
+    except OSError:  # something is there, or it is a disk without links
+        _copy(part, path)
+
+
+def _copy(part: str, path: Path) -> None:
+    try:
         with path.open("xb") as file:
             file.write(Path(part).read_bytes())
+    except FileExistsError:
+        raise NameTaken(f"{path.name} is there already; choose another name") from None

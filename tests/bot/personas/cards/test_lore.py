@@ -36,7 +36,8 @@ def test_an_entry_of_version_2() -> None:
 
 
 def test_what_is_left_out_has_the_values_of_the_specifications() -> None:
-    assert entry_of() == LoreEntry(keys=("bell",), content="It cracked.", has_whole_words=False)
+    plain = LoreEntry(keys=("bell",), content="It cracked.", has_whole_words=False, position="after_char")
+    assert entry_of() == plain
     assert lore_from({"entries": []}).book == Lorebook()
 
 
