@@ -91,6 +91,9 @@ def test_is_greeting() -> None:
     assert is_told(entry, "storm", greeting_index=1)
     assert not is_told(entry, "storm", greeting_index=0)
     assert is_told(entry, "storm")
+    first = decorated("@@is_greeting 0")
+    assert is_told(first, "storm", greeting_index=0)
+    assert not is_told(first, "storm", greeting_index=1)
 
 
 def test_is_user_icon() -> None:
@@ -104,6 +107,7 @@ def test_scan_depth() -> None:
     assert is_told(decorated("@@scan_depth 5"), "storm", "b", "c", "d", "e")
     assert not is_told({**decorated("@@scan_depth 1"), "scan_depth": 9}, "storm", "b")
     assert is_told(decorated("@@instruct_scan_depth 1"), "storm", "b")
+    assert not is_told(decorated("@@scan_depth 0"), "storm")
 
 
 def test_additional_keys() -> None:
