@@ -28,6 +28,9 @@ CLAIMS = tuple(
     for pattern in (
         rf"{_I_AM_EN}{_JUST_EN}(?:an?\s|the\s|your\s)?{_NOUN_EN}",
         rf"(?:^\W{{0,3}}|[,;:(—–-]\s?|\b(?:but|and|because|that|so|well|honestly)\s)(?:as|being)\s(?:an?\s|the\s|your\s)?{_NOUN_EN}",
+        # Whatever kind of one it says it is.
+        rf"{_I_AM_EN}{_JUST_EN}(?:an?|the|your)\s(?:(?!(?:of|for|with|and|to|in|who|not|like|than|on|about|without|against)\b)"
+        rf"\w{{1,20}}[\s-]){{1,2}}{_NOUN_EN}(?=\s*(?:$|[.,;:!?)]|(?:and|but|that|who|which|so|designed|made|created|trained|built)\b))",
         rf"\byou(?:'re|\sare)\s(?:only\s|just\s)?(?:talking|speaking|chatting)\s(?:to|with)\s(?:an?\s|the\s)?{_NOUN_EN}",
         r"\bi(?:'m|\sam)\s(?:just\s|only\s)?(?:generated|run|powered|controlled)\sby\s(?:an?\s|the\s)?(?:computer|ai\b|algorithm|program)",
         r"\bi\s(?:do\snot|don't)\s(?:actually|really)\sexist\b",
@@ -113,7 +116,7 @@ CURTAINS = tuple(
         r"\b(?:can\s?not|can't|won't|will\snot|(?:not\sable|unable|refuse)\sto)\s(?:continue|go\son\swith|keep\sup)\s(?:the|this|our|with\sthis)"
         r"\s(?:role-?\s?play|act\b|character\b)",
         r"\bi(?:\scan\s?not|\scan't|\swon't|\swill\snot|(?:\sam|'m)\s(?:not\sable|unable)\sto|\srefuse\sto)\s(?:continue\s)?(?:to\s)?"
-        r"(?:role-?\s?play|play\s(?:this|that|the)\s(?:role|character|part)|pretend\sto\sbe|stay\sin\scharacter|continue\sthis\srole)",
+        r"(?:role-?\s?play|play\s(?:this|that|the)\s(?:role|character|part)\b(?!\sof)|pretend\sto\sbe|stay\sin\scharacter|continue\sthis\srole)",
         r"\bi(?:'m|\sam)\s(?:just\s|only\s){0,1}(?:a\sfictional\scharacter|playing\s(?:a|the|this)\s(?:role|character|part)\b(?!\sof)|pretending\sto\sbe)",
         r"\b(?:person|one|human|user|writer|player)\sbehind\sth(?:is|e)\scharacter\b",
         r"\b(?:break(?:ing)?\s(?:my\s)?|(?:speak|talk|step|go)(?:ing|s)?\sout\sof\s|(?:leav|dropp)(?:e|ing)\s(?:my|the)\s)character\b"
