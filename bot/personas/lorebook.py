@@ -300,10 +300,12 @@ def _keys_of_messages(
     num_unread = max(0, first + 1 - book.max_scan_depth)
     speakers = {Role.USER: moment.user_name, Role.ASSISTANT: names.char}
     unread: list[frozenset[int]] = [frozenset()] * num_unread
-    return unread + [
+    # The newest first: patience may end before all are read.
+    found = [
         book.index.found_in(without_asides(message.text), names, patience, speaker=speakers[message.role])
-        for message in moment.messages[num_unread:]
+        for message in reversed(moment.messages[num_unread:])
     ]
+    return unread + found[::-1]
 
 
 def _answered_questions(messages: Sequence[ScannedMessage]) -> Iterator[int]:

@@ -242,6 +242,12 @@ def test_what_patience_did_not_reach_is_looked_for_again() -> None:
     assert told(persona, said) == ["Late."]
 
 
+def test_patience_is_for_the_newest_first() -> None:
+    slow = ({"keys": [f"(t+)+{n}$"], "regex": True, "content": f"{n}."} for n in range(7))
+    persona = with_lore({"keys": ["st.rm"], "regex": True, "content": "New."}, *slow)
+    assert told(persona, "t" * 5_000 + "!", "ok", "storm") == ["New."]
+
+
 def test_what_patience_did_not_reach_in_lore_is_looked_for_again() -> None:
     slow = ({"keys": [f"(r+)+{n}$"], "regex": True, "content": f"{n}."} for n in range(6))
     persona = with_lore(
