@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from bot.expressions import expression_for
+from bot.guarding.signs import find_break
 from bot.personas.library import PersonaLibrary
 from bot.personas.prompt import build_request
 from bot.words import fold, has_any
@@ -36,6 +37,12 @@ WHO_BY_USE = {
     "likes to talk to Mortimer": "hazel",
     "company in Chinese": "amo",
     "company in German": "rosi",
+}
+DISCLAIMERS = {
+    "en": "I am only a language model, and I cannot play this role.",
+    "zh": "作为一个人工智能语言模型，我无法扮演这个角色。",
+    "es": "Soy un modelo de lenguaje y no puedo interpretar este papel.",
+    "de": "Ich bin nur ein Sprachmodell und kann diese Rolle nicht spielen.",
 }
 
 each_persona = pytest.mark.parametrize("persona", LIBRARY.all(), ids=lambda persona: persona.id)
@@ -164,6 +171,22 @@ def test_it_answers_pressure_and_a_picture_in_its_part(persona: Persona) -> None
     assert re.search(r"\b(AI|KI|bot|chatbot|robot|program|machine|instructions)\b|程序", said, re.IGNORECASE), (
         "no example shows how it holds its part"
     )
+
+
+@each_persona
+def test_its_own_lines_are_no_breaks(persona: Persona) -> None:
+    own = [*persona.greetings, *persona.group_greetings, *persona.guard.deflections]
+    said = [("hello", line) for line in own] + [(one.user or "hello", one.reply) for one in persona.examples]
+    for asked, reply in said:
+        request = build_request(persona, [Turn(Role.USER, asked)], sampling=SamplingSettings())
+        assert find_break(reply, request=request) is None, reply
+
+
+@each_persona
+def test_what_no_character_says_is_a_break(persona: Persona) -> None:
+    line = DISCLAIMERS[persona.language.split("-")[0]]
+    request = build_request(persona, [Turn(Role.USER, "hello")], sampling=SamplingSettings())
+    assert find_break(line, request=request) is not None
 
 
 @each_persona
