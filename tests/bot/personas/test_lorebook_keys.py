@@ -223,6 +223,17 @@ def test_a_slow_pattern_is_given_up_once_and_said_once(caplog: pytest.LogCapture
     assert "b+" not in caplog.text
 
 
+def test_a_pattern_is_not_given_up_for_the_time_that_others_took(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    persona = with_lore({"keys": ["(u+)+$"], "regex": True, "content": "Slow."})
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "thread_time", lambda: 0.0)  # this thread had no turn at all
+        assert told(persona, "u" * 5_000 + "!") == []
+    assert not caplog.records
+    assert told(persona, "uu") == ["Slow."]
+
+
 def test_all_patterns_together_have_a_limit() -> None:
     persona = with_lore(
         *({"keys": [f"(a+)+{n}$"], "regex": True, "content": f"{n}."} for n in range(1_000)),

@@ -127,6 +127,7 @@ def test_lore_is_called_by_hidden_keys_and_not_by_notes() -> None:
 
 def test_what_people_said_is_scanned_without_asides() -> None:
     assert without_asides("{{user}} {{// dragon}}{{comment: elf}}{{hidden_key:orc}}<bot>") == "{{user}} <bot>"
+    assert without_asides("{{comment}} {{hidden_key}} {{x:y}}") == "{{comment}} {{hidden_key}} {{x:y}}"
 
 
 def test_what_is_not_there_costs_nothing() -> None:
