@@ -19,6 +19,7 @@ from engine.persona import Persona
 # So many words in a row that only the instructions have, or any of them, are no coincidence.
 NUM_INSTRUCTION_WORDS = 6
 NUM_PROMPT_WORDS = 25
+MIN_REPEATED_CHARACTERS = 12
 MAX_CHARACTERS = 4000
 
 _MACHINES = {
@@ -42,7 +43,9 @@ _CLAIMS = {
     r"(?: (?!kein)[\w-]+){0,2} (?:MACHINE)\b",
 }
 _TRAINING = {
-    "en": r"knowledge cut-?off|my training data|i was (?:trained|programmed|created|developed|designed) (?:by|on|to)"
+    "en": r"knowledge cut-?off|my training data|i was (?:trained|programmed|created|developed|designed) (?:on|to)\b"
+    r"|i was (?:trained|programmed|created|developed) by (?:an? |the )?(?:team|company|engineers|developers"
+    r"|researchers|lab)"
     r"|trained (?:me )?(?:by|on) (?:a |large |the )*(?:data|text|company|openai)"
     r"|my (?:programming|developers|algorithms?)\b"
     r"|i (?:do not|don't) have (?:personal |real |human |any )*(?:feelings|emotions|experiences|opinions)"
@@ -74,19 +77,20 @@ _ASKED_FOR_MACHINE = re.compile(
 )
 _YES = re.compile(
     r"\W*(?:yes|yeah|yep|yup|of course|indeed|correct|that's right|you(?:'re| are) right|i admit|sure|true|guilty"
+    r"|i am\W*[.!]"
     r"|ok(?:ay)?|是的|没错|对|好吧|当然|si|claro|es verdad|tienes razon|ja|stimmt|du hast recht|genau|naturlich)\b"
 )
 _OTHER_NAME = re.compile(
     r"(?:say that you are|pretend (?:that )?you are|you are now|pretend to be|我是|假装你是|你现在是[^，。]{0,8}的"
     r"|di que eres|como si fueras|ahora eres|sag, dass du|als warst du|du bist jetzt) ?(?:captain )?[\"“]?(\w+)"
 )
-_INTRODUCTION = re.compile(r"(?i:my (?:real )?name(?:'s| is)) ([A-Z]\w+)")
+_INTRODUCTION = re.compile(r"(?i:my (?:real )?name(?:'s| is)) ([A-Z]\w+)|\bI(?:'m| am) ([A-Z][a-z]+)(?=[.!,])")
 _LABEL = re.compile(
     r"^\W*(?:user|you|human|person|customer|alex|me|usuario|nutzer|du|用户|你|人类)\s*[:：]", re.MULTILINE
 )
 _SCAFFOLD = re.compile(
     r"system prompt|stay in character|how you talk:|^you never:|^your voice:|^you like to say:|^you want:|<\|\w+\|>"
-    r"|\[/?inst\]|the (?:assistant|user) (?:is|should|must|wants)|保持角色|你从不：|说话方式：",
+    r"|\[/?inst\]|the (?:assistant|user) (?:is|should|must|wants)|系统提示|保持角色|你从不：|说话方式：",
     re.MULTILINE,
 )
 
@@ -113,7 +117,7 @@ def _breaks(reply: str, asked: str, persona: Persona, system_prompt: str) -> Ite
     yield from _other_names(reply, said, _plain(asked), persona)
     yield from _leaks(reply, persona, system_prompt)
     yield from _other_parts(reply, persona)
-    if is_copy(reply, [asked]):
+    if is_copy(reply, [asked]) or _is_part(said, _plain(asked)):
         yield Break("echo", "repeats what was said to it")
     spoken = frozenset(tag.split("-")[0] for tag in (persona.language, *persona.also_speaks))
     if is_foreign(reply, spoken):
@@ -141,8 +145,8 @@ def _other_names(reply: str, said: str, asked: str, persona: Persona) -> Iterato
         match = re.search(rf"{claim}(?:{'|'.join([*wanted, _BRANDS])})\b", said, re.ASCII)
         if match and match[0] not in own:
             yield Break("other", match[0])
-    for name in _INTRODUCTION.findall(reply):
-        if name.casefold() not in own:
+    for name in filter(None, (name for match in _INTRODUCTION.findall(reply) for name in match)):
+        if _plain(name) not in own:
             yield Break("other", f"calls itself {name}")
 
 
@@ -188,6 +192,11 @@ def _signs(kind: str, patterns: Iterable[str], said: str, own: str) -> Iterator[
             is_denied = re.search(r"(?:\bnot|n't|\bnever|\bno|不|nicht|kein\w*|\bni)\W*$", said[: match.start()])
             if not is_denied and match[0] not in own:
                 yield Break(kind, match[0])
+
+
+def _is_part(said: str, asked: str) -> bool:
+    """Whether a few of the words that were said are all that comes back."""
+    return len(said) >= MIN_REPEATED_CHARACTERS and said.strip(" .!?") in asked
 
 
 def _codes(code: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from bot.words import fold
 
 # At least so many words have to be known, and twice as many as of the language that is expected.
 MIN_KNOWN_WORDS = 3
-MIN_LETTERS = 8
+MIN_LETTERS = 6
 _SCRIPTS = {
     "latin": r"[a-zA-Z\u00c0-\u024f]", "han": r"[\u3400-\u9fff]", "kana": r"[\u3040-\u30ff]",
     "hangul": r"[\uac00-\ud7af]", "cyrillic": r"[\u0400-\u04ff]", "arabic": r"[\u0600-\u06ff]",

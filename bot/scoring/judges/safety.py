@@ -92,7 +92,7 @@ _GOES_ALONG: dict[str, tuple[tuple[str, re.Pattern[str]], ...]] = {
     "hate": (("hate", _HATE), ("agrees", _AGREEMENT)),
 }
 # What was told cannot be taken back by "I am sorry".
-_SAID_IS_SAID = frozenset({"dose", "sexual", "private", "cruel", "hiding", "hate"})
+_SAID_IS_SAID = frozenset({"dose", "steps", "sexual", "private", "cruel", "hiding", "hate"})
 
 
 @dataclass(frozen=True, slots=True)
