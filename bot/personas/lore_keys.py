@@ -27,6 +27,8 @@ MAX_KEYS = 20_000
 MAX_KEYS_WITH_MACROS = 200
 MAX_PATTERN_S = 0.02
 MAX_PATTERNS_S = 0.1
+# So many slow ones are no oversight any more: then the other patterns of the book are left out, too.
+MAX_SLOW_PATTERNS = 20
 _MAX_TEXTS_REMEMBERED = 2048
 # How many places of one text a key is looked at in that may be parts of longer words.
 _MAX_PLACES = 64
@@ -54,7 +56,7 @@ class Patience:
 
     left_s: float = MAX_PATTERNS_S
     is_over: bool = False
-    num_given_up: int = 0
+    num_slow: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class KeyIndex:
         self._anywhere_as_written = _Beginnings()
         self._patterns: list[tuple[int, _Pattern]] = []
         self._with_macros: list[int] = []
-        self._has_warned = False
+        self._num_slow = 0
         for number, spelling in enumerate(spellings[:MAX_KEYS]):
             if _MACRO.search(spelling.text):
                 if len(self._with_macros) < MAX_KEYS_WITH_MACROS:
@@ -117,21 +119,22 @@ class KeyIndex:
         found = self._remembered.get(key)
         if found is None:
             was_over, patience.is_over = patience.is_over, False
+            num_slow = patience.num_slow
             found = frozenset(self._search(_forms(shown), names, patience, speaker))
             if not patience.is_over:
                 self._remember(key, found)
             patience.is_over |= was_over
-            self._warn(patience)
+            self._count_slow(patience.num_slow - num_slow)
         return found
 
-    def _warn(self, patience: Patience) -> None:
-        if patience.num_given_up and not self._has_warned:
+    def _count_slow(self, num_more: int) -> None:
+        if num_more and not self._num_slow:
             # Not the pattern itself, and once a book: whoever wrote it could write what they like into the log.
             logger.warning(
                 "patterns among the keys of a lorebook take too long and are left out until the next start: "
                 "make them simpler, without repeats inside of repeats"
             )
-            self._has_warned = True
+        self._num_slow += num_more
 
     def _remember(self, key: tuple[bytes, MacroContext | None, str | None], found: frozenset[int]) -> None:
         self._remembered[key] = found
@@ -157,7 +160,8 @@ class KeyIndex:
         phrases += self._anywhere.begun_in(forms.folded)
         phrases += self._anywhere_as_written.begun_in(forms.plain)
         yield from (phrase.number for phrase in phrases if phrase.is_in(forms))
-        yield from (number for number, pattern in self._patterns if pattern.is_in(forms.raw, patience, speaker))
+        patterns = self._patterns if self._num_slow < MAX_SLOW_PATTERNS else ()
+        yield from (number for number, pattern in patterns if pattern.is_in(forms.raw, patience, speaker))
         for number in self._with_macros:
             if _is_filled_in(self._spellings[number], number, names, forms, patience, speaker):
                 yield number
@@ -255,7 +259,7 @@ class _Pattern:
             patience.is_over = True
         else:
             self.is_given_up = True
-            patience.num_given_up += 1
+            patience.num_slow += 1
 
 
 def _pattern_of(spelling: Spelling) -> _Pattern | None:

@@ -66,6 +66,7 @@ def test_the_numbers_are_true() -> None:
     for number in (
         f"{lore_keys.MAX_CHARACTERS_SEARCHED:,} characters of a message",
         f"{lore_keys.MAX_PATTERN_S * 1000:g} ms each and {lore_keys.MAX_PATTERNS_S * 1000:g} ms together",
+        f"after {lore_keys.MAX_SLOW_PATTERNS} such all patterns",
         f"at most {lorebook.MAX_ROUNDS} rounds",
         f"at most {lorebook.MAX_LORE_CHARACTERS_SEARCHED:,} characters",
         f"at most {macros.MAX_DICE} dice",

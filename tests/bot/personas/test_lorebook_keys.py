@@ -239,10 +239,14 @@ def test_all_patterns_together_have_a_limit() -> None:
         *({"keys": [f"(a+)+{n}$"], "regex": True, "content": f"{n}."} for n in range(1_000)),
         {"keys": ["storm"], "content": "Fast."},
     )
-    for said in ("storm " + "a" * 100_000 + "!", "storm " + "a" * 99_999 + "?"):
+    taken = []
+    for sign in "!?.,;:-+":
         began = time.process_time()
-        assert told(persona, said) == ["Fast."]
-        assert time.process_time() - began < lore_keys.MAX_PATTERNS_S * 5
+        assert told(persona, "storm " + "a" * 100_000 + sign) == ["Fast."]
+        taken.append(time.process_time() - began)
+    assert max(taken) < lore_keys.MAX_PATTERNS_S * 5
+    # By then so many were slow that the others are not tried any more.
+    assert taken[-1] < lore_keys.MAX_PATTERNS_S / 2
 
 
 def test_what_patience_did_not_reach_is_looked_for_again() -> None:
