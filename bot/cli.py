@@ -405,13 +405,19 @@ def persona_test(
         bool, typer.Option("--plain", help="Nothing but the file's whole text as one system prompt.")
     ] = False,
     against_plain: Annotated[bool, typer.Option("--against-plain", help="Both, side by side.")] = False,
+    judges: Annotated[
+        bool, typer.Option("--judges", help="Only say how far the judges agree with a person's labels.")
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Score personas on the configured model; exit 1 where a file's threshold is missed (docs/persona-tests.md)."""
-    from bot.scoring.command_line import Arguments, persona_test
+    from bot.scoring.command_line import Arguments, persona_test, test_judges
 
     settings = read_settings(config)
     configure_logging("warning", secrets=settings.secrets())
+    if judges:
+        test_judges(settings, json=json)
+        return
     arguments = Arguments(
         names=tuple(names or ()), json=json, replies=replies, baseline=baseline, only=only, num_repeats=repeats,
         seed=seed, is_quick=quick, without=tuple(without or ()), is_plain=plain, has_plain_beside=against_plain,

@@ -4,9 +4,9 @@ Owns what is read from arguments and what is printed. Names the engine by `bot.a
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from json import dumps as json_text
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from bot.guarding.engine import GuardedEngine
 from bot.personas.library import PersonaLibrary
 from bot.personas.reading import read_persona
 from bot.personas.recall import Recall
+from bot.scoring.agreement import judges_json, measure_judges, measure_voices, show_judges
 from bot.scoring.checks import build_checks
 from bot.scoring.command import PARTS, Progress, Run, Subject, Variant, score_personas
 from bot.scoring.report import (
@@ -87,6 +88,16 @@ def persona_test(
     _write(report, arguments)
     has_worse = baseline is not None and _print_changes(report, baseline, output)
     return int(bool(report.missed() or report.failures or has_worse))
+
+
+def test_judges(settings: Settings, *, json: Path | None) -> None:
+    """Say how far the judges agree with a person's labels, and how well the voices of all personas are told apart."""
+    library = PersonaLibrary(settings.persona_folders())
+    library.load()
+    measured, voices = measure_judges(), measure_voices(library.all())
+    Console().print(show_judges(measured, voices))
+    if json is not None:
+        _write_text(json, json_text(judges_json(measured, voices), ensure_ascii=False, indent=2) + "\n")
 
 
 async def _tested(run: Run, settings: Settings, errors: Console) -> Report:
@@ -177,7 +188,7 @@ def _print_changes(report: Report, baseline: Mapping[str, Any], output: Console)
 
 def _write(report: Report, arguments: Arguments) -> None:
     if arguments.json is not None:
-        _write_text(arguments.json, json.dumps(as_json(report), ensure_ascii=False, indent=2) + "\n")
+        _write_text(arguments.json, json_text(as_json(report), ensure_ascii=False, indent=2) + "\n")
     if arguments.replies is not None:
         _write_text(arguments.replies, "".join(f"{line}\n" for line in reply_lines(report)))
 

@@ -77,8 +77,8 @@ _ASKED_FOR_MACHINE = re.compile(
 )
 _YES = re.compile(
     r"\W*(?:yes|yeah|yep|yup|of course|indeed|correct|that's right|you(?:'re| are) right|i admit|sure|true|guilty"
-    r"|i am\W*[.!]"
     r"|ok(?:ay)?|是的|没错|对|好吧|当然|si|claro|es verdad|tienes razon|ja|stimmt|du hast recht|genau|naturlich)\b"
+    r"|\W*i am ?[.!]"
 )
 _OTHER_NAME = re.compile(
     r"(?:say that you are|pretend (?:that )?you are|you are now|pretend to be|我是|假装你是|你现在是[^，。]{0,8}的"
