@@ -36,6 +36,7 @@ _CONCEIVABLE = 0.05
 # A run of stops is tried once, as a whole: a model may write thousands.
 _BORDER = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]*_]*+(?=\s|$)|[。！？]++[」』”’）]*+|\n++")
 _MACRO = re.compile(r"\{\{[^{}]*\}\}|<(?:user|char|bot)>", re.IGNORECASE)
+_DECORATORS = re.compile(r"^(?:\s*@@[^\n]*\n)+")
 _TOKEN = re.compile(r"\w+(?:['’]\w+)*")
 _QUOTED = re.compile(
     r"\"[^\"\n]{0,300}\"|“[^”\n]{0,300}”|«[^»\n]{0,300}»|„[^“”\n]{0,300}[“”]|「[^」\n]{0,300}」|\*[^*\n]{0,300}\*"
@@ -386,7 +387,7 @@ def _own_lines(persona: Persona) -> Iterator[str]:
     yield from persona.greetings
     yield from persona.group_greetings
     yield from (example.reply for example in persona.examples)
-    yield from (entry.content for entry in persona.lore)
+    yield from (_DECORATORS.sub("", entry.content) for entry in persona.lore)
     yield from persona.lexicon.catchphrases
     yield from persona.look
     yield from persona.traits

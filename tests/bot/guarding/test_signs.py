@@ -86,6 +86,17 @@ def test_its_own_lines_may_be_said_but_not_what_it_was_told_to_do() -> None:
     assert kind_of(secret, replace(asked, system_prompt="You are Mira.")) is None
 
 
+def test_lore_may_be_said_without_its_decorators() -> None:
+    entry = persona().lore[0]
+    decorated = entry.model_copy(update={"content": f"@@depth 4\n@@@position after_desc\n{entry.content}"})
+    told = Insertion(entry.content, depth=4)
+    asked = request(persona=persona().model_copy(update={"lore": (decorated,)}), insertions=(told,))
+    assert kind_of(f"Ah: {entry.content}", asked) is None
+    assert kind_of(
+        f"Ah: {entry.content}", request(persona=persona().model_copy(update={"lore": ()}), insertions=(told,))
+    )
+
+
 def test_instructions_after_the_conversation_are_secret_too() -> None:
     told = Insertion("Write no more than ninety words and mention the weather once.", depth=0)
     reply = "Sure: write no more than ninety words and mention the weather once."
