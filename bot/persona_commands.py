@@ -130,7 +130,8 @@ class PersonaCommands:
         try:
             served = self._library.get(persona.id)
         except PersonaError:
-            return CommandReply(f"{persona.name} is in the folder now, but not live: my log says why.", is_private=True)
+            text = f"{persona.name} is in the folder now, and is live when I have been started again."
+            return CommandReply(text, is_private=True)
         card = self._library.card(served)
         told = [f"{card.name} is here: {card.summary}", "", _counted(arrival)]
         told += [f"Note: {warning}." for warning in arrival.warnings[:MAX_WARNINGS]]

@@ -113,6 +113,8 @@ def parse_card(data: bytes, *, name: str) -> Card:
     if spec is None:
         raise _not_a_card(contents.raw)
     card = Card(spec, contents.raw, contents.assets, contents.image)
+    if not any(card.text(field).strip() for field in V1_FIELDS):
+        raise CardError("the card is empty: it has no name, no description and no greeting")
     if not card.text("name").strip() and not PurePath(name).stem.strip():
         raise CardError("the card has no name; write one into its field `name`")
     return card

@@ -249,6 +249,7 @@ _NUMBERS: dict[Position, int] = {
     "before_char": 0,
     "after_char": 1,
     "at_depth": 4,
+    "beside_question": 4,
     "before_examples": 5,
     "after_examples": 6,
 }
@@ -278,7 +279,7 @@ def _written(entry: LoreEntry, number: int) -> Json:
 def _written_extensions(entry: LoreEntry) -> Json:
     return {
         "position": _NUMBERS.get(entry.position, 1),
-        "depth": entry.depth,
+        "depth": 1 if entry.position == "beside_question" else entry.depth,
         "role": _ROLES.index(entry.role),
         "selectiveLogic": _LOGICS.index(entry.logic),
         "match_whole_words": entry.has_whole_words,
