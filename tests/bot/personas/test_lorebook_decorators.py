@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.personas.decorators import Decorators, split_decorators
+from engine.lore import LoreEntry
 from tests.bot.personas.lore_moments import decorated, is_told, only, report, told, with_lore
 
 
