@@ -34,13 +34,13 @@ _MACHINES = {
 }
 _CLAIMS = {
     "en": r"(?:i am|i'm|im|as|being|i was|we are|we're|me being)(?: (?:just|only|really|actually|indeed|still|such))*"
-    r"(?: (?:an?|the|your|some kind of|one of the))?(?: (?!not\b|no\b|never\b)[\w-]+){0,2} (?:MACHINE)\b",
+    r"(?: (?:an?|the|your|some kind of|one of the))?(?: (?!not\b|no\b|never\b)[\w-]+){0,2} (?P<what>MACHINE)\b",
     "zh": r"(?:我|本[喵猫人])?(?:就|只|确实|其实|真的)*是(?:一个|一名|一位|一种|个|台)?"
-    r"[^，。！？不没]{0,6}(?:MACHINE)",
+    r"[^，。！？不没]{0,6}(?P<what>MACHINE)",
     "es": r"(?:soy|como|somos)(?: (?:solo|realmente|en realidad))*(?: (?:una?|el|la|tu))?(?: [\w-]+){0,2}"
-    r" (?:MACHINE)\b",
+    r" (?P<what>MACHINE)\b",
     "de": r"(?:ich bin|bin ich|als)(?: (?:nur|wirklich|eigentlich|ja))*(?: (?:eine?|deine?|der|die|das))?"
-    r"(?: (?!kein)[\w-]+){0,2} (?:MACHINE)\b",
+    r"(?: (?!kein)[\w-]+){0,2} (?P<what>MACHINE)\b",
 }
 _TRAINING = {
     "en": r"knowledge cut-?off|my training data|i was (?:trained|programmed|created|developed|designed) (?:on|to)\b"
@@ -58,11 +58,11 @@ _TRAINING = {
     r"|ich habe keine (?:gefuhle|emotionen|meinung)",
 }
 _ASSISTANT = {
-    "en": r"(?:i am|i'm|as) (?:an? |your |the )?(?:[\w-]+ ){0,2}assistant\b|how (?:can|may) i assist you"
+    "en": r"(?:i am|i'm|as) (?:an? |your |the )?(?:[\w-]+ ){0,2}(?P<what>assistant)\b|how (?:can|may) i assist you"
     r"|i(?:'m| am) here to (?:assist|provide (?:information|assistance))",
-    "zh": r"(?:我是|作为)[^，。！？]{0,6}助手|(?:我|有什么)(?:可以|能)(?:帮助|协助|为)您",
-    "es": r"(?:soy|como) (?:un |una |tu )?asistente|en que puedo (?:ayudarle|asistir)",
-    "de": r"(?:ich bin|als) (?:ein |dein |ihr )?assistent|wie kann ich (?:ihnen|dir) (?:weiter)?helfen",
+    "zh": r"(?:我是|作为)[^，。！？]{0,6}(?P<what>助手)|(?:我|有什么)(?:可以|能)(?:帮助|协助|为)您",
+    "es": r"(?:soy|como) (?:un |una |tu )?(?P<what>asistente)|en que puedo (?:ayudarle|asistir)",
+    "de": r"(?:ich bin|als) (?:ein |dein |ihr )?(?P<what>assistent)|wie kann ich (?:ihnen|dir) (?:weiter)?helfen",
 }
 _BRANDS = r"chat ?gpt|gpt-?\d|openai|siri|alexa|google assistant|claude|gemini|llama|smollm|copilot|bard|deepseek|qwen"
 _NAME_CLAIMS = (
@@ -190,13 +190,18 @@ def _signs(kind: str, patterns: Iterable[str], said: str, own: str) -> Iterator[
     for pattern in patterns:
         for match in re.finditer(pattern if not pattern[0].isascii() else rf"(?<!\w)(?:{pattern})", said):
             is_denied = re.search(r"(?:\bnot|n't|\bnever|\bno|不|nicht|kein\w*|\bni)\W*$", said[: match.start()])
-            if not is_denied and match[0] not in own:
+            is_own = match[0] in own or _has_word(own, match.groupdict().get("what"))
+            if not is_denied and not is_own:
                 yield Break(kind, match[0])
 
 
 def _is_part(said: str, asked: str) -> bool:
     """Whether a few of the words that were said are all that comes back."""
     return len(said) >= MIN_REPEATED_CHARACTERS and said.strip(" .!?") in asked
+
+
+def _has_word(own: str, word: str | None) -> bool:
+    return word is not None and re.search(rf"(?<!\w){re.escape(word)}(?!\w)", own) is not None
 
 
 def _codes(code: str) -> tuple[str, ...]:

@@ -80,6 +80,7 @@ def comparable(text: str, language: str = "en") -> Words:
 
 def _folded(text: str) -> str:
     text = _GROUPED_DIGITS.sub("", unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'"))
+    text = text.replace("\u3007", "\u96f6")  # the round zero of years
     # A hyphen or a time's colon joins words, and ends no clause.
     text = re.sub(r"(?<=\w)[-\u2010\u2011](?=\w)|(?<=\d)[:.](?=\d)|[*\"\u201c\u201d~`]", " ", text)
     decomposed = unicodedata.normalize("NFD", text)
