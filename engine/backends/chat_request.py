@@ -22,6 +22,7 @@ OPENING = "Hello."
 # OpenAI's own limit; the others are cut on this side.
 MAX_STOP_STRINGS = 4
 MAX_MENDINGS = 24
+MAX_BANNED_FORMS = 200
 # Of the oldest turns that may go, this share goes at each refusal, and one at least.
 DROPPED_SHARE = 4
 BYTES_PER_TOKEN = 4
@@ -63,7 +64,8 @@ class Dialect:
 
     `max_pictures` of one request, `None` where no bound is known. `repetition_names` are what this kind of server may
     call a repetition penalty; `extra` goes along with every request, `going_on` with those for the rest of a reply,
-    whose beginning some want to be marked (`marks_start`).
+    whose beginning some want to be marked (`marks_start`). `banned_name` is what a list of words is called that are not
+    to be said.
     """
 
     repetition_names: tuple[str, ...] = ("repetition_penalty", "repeat_penalty")
@@ -71,6 +73,7 @@ class Dialect:
     extra: Mapping[str, Any] = field(default_factory=dict)
     going_on: Mapping[str, Any] = field(default_factory=dict)
     marks_start: bool = False
+    banned_name: str | None = None
     refused_fields: set[str] = field(default_factory=set)
     is_strict: bool = False
     has_system_anywhere: bool = True
@@ -136,6 +139,8 @@ class Draft:
         wanted |= dict(_sampling_fields(self.request.sampling, self.dialect.repetition_names))
         if self.logit_bias:
             wanted["logit_bias"] = {str(token): bias for token, bias in self.logit_bias.items()}
+        if self.dialect.banned_name is not None and (banned := _forms(self.request.persona.lexicon.banned)):
+            wanted[self.dialect.banned_name] = banned
         wanted |= {"stream_options": {"include_usage": True}, **self.dialect.extra}
         if self._start():
             wanted |= self.dialect.going_on
@@ -261,6 +266,12 @@ def write_messages(
         woven = _without_system(woven)
     first = [{"role": "system", "content": system_prompt}] if system_prompt.strip() else []
     return _alternating([*first, *woven]) if is_strict else [*first, *woven]
+
+
+def _forms(words: Sequence[str]) -> list[str]:
+    """Words in the forms in which they are written, for servers that compare them sign by sign."""
+    forms = [form for word in words for form in (word, word.lower(), word[:1].upper() + word[1:], word.upper())]
+    return list(dict.fromkeys(forms))[:MAX_BANNED_FORMS]
 
 
 def picture_note(number: int) -> str:

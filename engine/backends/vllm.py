@@ -50,6 +50,7 @@ class VLLMEngine(OpenAIEngine):
             max_pictures=None,
             extra={"chat_template_kwargs": {"enable_thinking": False}},
             going_on={"continue_final_message": True, "add_generation_prompt": False},
+            banned_name="bad_words" if config.lexicon else None,
         )
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commedia-embedding")
         self._embedder: PromptEmbedder | None = None

@@ -27,6 +27,8 @@ _EMOJI = regex.compile(
 # Parts of the sign before.
 _MODIFIER = regex.compile(r"[\p{Emoji_Modifier}\ufe0f\u200d\u20e3]")
 _JOINER = "\u200d"
+# Nearly every emoji begins with this byte, and hardly anything else that is said does.
+_FIRST_BYTE = b"\xf0"
 
 
 class EmojiTokens:
@@ -39,7 +41,7 @@ class EmojiTokens:
         beyond_ascii = [token for token, piece in enumerate(vocabulary.pieces) if not piece.isascii()]
         self._said = {token for token in beyond_ascii if _says_emoji(b"", vocabulary.pieces[token])}
         self._forbidden = {b"": self._ids(self._said)}
-        self.starts = self._ids(token for token in self._said if _starts_emoji(vocabulary.pieces[token]))
+        self.starts = self._ids(token for token in beyond_ascii if _starts_emoji(vocabulary.pieces[token]))
 
     def forbidden(self, pending: bytes) -> Tensor:
         """Tokens that say an emoji, or begin one, behind the bytes `pending` of a sign."""
@@ -99,7 +101,7 @@ class EmojiRate:
     def steer(self, logits: Tensor, sentences: Sentences, pending: bytes) -> None:
         """Change `logits: (v,)` for the token that follows."""
         if pending:
-            if _is_mostly_emoji(pending):
+            if _is_mostly_emoji(pending) or (pending == _FIRST_BYTE and self._num_wanted):
                 logits[self._tokens.others(pending)] = -torch.inf
             return
         starts = self._tokens.starts
@@ -121,7 +123,7 @@ def is_emoji(sign: str) -> bool:
 def _starts_emoji(piece: bytes) -> bool:
     """Whether a token begins with an emoji, or with most of one, behind a space perhaps."""
     text, pending = read(b"", piece.lstrip(b" "))
-    return is_emoji(text[0]) if text else bool(pending) and _is_mostly_emoji(pending)
+    return is_emoji(text[0]) if text else pending == _FIRST_BYTE or (bool(pending) and _is_mostly_emoji(pending))
 
 
 def _says_emoji(pending: bytes, piece: bytes) -> bool:

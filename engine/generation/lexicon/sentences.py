@@ -56,6 +56,7 @@ class Sentences:
         elif sign in _ENDS:
             self._may_end = self._may_end or (self._has_words and not (sign == "." and self._word in _ABBREVIATIONS))
             self._has_space = sign in _UNSPACED_ENDS
+            self._word = ""
         elif sign.isspace():
             self._has_space = True
             self._word = ""

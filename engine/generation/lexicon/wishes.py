@@ -20,10 +20,10 @@ from engine.generation.lexicon.vocabulary import Vocabulary
 
 # In nats: how much likelier a liked word's beginning and the rest of it become, where the token is not further than the
 # margin behind the likeliest one.
-BEGINNING, REST, MARGIN = 1.5, 2.0, 5.0
+BEGINNING, REST, MARGIN = 2.0, 2.0, 5.0
 MAX_WORDS_A_REPLY = 2
 # Of a word that several tokens spell, the first is only wished for where it is so much of the word.
-LEAST_BEGINNING = 0.5
+LEAST_BEGINNING = 0.6
 # Catchphrases: in how many of the replies one is wished for, and how it is.
 CATCHPHRASE_RATE = 0.35
 FIRST_PUSH, MORE_PUSH = 2.0, 8.0
@@ -103,7 +103,8 @@ class Liking:
 
 
 class Catchphrase:
-    """One phrase in some replies, at the beginning of a sentence; what has begun is said to its end."""
+    """One phrase in some replies, at the beginning of a sentence but the first, which is the answer's; what has begun
+    is said to its end."""
 
     def __init__(self, phrases: Spellings, *, said_before: Sequence[str], chance: Random, device: torch.device) -> None:
         self._phrases = phrases
@@ -116,16 +117,15 @@ class Catchphrase:
 
     def note(self, token: int, found: Collection[int]) -> None:
         """`token` was said, which has made the phrases `found` whole."""
-        if found:
-            self._due, self._begun = [], []
-            return
         begun = [(one, 1) for one in self._due if one.tokens[0] == token] if self._is_open else []
         begun = begun or [(one, length + 1) for one, length in self._begun if one.tokens[length] == token]
         self._begun = [(one, length) for one, length in begun if length < len(one.tokens)]
+        if found or len(self._begun) < len(begun):
+            self._due, self._begun = [], []
 
     def wish(self, logits: Tensor, sentences: Sentences, place: Place) -> None:
         """Change `logits: (v,)` for the token that follows."""
-        self._is_open = sentences.is_at_start and not place.pending
+        self._is_open = sentences.is_at_start and sentences.num > 0 and not place.pending
         if self._begun:
             pushes = {one.tokens[length]: length / len(one.tokens) for one, length in self._begun}
             for token, share in pushes.items():

@@ -6,11 +6,20 @@ from typing import Any
 
 import pytest
 
-from engine.backends.chat_request import MAX_MENDINGS, Dialect, Draft, choose_adapter, picture_note, write_messages
+from engine.backends.chat_request import (
+    MAX_BANNED_FORMS,
+    MAX_MENDINGS,
+    Dialect,
+    Draft,
+    choose_adapter,
+    picture_note,
+    write_messages,
+)
 from engine.backends.chat_server import Refused
 from engine.errors import PromptTooLong, RequestError
+from engine.persona import Lexicon
 from engine.types import GenerationRequest, Image, Insertion, Role, Turn
-from tests.engine.generation.requests import request
+from tests.engine.generation.requests import NELL, request
 
 
 def picture(data: bytes = b"\xff\xd8picture") -> Image:
@@ -83,6 +92,17 @@ def test_the_beginning_of_a_reply_counts_towards_its_length() -> None:
 def test_settings_that_change_nothing_are_not_sent() -> None:
     fields = draft(request(top_k=0, min_p=0.0, repetition_penalty=1.0, seed=None)).fields()
     assert fields.keys() == {"max_tokens", "temperature", "top_p", "stream_options"}
+
+
+def test_banned_words_go_in_every_form_to_servers_that_take_them() -> None:
+    persona = NELL.model_copy(update={"lexicon": Lexicon(banned=("landlubber", "AI"))})
+    asked = request(persona=persona)
+    forms = ["landlubber", "Landlubber", "LANDLUBBER", "AI", "ai"]
+    assert draft(asked, banned_name="bad_words").fields()["bad_words"] == forms
+    assert "bad_words" not in draft(asked).fields()
+    assert "bad_words" not in draft(banned_name="bad_words").fields()
+    many = persona.model_copy(update={"lexicon": Lexicon(banned=tuple(f"w{number}" for number in range(999)))})
+    assert len(draft(request(persona=many), banned_name="bad_words").fields()["bad_words"]) == MAX_BANNED_FORMS
 
 
 def test_biases_go_by_token() -> None:
