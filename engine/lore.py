@@ -18,8 +18,10 @@ Position = Literal[
     "before_examples",
     "after_examples",
     "at_depth",
+    "beside_question",
 ]
-"""Where an entry stands: around the whole character, in or around a part of it, or among the turns."""
+"""Where an entry stands: around the whole character, in or around a part of it, among the turns, or, introduced as what
+the character knows, right before the turn that is answered."""
 EntryRole = Literal["system", "user", "assistant"]
 Logic = Literal["and_any", "and_all", "not_any", "not_all"]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
@@ -62,7 +64,7 @@ class LoreEntry(_Part):
     name: str = ""
     order: int = 100
     priority: int = 100
-    position: Position = "after_char"
+    position: Position = "beside_question"
     depth: Count = 4
     role: EntryRole = "system"
     secondary_keys: tuple[Key, ...] = ()

@@ -26,6 +26,7 @@ from engine.persona import Example, Persona
 from engine.tokens import EstimatedTokens
 from engine.types import Asker, GenerationRequest, Insertion, Role, SamplingSettings, TokenMeasure, Turn
 
+BESIDE: Position = "beside_question"
 MAX_LABEL_CHARACTERS = 40
 # A short context is a small model's, which more examples only confuse: they are left to the persona encoder. A Chinese
 # character costs about as many tokens as three letters.
@@ -136,9 +137,9 @@ def prepare(
 
     lore = tell(persona, _moment(persona, scene, turns), count_tokens=room.count, max_tokens=room.share(MAX_LORE_SHARE))
     room.take(sum(entry.num_tokens for entry in lore.told))
-    told = {entry.text for entry in lore.told}
-    wanted = (one for one in scene.recalled if one.text not in told)
-    recalled = tuple(one for one in wanted if room.take_if_fits(room.count(one.text)))
+    told = {entry.text: entry.position for entry in lore.told}
+    wanted = (one for one in scene.recalled if told.get(one.text, BESIDE) == BESIDE)
+    recalled = tuple(one for one in wanted if one.text in told or room.take_if_fits(room.count(one.text)))
     examples = [_example(example) for example in persona.examples]
     num_examples = _take_examples(examples[:1], room)
     fitted = take_older(turns, num_newest, room)
@@ -248,11 +249,14 @@ class _Page:
             if entry.position == "at_depth"
         ]
         # Near the question small models find it; in front of the conversation it would have to be read anew every time.
-        recalled = [Insertion(self._filled(text), 1) for text in self._known([one.text for one in self.recalled])]
+        recalled = [one.text for one in reversed(self.recalled)]  # what the question is most about comes last
+        others = [text for text in self._lore(BESIDE) if text not in recalled]
+        known = self._known([*others, *recalled])
+        beside = [Insertion(self._filled(text), 1) for text in known]
         own, general = self.persona.post_history_instructions, self.house.post_history_instructions
         is_wanted = "post_history_instructions" not in self.lore.disabled_prompts
         instructions = self._instructions(own, general) if is_wanted else ""
-        return tuple(one for one in (*among, *recalled, Insertion(instructions)) if one.text)
+        return tuple(one for one in (*among, *beside, Insertion(instructions)) if one.text)
 
     def _stable_lines(self) -> Iterator[str]:
         """What depends on the persona alone, but for lore that stands in it."""
@@ -300,7 +304,7 @@ class _Page:
             yield self.phrases.group
         elif self.spoken_to is not None:
             yield self.phrases.alone_with.replace("{user}", "{{user}}")
-        yield from self._known(self._lore("after_char"))
+        yield from self._lore("after_char")
 
     def _known(self, texts: Sequence[str]) -> Iterator[str]:
         """`texts` as what the persona knows."""

@@ -55,7 +55,7 @@ def test_without_a_limit_everything_is_there() -> None:
     author = persona(examples=[{"user": "a", "reply": "b"}], lore=[{"keys": ["sea"], "content": "Salt."}])
     found = prepared(author, talk("one", "two", "sea"), None)
     assert [turn.text for turn in found.request.turns] == ["one", "two", "sea"]
-    assert "You know: Salt." in found.request.system_prompt
+    assert found.request.insertions == (Insertion("You know: Salt.", 1),)
     assert (found.report.num_examples, found.report.max_tokens) == (1, None)
 
 
@@ -83,10 +83,10 @@ def test_lore_is_worth_more_than_old_turns_and_less_than_the_last_exchange() -> 
     author = persona(lore=[{"keys": ["sea"], "content": "Salt salt salt."}])
     turns = talk("old old old", "old", "near", "near", "sea")
     told = prepared(author, turns, 20 + cost(author) + 3 + 3)
-    assert "Salt" in told.request.system_prompt
+    assert "Salt" in told.request.insertions[0].text
     assert [turn.text for turn in told.request.turns] == ["near", "near", "sea"]
     none_left = prepared(author, turns, 20 + cost(author) + 3 + 2)
-    assert "Salt" not in none_left.request.system_prompt
+    assert none_left.request.insertions == ()
     assert [one.name for one in none_left.report.lore.dropped] == ["sea"]
 
 
@@ -129,9 +129,11 @@ def test_what_is_recalled_is_told_once() -> None:
     author = persona(lore=[{"keys": ["sea"], "content": "Salt."}])
     recalled = (Recalled("sea", "Salt."), Recalled("age", "My age is 61."))
     found = prepared(author, talk("sea"), None, recalled=recalled)
-    assert found.request.system_prompt.endswith("You know: Salt.")
+    assert found.request.insertions == (Insertion("You know: My age is 61. Salt.", 1),)
+    assert [one.name for one in found.report.recalled] == ["sea", "age"]
+    elsewhere = persona(lore=[{"keys": ["sea"], "content": "Salt.", "position": "before_char"}])
+    found = prepared(elsewhere, talk("sea"), None, recalled=recalled)
     assert found.request.insertions == (Insertion("You know: My age is 61.", 1),)
-    assert [one.name for one in found.report.recalled] == ["age"]
 
 
 @given(
@@ -152,5 +154,6 @@ def test_never_more_than_there_is_room_for(lengths: list[int], num_tokens: int, 
     assert report.num_tokens <= max(report.max_tokens, needed)
     assert list(kept) == turns[len(turns) - len(kept) :], "the newest, without gaps, and whole"
     words = len(found.request.system_prompt.split()) + sum(len(turn.text.split()) for turn in kept)
+    words += sum(len(one.text.split()) for one in found.request.insertions)
     headings = 5  # what introduces examples and lore
     assert words <= max(report.max_tokens, needed) + headings

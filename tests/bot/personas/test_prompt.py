@@ -24,6 +24,11 @@ def request_for(author: Persona, *texts: str, **options: Any) -> GenerationReque
     return build_request(author, turns, sampling=CONFIGURED, **options)
 
 
+def told(request: GenerationRequest) -> str:
+    """What stands beside the question."""
+    return " ".join(one.text for one in request.insertions)
+
+
 def test_everything_that_the_author_wrote_is_there() -> None:
     author = persona(
         identity={"pronouns": "she/her", "age": 27, "species": "otter", "occupation": "keeper", "home": "Gannet"},
@@ -81,9 +86,9 @@ def test_the_part_that_conversations_share_comes_first() -> None:
     )
     plain = request_for(author).system_prompt
     for options in ({"user_name": "Ann"}, {"is_group": True}):
-        varied = request_for(author, "A storm!", **options).system_prompt
-        assert varied.startswith(plain + "\n")
-        assert varied.endswith("\nYou know: Storms come in June.")
+        varied = request_for(author, "A storm!", **options)
+        assert varied.system_prompt.startswith(plain + "\n")
+        assert told(varied) == "You know: Storms come in June."
 
 
 def test_who_is_there() -> None:
@@ -128,7 +133,7 @@ def test_as_many_examples_as_have_room_and_at_least_one(monkeypatch: pytest.Monk
 )
 def test_lore_is_told_when_its_key_occurs(key: str, text: str, is_told: bool) -> None:
     author = persona(lore=[{"keys": ["nothing", key], "content": "Secret."}])
-    assert ("You know: Secret." in request_for(author, text).system_prompt) is is_told
+    assert (told(request_for(author, text)) == "You know: Secret.") is is_told
 
 
 def test_lore_in_the_authors_order_each_text_once() -> None:
@@ -141,13 +146,13 @@ def test_lore_in_the_authors_order_each_text_once() -> None:
             {"keys": ["c"], "content": "C."},
         ]
     )
-    assert request_for(author, "a b").system_prompt.endswith("You know: B of Mira. Always. A.")
+    assert told(request_for(author, "a b")) == "You know: B of Mira. Always. A."
 
 
 def test_old_turns_call_no_lore() -> None:
     author = persona(lore=[{"keys": ["storm"], "content": "Secret."}])
-    assert "Secret" in request_for(author, "storm", "b", "c", "d").system_prompt
-    assert "Secret" not in request_for(author, "storm", "b", "c", "d", "e").system_prompt
+    assert "Secret" in told(request_for(author, "storm", "b", "c", "d"))
+    assert "Secret" not in told(request_for(author, "storm", "b", "c", "d", "e"))
 
 
 def test_the_personas_sampling_goes_over_the_configured() -> None:
