@@ -206,12 +206,12 @@ class _Beginnings:
 
 def _phrase_of(number: int, spelling: Spelling) -> _Phrase | None:
     """`None` where nothing is to be found."""
-    normal = unicodedata.normalize("NFKC", spelling.text)
-    kept = " ".join((normal if spelling.is_case_sensitive else fold(normal)).split())
+    kept = _spaced(_normal(spelling.text) if spelling.is_case_sensitive else fold(spelling.text))
     if not kept:
         return None
     is_whole = spelling.has_whole_words and not UNSPACED.search(kept)
-    words = spaced_words(fold(kept)) if is_whole else []
+    # Folded as the texts are, and once: folding again may change it again.
+    words = spaced_words(fold(spelling.text)) if is_whole else []
     return _Phrase(number, kept, spelling.is_case_sensitive, is_whole, max(words, key=len, default=None))
 
 
@@ -305,8 +305,12 @@ def _is_filled_in(
 
 def _forms(text: str) -> _Forms:
     folded = fold(text)[: 2 * MAX_CHARACTERS_SEARCHED]
-    plain = unicodedata.normalize("NFKC", text)[: 2 * MAX_CHARACTERS_SEARCHED]
+    plain = _normal(text)[: 2 * MAX_CHARACTERS_SEARCHED]
     return _Forms(text, _spaced(folded), _spaced(plain), frozenset(spaced_words(folded)))
+
+
+def _normal(text: str) -> str:
+    return unicodedata.normalize("NFKC", text)
 
 
 def _spaced(text: str) -> str:

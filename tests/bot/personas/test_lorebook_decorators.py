@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.personas.decorators import Decorators, split_decorators
@@ -152,7 +152,8 @@ def test_reverse_depth_counts_from_the_beginning() -> None:
 
 @pytest.mark.parametrize("line", ["@@instruct_depth 2", "@@reverse_instruct_depth 2"])
 def test_what_counts_tokens_says_nothing_in_a_chat(line: str) -> None:
-    assert only(with_lore({"constant": True, **decorated(line)}), "x").position == "beside_question"
+    plain = LoreEntry.model_fields["position"].default
+    assert only(with_lore({"constant": True, **decorated(line)}), "x").position == plain
 
 
 def test_role() -> None:
@@ -205,6 +206,7 @@ def test_endless_decorators_take_linear_time() -> None:
     assert time.process_time() - began < 1
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="@ \n\rdepth_role3-x", max_size=60))
 def test_any_text_can_be_taken_apart(content: str) -> None:
     text = split_decorators(content).text

@@ -3,7 +3,7 @@ import time
 from datetime import datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.personas.macros import MAX_DICE, MAX_NESTING, MacroContext, fill, seen_by_lore, without_asides
@@ -159,11 +159,13 @@ def test_hostile_texts_take_linear_time(part: str) -> None:
     assert time.process_time() - began < 1.5
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="{}<>char:user|random,/ \n\\d6", max_size=80))
 def test_any_text_is_filled_alike_twice(text: str) -> None:
     assert fill(text, CONTEXT) == fill(text, CONTEXT)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60), st.text(max_size=20))
 def test_names_are_put_in_whole(text: str, name: str) -> None:
     text = re.sub(r"[{}<]", "", text)
