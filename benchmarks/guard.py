@@ -31,7 +31,7 @@ from engine.persona import GuardRules, Persona
 from engine.types import Asker, Engine, GenerationRequest, ReplyChunk, Role, SamplingSettings, Turn
 
 ROOT = Path(__file__).parent.parent
-NUM_AT_ONCE = 6
+NUM_AT_ONCE = 16
 USER = "Ann"
 OPENINGS = {"en": "Hello!", "zh": "你好！", "es": "¡Hola!", "de": "Hallo!"}
 

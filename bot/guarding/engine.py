@@ -175,6 +175,7 @@ class _GuardedReply:
         self._watch = Watch(request)
         self._cost = _Cost()
         self._good = request.reply_start
+        self._found: Break | None = None
         self._least_bad = ""
 
     async def chunks(self) -> AsyncIterator[ReplyChunk]:
@@ -190,12 +191,15 @@ class _GuardedReply:
                     raise
                 logger.warning("a reply could not be made again, and ends where it was good: %s", error)
                 break
-            if attempt.found is None:
+            if self._is_done(attempt, number):
+                if attempt.finish_reason is not None:
+                    yield ReplyChunk("", attempt.finish_reason, self._cost.total(self._engine))
                 return
             self._note(attempt)
             if not self._may_try_again(number):
                 break
-            self._count(attempt.found, RESAMPLED)
+            if attempt.found is not None:
+                self._count(RESAMPLED)
         yield self._ending()
 
     async def _listen(self, attempt: _Try) -> AsyncIterator[ReplyChunk]:
@@ -212,8 +216,10 @@ class _GuardedReply:
                     yield ReplyChunk(text)
                 if attempt.found is not None:
                     return
-        if attempt.finish_reason is not None:
-            yield ReplyChunk("", attempt.finish_reason, self._cost.total(self._engine))
+
+    def _is_done(self, attempt: _Try, number: int) -> bool:
+        """Whether that is the reply. Another try that has nothing to say is none."""
+        return attempt.found is None and (number == 0 or bool(self._good.strip()))
 
     @property
     def _has_shown(self) -> bool:
@@ -241,6 +247,8 @@ class _GuardedReply:
 
     def _num_ready(self, attempt: _Try) -> int:
         """How much of the held text can be judged: whole sentences, or what is too long to be held back."""
+        if not (self._good + attempt.held).strip():
+            return 0
         if attempt.finish_reason is not None or _num_letters(attempt.held) > MAX_HELD_LETTERS:
             return len(attempt.held)
         # The space before the next sentence goes with it.
@@ -290,24 +298,26 @@ class _GuardedReply:
 
     def _note(self, attempt: _Try) -> None:
         """Remember what may be said if nothing better comes."""
-        found = attempt.found
-        logger.debug("%s left its part: %s", self._request.persona.id, found and found.why)
-        if found is not None and found.kind in _MILD:
+        if attempt.found is None:
+            return
+        self._found = attempt.found
+        logger.debug("%s left its part: %s", self._request.persona.id, attempt.found.why)
+        if attempt.found.kind in _MILD:
             self._least_bad = attempt.held.strip()
 
     def _ending(self) -> ReplyChunk:
         """What ends a reply that found no way back."""
-        found = next(one.found for one in reversed(self._cost.tries) if one.found is not None)
         if self._good.strip():
-            self._count(found, SHORTENED)
+            self._count(SHORTENED)
             text = "" if _is_complete(self._good) else "…"
         else:
-            self._count(found, DEFLECTED)
+            self._count(DEFLECTED)
             text = line_instead(self._request, least_bad=self._least_bad)
         return ReplyChunk(text, FinishReason.STOP, self._cost.total(self._engine))
 
-    def _count(self, found: Break, outcome: str) -> None:
-        self._counting(found.kind.value, outcome)
+    def _count(self, outcome: str) -> None:
+        if self._found is not None:
+            self._counting(self._found.kind.value, outcome)
 
 
 @contextlib.asynccontextmanager

@@ -285,6 +285,15 @@ async def test_what_breaks_little_is_rather_said_than_nothing() -> None:
     assert deflected == "Ask the tide."
 
 
+async def test_a_try_that_has_nothing_to_say_is_no_reply() -> None:
+    guard = Guarded([AI], [""], ["The wind is cold."])
+    assert await guard.reply() == "The wind is cold."
+    assert await Guarded([AI], [" \n"]).reply(request(deflecting("Ask the tide."))) == "Ask the tide."
+    # One that follows something is the end of it, and whoever has nothing to say at first may be silent.
+    assert await Guarded([f"Hm. {AI}"], [""]).reply() == "Hm."
+    assert await Guarded([""]).reply() == ""
+
+
 # --- errors and ends
 
 
