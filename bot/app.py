@@ -23,6 +23,7 @@ from bot.admins import Admins
 from bot.chat import ChatOptions, ChatService
 from bot.commands import CommandTable, build_commands
 from bot.errors import BotError, SettingsError, StoreError
+from bot.guarding.engine import GuardedEngine
 from bot.incidents import Incidents
 from bot.media.links import LinkedPictures
 from bot.media.pictures import PictureLimits
@@ -44,7 +45,7 @@ from bot.store.repositories import Conversations, PictureEmbeddings, Rooms
 from bot.store.seen import SeenEvents
 from bot.types import ChatKind
 from engine.config import EngineConfig
-from engine.types import Engine, SamplingSettings
+from engine.types import Engine, ReplyEngine, SamplingSettings
 
 logger = logging.getLogger(__name__)
 
@@ -88,20 +89,21 @@ async def open_application(settings: Settings, *, seed: int | None = None) -> As
         await database.upgrade()
         engine = build_engine(settings)
         stack.push_async_callback(engine.aclose)
-        await engine.start()
+        seen, incidents = SeenEvents(database), Incidents(IncidentRecords(database), secrets=settings.secrets())
+        metrics = Metrics(load=engine.load, incidents=incidents.counts)
+        answering = guarded(engine, settings, metrics)
+        await answering.start()
         attachments = AttachmentStore(settings.home / "attachments", database)
         index = PictureIndex(engine, PictureEmbeddings(database), attachments)
         stack.push_async_callback(index.aclose)
         conversations, rooms = Conversations(database), Rooms(database)
         options, has_ratings = chat_options(settings, seed=seed), settings.chat.ratings
-        seen, incidents = SeenEvents(database), Incidents(IncidentRecords(database), secrets=settings.secrets())
-        metrics = Metrics(load=engine.load, incidents=incidents.counts)
         await stack.enter_async_context(_running(incidents.run(), seen.run()))
         links = LinkedPictures(hosts=settings.pictures.link_hosts) if settings.pictures.links else None
         recall = Recall(engine)
         stack.push_async_callback(recall.aclose)
         chat = ChatService(
-            engine,
+            answering,
             library,
             conversations,
             rooms,
@@ -190,6 +192,13 @@ def required_models(settings: Settings) -> list[str]:
     needs_encoders = settings.engine.fusion != "none" and (is_default or settings.engine.fusion_weights is not None)
     encoders = [model.name for model in CATALOGUE if model.part != "decoder"] if needs_encoders else []
     return [settings.engine.decoder, *encoders] if is_default else encoders
+
+
+def guarded(engine: Engine, settings: Settings, metrics: Metrics) -> ReplyEngine:
+    """`engine` with its replies kept in their parts, where that is wanted. A rehearsal has none."""
+    if not settings.chat.guard or settings.engine.backend == "echo":
+        return engine
+    return GuardedEngine(engine, max_tries=settings.chat.guard_tries, counting=metrics.guarded)
 
 
 def require_installed(settings: Settings) -> None:

@@ -61,7 +61,7 @@ class AskedReply:
     request: GenerationRequest
     reply: str
     has_persona_changed: bool
-    report: ContextReport | None = None
+    report: ContextReport
 
 
 class Browsing(ConversationBrowser):

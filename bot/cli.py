@@ -196,11 +196,12 @@ async def _explain(application: "Application", room: Room) -> "Reasons":
     """What the last reply in `room` was made of, drawn into a file of the home folder."""
     from bot.adapters.console import Reasons
     from bot.media import heatmap
+    from bot.personas.telling import describe_context
     from bot.types import ChatKind
 
     asked = await application.chat.asked(room, ChatKind.DIRECT)
     explanation = await application.engine.explain(asked.request, asked.reply)
-    text = heatmap.describe(explanation)
+    text = f"{heatmap.describe(explanation)}\n{describe_context(asked.report)}"
     if not explanation.has_prefix:
         return Reasons(explanation, text)
     title = f"Why {asked.request.persona.name} said: {' '.join(asked.reply.split())[:80]}"

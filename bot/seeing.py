@@ -260,13 +260,10 @@ class SeeingService:
         """What a reply was made of, in words and as a picture."""
         message_id = call.reply_to.message_id if call.reply_to is not None else None
         asked = await self._chat.asked(call.room, call.kind, message_id=message_id)
-        notes = [describe_context(asked.report)] if asked.report is not None else []
-        notes += [PERSONA_HAS_CHANGED] if asked.has_persona_changed else []
+        notes = [describe_context(asked.report), *([PERSONA_HAS_CHANGED] if asked.has_persona_changed else [])]
         try:
             explanation = _for_everybody(await self._engine.explain(asked.request, asked.reply))
         except NotAvailable as error:
-            if not notes:
-                raise
             return CommandReply("\n\n".join([*notes, str(error)]), is_private=True)
         text = "\n\n".join([heatmap.describe(explanation), *notes])
         if not explanation.has_prefix:
