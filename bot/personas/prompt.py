@@ -288,8 +288,8 @@ class _Page:
     def _introduction(self) -> Iterator[str]:
         persona, phrases = self.persona, self.phrases
         parts = [phrases.you_are.format(name=persona.nickname or persona.name)]
-        # The summary of a card is the beginning of its description.
-        if not (persona.background or "").startswith(persona.summary.rstrip("….")):
+        # The summary of a card is how its description begins, but for a bracket or a tag before everything.
+        if persona.summary.rstrip("….") not in " ".join((persona.background or "").split()):
             parts.append(_sentence(persona.summary, phrases))
         yield phrases.gap.join(parts)
         identity = persona.identity.model_dump(exclude_none=True)

@@ -279,3 +279,17 @@ def test_what_strangers_write_into_our_extension_does_no_harm() -> None:
         persona = persona_from_card(Card(3, raw), id="wren")
         assert (persona.id, persona.name) == ("wren", "Wren")
         assert card_from_persona(persona).raw == raw
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        "[Wren = mends clocks] Sings.",
+        "<CHR>Wren  mends clocks. Sings.</CHR>",
+        " ".join(f"tick{number}" for number in range(90)),
+    ],
+)
+def test_the_prompt_does_not_say_the_summary_twice(description: str) -> None:
+    persona = persona_of(V2, description=description)
+    prompt = build_request(persona, [Turn(Role.USER, "Hello")], sampling=SamplingSettings()).system_prompt
+    assert " ".join(prompt.split()).count(persona.summary.rstrip("….")[:100]) == 1
