@@ -20,7 +20,7 @@ from bot.app import build_engine, chat_options, sampling_defaults
 from bot.errors import SettingsError
 from bot.guarding.engine import GuardedEngine
 from bot.personas.library import PersonaLibrary
-from bot.personas.reading import read_persona
+from bot.personas.reading import InvalidPersona, read_persona
 from bot.personas.recall import Recall
 from bot.scoring.agreement import judges_json, measure_judges, measure_voices, show_judges
 from bot.scoring.checks import build_checks
@@ -147,7 +147,10 @@ def _personas(library: PersonaLibrary, names: Sequence[str]) -> list[Persona]:
 def _persona(library: PersonaLibrary, name: str) -> Persona:
     path = Path(name)
     if path.suffix.lower() in _FILE_SUFFIXES:
-        return read_persona(path)
+        try:
+            return read_persona(path)
+        except InvalidPersona as error:
+            raise typer.BadParameter(str(error), param_hint="NAME") from None
     persona = library.find(name)
     if persona is None:
         known = ", ".join(persona.id for persona in library.all())

@@ -157,7 +157,8 @@ def _leaks(reply: str, persona: Persona, system_prompt: str) -> Iterator[Break]:
     said, prompt = comparable(reply).words, comparable(system_prompt).words
     if len(said) < NUM_INSTRUCTION_WORDS or not prompt:
         return
-    own = _spaced(comparable(_own_words(persona)).words)
+    heard = "\n".join(example.user for example in persona.examples if example.user)
+    own = _spaced(comparable(f"{_own_words(persona)}\n{heard}").words)
     for length in (NUM_PROMPT_WORDS, NUM_INSTRUCTION_WORDS):
         for run in _shared_runs(said, prompt, length * (2 if UNSPACED.search(reply) else 1)):
             # What the author wrote about the character it may say of itself, but not page by page.
@@ -222,6 +223,6 @@ def _own_words(persona: Persona) -> str:
     identity = persona.identity.model_dump(exclude_none=True).values()
     parts = [persona.summary, persona.background or "", persona.scenario or "", *map(str, identity)]
     parts += [*persona.traits, *persona.look, *persona.goals, *persona.voice.style, *persona.greetings]
-    parts += [text for example in persona.examples for text in (example.user or "", example.reply)]
+    parts += [example.reply for example in persona.examples]
     parts += [*persona.lexicon.catchphrases, *persona.guard.deflections, *(entry.content for entry in persona.lore)]
     return "\n".join(parts)

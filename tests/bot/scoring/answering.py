@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 
 from engine.backends.sightless import Sightless
 from engine.errors import EngineError
+from engine.tokens import EstimatedTokens
 from engine.types import EngineLoad, FinishReason, GenerationRequest, ReplyChunk
 
 
 @dataclass
-class AnsweringEngine(Sightless):
+class AnsweringEngine(EstimatedTokens, Sightless):
     """An `Engine`. An answer that is an error is raised."""
 
     answer: Callable[[GenerationRequest], str | EngineError] = lambda request: request.turns[-1].text
