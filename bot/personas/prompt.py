@@ -325,7 +325,7 @@ class _Page:
     def _instructions(self, own: str | None, general: str) -> str:
         """The persona's `own` instructions, in which the `general` ones may be called for; without any, those."""
         general = self._filled(general)
-        return self._filled(own, original=general) if own else general
+        return (self._filled(own, original=general) if own else general).strip()
 
     def _filled(self, text: str, *, original: str = "") -> str:
         return fill(text, replace(_macros(self.persona, self.scene, self.spoken_to), original=original))
