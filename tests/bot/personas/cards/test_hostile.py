@@ -40,9 +40,9 @@ MAX_MIB = 300
 def _bounded() -> Iterator[None]:
     """Each of these takes little time and little memory."""
     tracemalloc.start()
-    started = time.monotonic()
+    started = time.process_time()  # others may be busy beside it
     yield
-    took = time.monotonic() - started
+    took = time.process_time() - started
     peak = tracemalloc.get_traced_memory()[1] / 2**20
     tracemalloc.stop()
     assert took < MAX_S
@@ -138,8 +138,11 @@ def test_numbers_that_are_merely_huge() -> None:
 
 
 def test_a_hundred_thousand_lore_entries() -> None:
-    entries = [{"keys": ["a", "b"], "content": "c", "enabled": True, "insertion_order": 1}] * 100_000
-    refused(json.dumps({**V2, "data": {"name": "x", "character_book": {"entries": entries}}}).encode(), "values")
+    entries = b'{"keys": ["a", "b"], "content": "c", "enabled": true, "insertion_order": 1},' * 100_000
+    refused(
+        b'{"spec": "chara_card_v2", "data": {"name": "x", "character_book": {"entries": [' + entries + b"{}]}}}",
+        "values",
+    )
 
 
 def test_very_many_empty_values() -> None:
