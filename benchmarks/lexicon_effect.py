@@ -2,16 +2,17 @@
 
     python -m benchmarks.lexicon_effect --json OUT
 
-Every persona answers the same questions, `--repeats` times, with and without; all else is alike. In both ways the prompt
-names lexicon and length, so that the difference is decoding's alone. Counts banned words, preferred words, catchphrases,
-emoji and sentences in the text itself, by regular expressions of its own. `--tuning` asks other questions: those with
-which the strengths were chosen, so that they are not measured with what they were chosen by.
+Every persona answers the same questions, `--repeats` times, with and without; all else is alike. In both ways the
+prompt names catchphrases and length, so that the difference is decoding's alone. Counts banned words, preferred words,
+catchphrases, emoji and sentences in the text itself, by regular expressions of its own. `--tuning` asks the questions
+with which the strengths were chosen, so that they are not measured with what they were chosen by.
 """
 
 import argparse
 import json
 import re
 import statistics
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from engine.backends.local import build
 from engine.config import EngineConfig
 from engine.errors import EngineError
 from engine.generation.loop import GenerationLoop
+from engine.generation.processors import no_processors
 from engine.generation.sequence import Sequence as Running
 from engine.persona import Persona
 from engine.types import GenerationRequest, ReplyChunk, Role, SamplingSettings, Turn
@@ -138,23 +140,25 @@ def main() -> None:
     library.load()
     questions = TUNING_QUESTIONS if arguments.tuning else QUESTIONS
     found: dict[str, dict[str, dict[str, object]]] = {}
-    for way, is_on in (("without", False), ("with", True)):
-        loop = build(EngineConfig(cache_dir=arguments.cache, lexicon=is_on))
-        for name in arguments.personas:
-            persona = library.get(name)
-            requests = [
-                build_request(persona, [Turn(Role.USER, question)], sampling=SamplingSettings())
-                for question in questions
-            ] * arguments.repeats
+    loop = build(EngineConfig(cache_dir=arguments.cache))
+    makers = {"without": no_processors, "with": loop._make_processors}
+    for name in arguments.personas:
+        persona = library.get(name)
+        requests = [
+            build_request(persona, [Turn(Role.USER, question)], sampling=SamplingSettings()) for question in questions
+        ] * arguments.repeats
+        for way, make in makers.items():
+            loop._make_processors = make
             texts = replies_of(loop, requests)
             found.setdefault(name, {})[way] = {"figures": figures_of(persona, texts), "replies": texts}
+            print(f"{name} {way}: {len(texts)} replies", file=sys.stderr, flush=True)
+            if arguments.json:
+                arguments.json.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for name, ways in found.items():
         asked = library.get(name)
         print(f"\n{name} (length {asked.voice.length}, emoji rate {asked.lexicon.emoji_rate})")
         for figure, before in ways["without"]["figures"].items():  # type: ignore[attr-defined]
             print(f"  {figure:42} {before:8.2f} {ways['with']['figures'][figure]:8.2f}")  # type: ignore[index]
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
