@@ -417,7 +417,7 @@ def persona_test(
     settings = read_settings(config)
     configure_logging("warning", secrets=settings.secrets())
     if judges:
-        test_judges(settings, json=json)
+        test_judges(settings, json=json, output=output)
         return
     arguments = Arguments(
         names=tuple(names or ()), json=json, replies=replies, baseline=baseline, only=only, num_repeats=repeats,

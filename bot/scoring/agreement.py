@@ -97,7 +97,7 @@ def measure_voices(cast: Sequence[Persona]) -> dict[str, LeaveOneOut]:
 
 def show_judges(measured: Iterable[Agreement], voices: dict[str, LeaveOneOut]) -> Table:
     """For people."""
-    table = Table(title="judges beside a person's labels", title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for heading in ("", "replies", "yes", "accuracy", "precision", "recall", "kappa"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for one in measured:

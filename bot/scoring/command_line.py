@@ -30,6 +30,7 @@ from bot.scoring.report import (
     as_json,
     changes,
     failure_counts,
+    heading,
     read_baseline,
     reply_lines,
     show,
@@ -81,7 +82,7 @@ def persona_test(
         TrialOptions(1 if arguments.is_quick else arguments.num_repeats, arguments.seed),
         Variant(frozenset(without), arguments.is_plain),
         arguments.has_plain_beside,
-        {"backend": settings.engine.backend, "model": settings.engine.model or settings.engine.decoder},
+        {"backend": settings.engine.backend, "model": _model(settings)},
     )
     report = asyncio.run(_tested(run, settings, errors))
     _print(report, output, errors)
@@ -90,12 +91,13 @@ def persona_test(
     return int(bool(report.missed() or report.failures or has_worse))
 
 
-def test_judges(settings: Settings, *, json: Path | None) -> None:
+def test_judges(settings: Settings, *, json: Path | None, output: Console) -> None:
     """Say how far the judges agree with a person's labels, and how well the voices of all personas are told apart."""
     library = PersonaLibrary(settings.persona_folders())
     library.load()
     measured, voices = measure_judges(), measure_voices(library.all())
-    Console().print(show_judges(measured, voices))
+    output.print("[bold]judges beside a person's labels[/]")
+    Console(file=output.file).print(show_judges(measured, voices))
     if json is not None:
         _write_text(json, json_text(judges_json(measured, voices), ensure_ascii=False, indent=2) + "\n")
 
@@ -110,6 +112,13 @@ async def _tested(run: Run, settings: Settings, errors: Console) -> Report:
 
         progress = Progress(on_step, lambda: bars.advance(bar))
         return await score_personas(run, lambda variant: _subject(settings, variant), progress=progress)
+
+
+def _model(settings: Settings) -> str:
+    is_elsewhere = settings.engine.backend in ("openai", "vllm")
+    if settings.engine.backend == "echo":
+        return "echo"
+    return settings.engine.model or "the server's model" if is_elsewhere else settings.engine.decoder
 
 
 def _subject(settings: Settings, variant: Variant) -> Subject:
@@ -161,9 +170,11 @@ def _persona(library: PersonaLibrary, name: str) -> Persona:
 def _print(report: Report, output: Console, errors: Console) -> None:
     tables = Console(file=output.file)
     for run in filter(None, (report, report.plain)):
+        output.print(f"[bold]{escape(heading(run))}[/]", highlight=False)
         tables.print(show(run))
         output.print()
     if report.plain is not None:
+        output.print("[bold]against one plain prompt of the same text[/]")
         tables.print(show_against_plain(report))
         output.print()
     for line in report.missed():

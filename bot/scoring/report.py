@@ -89,9 +89,9 @@ class Report:
 
 
 def show(report: Report) -> Table:
-    """The scores with their 95 % intervals; what misses its threshold is red."""
+    """The scores, each with half the width of its 95 % interval; what misses its threshold is red."""
     checks = [name for name in CHECK_NAMES if any(report._scores(name))]
-    table = Table(title=_title(report), title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
     for name in checks:
         table.add_column(f"{name} ↓" if name in LOWER_IS_BETTER else name, justify="right", no_wrap=True)
@@ -100,13 +100,13 @@ def show(report: Report) -> Table:
         table.add_row(escape(persona.name), *(_cell(scores.get(name)) for name in checks))
     if len(report.personas) > 1:
         overall = report.overall()
-        table.add_row("all", *(written(overall[name]) for name in checks), style="bold")
+        table.add_row("all", *(_short(overall[name]) for name in checks), style="bold")
     return table
 
 
 def show_against_plain(report: Report) -> Table:
     """Beside each other: Commedia, one plain prompt of the same text, and the difference of the same questions."""
-    table = Table(title="against one plain prompt of the same text", title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for heading in ("", "Commedia", "plain", "difference"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     ours, theirs = report.overall(), report.plain.overall() if report.plain else {}
@@ -121,17 +121,26 @@ def written(estimate: Estimate, *, has_sign: bool = False) -> str:
     return f"{estimate.value:{sign}.2f} ({estimate.low:{sign}.2f} to {estimate.high:{sign}.2f})"
 
 
-def _title(report: Report) -> str:
+def _short(estimate: Estimate) -> str:
+    """`0.82 ±.08`: six of them have to fit beside each other."""
+    half = f"{(estimate.high - estimate.low) / 2:.2f}"
+    return f"{estimate.value:.2f} ±{half.removeprefix('0')}"
+
+
+def heading(report: Report) -> str:
+    """On what the figures are, in a line."""
     setup = report.setup
     without = "".join(f", without {part}" for part in setup.get("without", ()))
     how = "one plain prompt" if setup.get("is_plain") else f"{setup.get('model', 'the model')}{without}"
-    return f"{how}, everything asked {setup.get('num_repeats')} times"
+    num_repeats = setup.get("num_repeats", 1)
+    times = "once" if num_repeats == 1 else f"{num_repeats} times"
+    return f"{how}, everything asked {times}; ± is half of the 95 % interval"
 
 
 def _cell(score: Score | None) -> str:
     if score is None:
         return "-"
-    text = written(score.estimate)
+    text = _short(score.estimate)
     if score.threshold is None:
         return text
     return f"[green]{text}[/]" if score.is_passed else f"[bold red]{text}[/]"

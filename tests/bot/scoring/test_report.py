@@ -49,7 +49,7 @@ def test_the_table_names_scores_and_misses() -> None:
     missed = report(score("facts", [1, 1, 0, 0], threshold=0.75), score("breaks", [0, 0], threshold=0.1))
     text = printed(show(missed))
     assert "Ann [b]" in text
-    assert "0.50 (" in text
+    assert "0.50 ±.50" in text
     assert "breaks ↓" in text
     assert missed.missed() == ["Ann [b]: facts is 0.50, and its file asks for at least 0.75"]
 
