@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.personas.macros import MAX_DICE, MAX_NESTING, MacroContext, fill, seen_by_lore, without_asides
+from bot.personas.macros import MAX_DICE, MAX_DICE_A_TEXT, MAX_NESTING, MacroContext, fill, seen_by_lore, without_asides
 
 CONTEXT = MacroContext("Mira", "Ann", seed="s", conversation="c")
 
@@ -70,6 +70,7 @@ def test_the_clock() -> None:
         ("{{pick:a,b}}", {"a", "b"}),
         ("{{pick::a::b}}", {"a", "b"}),
         ("{{random:{{user}},{{char}}}}", {"Ann", "Mira"}),
+        ("{{random::a::b{{user}}c}}", {"a", "bAnnc"}),
         ("{{random:only}}", {"only"}),
         ("{{random:}}", {""}),
     ],
@@ -88,6 +89,7 @@ def test_a_pick_stays_through_a_conversation() -> None:
     text = "{{pick:a,b,c,d,e,f,g,h}}"
     assert len({filled(text, seed=str(n)) for n in range(20)}) == 1
     assert len({filled(text, conversation=str(n)) for n in range(20)}) > 3
+    assert len({filled(f"{text} {n}")[0] for n in range(20)}) > 3  # but another text is another place
 
 
 def test_several_in_one_text_are_drawn_apart() -> None:
@@ -106,6 +108,13 @@ def test_rolls(formula: str, least: int, most: int) -> None:
 
 def test_a_roll_without_a_colon() -> None:
     assert filled("{{roll d1}}") == "1"
+
+
+def test_as_many_dice_as_there_may_be() -> None:
+    assert filled(f"{{{{roll:{MAX_DICE}d1}}}}") == str(MAX_DICE)
+    num_rolls = MAX_DICE_A_TEXT // MAX_DICE
+    many = filled(f"{{{{roll:{MAX_DICE}d1}}}} " * (num_rolls + 1)).split()
+    assert many == [str(MAX_DICE)] * num_rolls + [f"{{{{roll:{MAX_DICE}d1}}}}"]
 
 
 @pytest.mark.parametrize("formula", ["0", "2d0", "0d6", f"{MAX_DICE + 1}d6", "9999999", "d٣", "x", "1d6*2", ""])
