@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from bot.scoring.judges.assistant import ASSISTANT_LINES
-from bot.words import UNSPACED, fold
+from bot.words import UNSPACED, find_word, fold
 from engine.persona import Persona
 
 ASSISTANT = ""
@@ -48,8 +48,10 @@ class LeaveOneOut:
 class Voices:
     """The voices of a cast, of one language."""
 
-    def __init__(self, lines: Mapping[str, Sequence[str]]) -> None:
-        counted = {name: [_runs(line) for line in texts] for name, texts in lines.items() if texts}
+    def __init__(self, lines: Mapping[str, Sequence[str]], *, unheard: Sequence[str] = ()) -> None:
+        """`lines` are everybody's own. Words `unheard`, such as names, say nothing about a voice."""
+        self._unheard = tuple(fold(word) for word in unheard)
+        counted = {name: [self._runs(line) for line in texts] for name, texts in lines.items() if texts}
         self._lines = {name: tuple(texts) for name, texts in lines.items()}
         self._rarity = _rarity(counts for texts in counted.values() for counts in texts)
         self._examples = {name: [self._weighed(counts) for counts in texts] for name, texts in counted.items()}
@@ -62,14 +64,21 @@ class Voices:
 
     def closest(self, text: str) -> str:
         """Whose voice `text` is in."""
-        vector = self._weighed(_runs(text))
+        vector = self._weighed(self._runs(text))
         return max(self._centres, key=lambda name: _similarity(vector, self._centres[name]))
 
     def hear(self, text: str, own: str) -> Heard:
         """How `text` sounds beside the voice of `own`."""
-        vector = self._weighed(_runs(text))
+        vector = self._weighed(self._runs(text))
         closeness = max((_similarity(vector, example) for example in self._examples.get(own, [])), default=0.0)
         return Heard(self.closest(text), closeness, is_copy(text, self._lines.get(own, ())))
+
+    def _runs(self, text: str) -> Counter[str]:
+        folded = fold(text[:MAX_LETTERS])
+        for word in self._unheard:
+            for begin, end in reversed(list(find_word(folded, word))):
+                folded = f"{folded[:begin]} {folded[end:]}"
+        return _runs(folded)
 
     def _weighed(self, counts: Counter[str]) -> Vector:
         weights = {
@@ -81,23 +90,28 @@ class Voices:
 
 def voices_of(cast: Iterable[Persona], language: str) -> Voices:
     """The voices of all in `cast` who speak `language`, a code without region, and the plain assistant's."""
-    own = {persona.id: own_lines(persona) for persona in cast if persona.language.split("-")[0] == language}
-    return Voices({**own, ASSISTANT: ASSISTANT_LINES.get(language, ASSISTANT_LINES["en"])})
+    speakers = [persona for persona in cast if persona.language.split("-")[0] == language]
+    own = {persona.id: own_lines(persona) for persona in speakers}
+    lines = {**own, ASSISTANT: ASSISTANT_LINES.get(language, ASSISTANT_LINES["en"])}
+    return Voices(lines, unheard=_names(speakers))
 
 
 def own_lines(persona: Persona) -> list[str]:
     """What the author lets `persona` say."""
-    return [*(example.reply for example in persona.examples), *persona.greetings]
+    examples = (example.reply for example in persona.examples)
+    others = (*persona.group_greetings, *persona.guard.deflections)
+    return list(dict.fromkeys((*examples, *persona.greetings, *others)))
 
 
 def leave_one_out(cast: Sequence[Persona], language: str) -> LeaveOneOut:
     """How well the voices are told apart: each line of the cast by all the other lines."""
-    own = {persona.id: own_lines(persona) for persona in cast if persona.language.split("-")[0] == language}
+    speakers = [persona for persona in cast if persona.language.split("-")[0] == language]
+    own = {persona.id: own_lines(persona) for persona in speakers}
     assistant = ASSISTANT_LINES.get(language, ASSISTANT_LINES["en"])
-    return leave_one_line_out({**own, ASSISTANT: assistant})
+    return leave_one_line_out({**own, ASSISTANT: assistant}, unheard=_names(speakers))
 
 
-def leave_one_line_out(lines: Mapping[str, Sequence[str]]) -> LeaveOneOut:
+def leave_one_line_out(lines: Mapping[str, Sequence[str]], *, unheard: Sequence[str] = ()) -> LeaveOneOut:
     """Each of `lines`, but for the plain assistant's, by all the others."""
     num_right = num_lines = 0
     for name, texts in lines.items():
@@ -105,9 +119,14 @@ def leave_one_line_out(lines: Mapping[str, Sequence[str]]) -> LeaveOneOut:
             continue
         for number, text in enumerate(texts):
             others = [*texts[:number], *texts[number + 1 :]]
-            num_right += Voices({**lines, name: others}).closest(text) == name
+            num_right += Voices({**lines, name: others}, unheard=unheard).closest(text) == name
             num_lines += 1
     return LeaveOneOut(num_right, num_lines, len(lines))
+
+
+def _names(cast: Iterable[Persona]) -> list[str]:
+    """A name is no voice: everybody can say it."""
+    return [name for persona in cast for name in (persona.name, *persona.name.split()) if len(name) > 1]
 
 
 def is_copy(text: str, examples: Iterable[str]) -> bool:
@@ -127,8 +146,8 @@ def _letters(text: str) -> str:
     return "".join(sign for sign in fold(text[:MAX_LETTERS]) if sign.isalnum())
 
 
-def _runs(text: str) -> Counter[str]:
-    padded = f" {' '.join(fold(text[:MAX_LETTERS]).split())} "
+def _runs(folded: str) -> Counter[str]:
+    padded = f" {' '.join(folded.split())} "
     lengths = range(1, 4) if UNSPACED.search(padded) else range(3, 6)
     return Counter(padded[at : at + length] for length in lengths for at in range(len(padded) - length + 1))
 
