@@ -291,7 +291,7 @@ def _inflated(data: bytes, max_bytes: int) -> bytes:
 
 def _decoded(text: bytes) -> bytes | None:
     """What base64 means, also without its padding or with line ends inside."""
-    bare = b"".join(text.split()).rstrip(b"=")
+    bare = text.translate(None, b" \t\r\n\v\f").rstrip(b"=")
     try:
         return base64.b64decode(bare + b"=" * (-len(bare) % 4), validate=True)
     except binascii.Error:

@@ -4,7 +4,6 @@ Owns no meaning: what a text is for is `bot.personas.cards.persona`'s.
 """
 
 import re
-import unicodedata
 from collections import Counter
 
 # A sentence ends at a stop before a space, and at a full-width stop anywhere.
@@ -12,8 +11,9 @@ _SENTENCE_END = re.compile(r"(?<!\b[A-Z])[.!?…]++[\"”')\]]*+(?=\s|\Z)|[。�
 _OPENING = re.compile(r"(?:\s|\[|<[a-z_]{1,30}>)*", re.IGNORECASE)
 _OLD_CHAR = re.compile(r"<(?:BOT|CHAR)>", re.IGNORECASE)
 _OLD_USER = re.compile(r"<USER>", re.IGNORECASE)
-# These make a line read otherwise than it is written.
-_DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# These make a line read otherwise than it is written, or break it.
+_LINE_MARKS = re.compile(r"[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _MAX_GUESSED_FROM = 8_000
 _MIN_COMMON_WORDS = 3
 
@@ -45,13 +45,12 @@ def clean_text(text: str) -> str:
     """`text` with plain line ends, without control characters and halves of signs, and with today's macros."""
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     lines = whole.replace("\r\n", "\n").replace("\r", "\n")
-    kept = "".join(sign for sign in lines if sign in "\n\t" or unicodedata.category(sign) != "Cc")
-    return _OLD_USER.sub("{{user}}", _OLD_CHAR.sub("{{char}}", kept)).strip()
+    return _OLD_USER.sub("{{user}}", _OLD_CHAR.sub("{{char}}", _CONTROLS.sub("", lines))).strip()
 
 
 def clean_line(text: str) -> str:
     """`text` on one line, which reads as it is written."""
-    return " ".join("".join(sign for sign in clean_text(text) if sign not in _DIRECTION_MARKS).split())
+    return " ".join(_LINE_MARKS.sub(" ", clean_text(text)).split())
 
 
 def first_sentence(text: str, *, max_length: int) -> str:

@@ -72,6 +72,10 @@ def test_a_card_chunk_that_is_too_large() -> None:
     refused(png_with(text("chara", b"A" * (23 * 2**20))), "larger than 21 MiB")
 
 
+def test_base64_that_is_mostly_spaces() -> None:
+    refused(png_with(text("chara", b"A " * (10 * 2**20))), "JSON|UTF-8")
+
+
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])
 def test_a_compressed_chunk_that_unpacks_without_end(kind: bytes) -> None:
     packing = zlib.compressobj(9)
@@ -232,7 +236,7 @@ def test_noise_behind_a_zips_signature() -> None:
 
 NASTY = (
     "../x", "..", "/etc/passwd", "CON", "\x1b[31mred\x1b[0m", "a\r\nb: forged line", "\u202egnp.exe", "\u0000", "😄",
-    "n" * 10_000, "{{char}}", "'; DROP TABLE turns; --", "$(reboot)", "`id`", "<script>alert(1)</script>",
+    "a\u2028b\u2029c\x85d", "n" * 10_000, "{{char}}", "'; DROP TABLE turns; --", "$(reboot)", "`id`", "<script>alert(1)</script>",
 )  # fmt: skip
 
 
