@@ -236,7 +236,8 @@ def test_noise_behind_a_zips_signature() -> None:
 
 NASTY = (
     "../x", "..", "/etc/passwd", "CON", "\x1b[31mred\x1b[0m", "a\r\nb: forged line", "\u202egnp.exe", "\u0000", "😄",
-    "a\u2028b\u2029c\x85d", "n" * 10_000, "{{char}}", "'; DROP TABLE turns; --", "$(reboot)", "`id`", "<script>alert(1)</script>",
+    "a\u2028b\u2029c\x85d", "n" * 10_000, "{{char}}", "'; DROP TABLE turns; --", "$(reboot)", "`id`",
+    "<script>alert(1)</script>",
 )  # fmt: skip
 
 
