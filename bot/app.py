@@ -81,7 +81,7 @@ async def open_application(settings: Settings, *, seed: int | None = None) -> As
     Raises `SettingsError`, `StoreError` or `EngineError`, each saying what to do.
     """
     prepare_home(settings.home)
-    library = PersonaLibrary(settings.persona_folders())
+    library = PersonaLibrary(settings.persona_folders(), cache=settings.home / "cards")
     library.load()
     async with contextlib.AsyncExitStack() as stack:
         database = Database(settings.database_path)
