@@ -14,7 +14,7 @@ from bot.personas.cards.card import Card, parse_card
 from bot.personas.cards.containers import CardError
 from bot.personas.cards.files import NameTaken, card_id, suffix_for, write_file
 from bot.personas.cards.persona import card_from_persona, understand
-from bot.personas.cards.pictures import avatar_data, clean_png
+from bot.personas.cards.pictures import MAX_FACE_SIDE, avatar_data, clean_png
 from bot.personas.library import persona_files, persona_id_of
 from bot.personas.reading import (
     MAX_PICTURE_BYTES,
@@ -47,7 +47,7 @@ def bring_in(data: bytes, *, file_name: str, folder: Path, name: str = "", overw
     persona_id = _id_for(card, file_name=file_name, name=name)
     understanding = understand(card, id=persona_id)
     picture = avatar_data(card)
-    shown = clean_png(picture) if picture else None
+    shown = clean_png(picture, max_side=MAX_FACE_SIDE) if picture else None
     path = folder / f"{persona_id}{suffix_for(data)}"
     older = files_of(persona_id, folder)
     if older and not overwrite:

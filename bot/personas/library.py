@@ -301,7 +301,7 @@ def _shown_pictures(
         yield "", path if is_picture else None
         return
     avatar = avatar_data(card)
-    yield "", pictures.keep(avatar) if avatar else None
+    yield "", pictures.keep(avatar, max_side=MAX_FACE_SIDE) if avatar else None
     assets = face_assets(card)
     for emotion, expression in persona.expressions.items():
         if expression.avatar:
