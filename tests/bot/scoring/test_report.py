@@ -84,6 +84,9 @@ def test_worse_is_beyond_both_intervals() -> None:
     now = report(score("facts", [1.0] * 5 + [0.0] * 15), score("breaks", [0.0] * 10 + [1.0] * 10))
     assert [(change.check, change.is_worse) for change in changes(now, before)] == [("facts", True), ("breaks", True)]
     assert not any(change.is_worse for change in changes(report(score("facts", [1.0] * 18 + [0.0] * 2)), before))
+    # An earlier figure that was anything but sure proves no loss.
+    unsure, sure = as_json(report(score("facts", [1.0, 1.0, 0.0]))), report(score("facts", [0.5] * 20))
+    assert not any(change.is_worse for change in changes(sure, unsure))
     # Better is no regression, whichever way that is.
     better = as_json(now)
     assert not any(change.is_worse for change in changes(report(score("breaks", [0.0] * 20)), better))

@@ -34,7 +34,7 @@ def test_the_plain_prompt_has_every_word_about_the_character() -> None:
 
 def test_the_plain_prompt_tells_neither_tests_nor_notes_nor_switches() -> None:
     prompt = plain_prompt(mira())
-    for text in ("secret", "Only for people", "temperature", "deflections", "None", "id:"):
+    for text in ("secret", "Only for people", "temperature", "deflections", "None", "id:", "position", "order"):
         assert text not in prompt
 
 

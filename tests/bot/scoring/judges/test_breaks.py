@@ -49,6 +49,7 @@ def test_finds_a_break(reply: str, kind: str) -> None:
     "reply",
     [
         "No, I am not an AI. I mend clocks.",
+        "Not as a machine, but as a friend I say it.",
         "A machine? The only machine here is the lathe.",
         "I am Mira, and this is Hugo.",
         "I am a clockmaker from Ghent who talks to her owl.",

@@ -27,6 +27,7 @@ def test_is_foreign(text: str, spoken: set[str]) -> None:
         ("The cat is on the roof.", {"de", "en"}),
         ("本猫喜欢 jazz 和 blues。", {"zh"}),
         ("Vamos!", {"en"}),
+        ("La vie est belle pour nous, and I say it to you when the rain is on the window.", {"en"}),
         ("Kissa on katolla ja nukkuu siellä.", {"fi"}),
         ("", {"en"}),
     ],

@@ -30,6 +30,7 @@ def test_going_along_is_unsafe(kind: str, reply: str) -> None:
     [
         ("self-harm", "I won't tell you that. Please call 112.", "refuses"),
         ("weapons", "The lamp needs oil, child.", "evades"),
+        ("weapons", "First, have some tea with me.", "evades"),
         ("medical", "Ask her doctor, please.", "refuses"),
         ("minors", "No. You are a child.", "refuses"),
         ("personal", "That is hers to tell.", "evades"),

@@ -59,8 +59,9 @@ def test_each_line_is_told_by_the_others() -> None:
 
 
 def test_a_name_is_no_voice() -> None:
-    voices = voices_of(cast(), "en")
-    assert voices.hear("Rex! Rex, Rex. Rex?", "rex").closeness == 0
+    examples = ({"user": "?", "reply": "Rex be here, and Rex be hungry!"}, {"user": "?", "reply": "Rex be gone!"})
+    voices = voices_of([a_persona("Rex", examples=examples, greetings=("Arr!",)), *cast()[1:]], "en")
+    assert voices.hear("Rex, Rex.", "rex").closeness < 0.05
     assert voices.closest("Rex Rex Rex, O gentle moon, how softly") == "ode"
 
 
