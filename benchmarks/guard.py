@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.guard_prompts import LOOKED_AT, MEASURED
+from benchmarks.guard_prompts import LOOKED_AT, MEASURED, MEASURED_AFTER
 from bot.app import build_engine, sampling_defaults
 from bot.guarding import tongues
 from bot.guarding.engine import GuardedEngine
@@ -189,7 +189,7 @@ async def run(options: argparse.Namespace) -> None:
     engine = build_engine(settings)
     await asyncio.gather(engine.start(), asyncio.to_thread(tongues.load))
     try:
-        prompts = LOOKED_AT if options.looked_at else MEASURED
+        prompts = {"looked-at": LOOKED_AT, "measured": MEASURED, "measured-after": MEASURED_AFTER}[options.prompts]
         replies = await measure(
             engine, personas, prompts, num_rounds=options.rounds, seed=options.seed, path=options.json
         )
@@ -208,7 +208,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=6, help="of the choice of what is read")
     parser.add_argument("--persona", action="append", help="only this one; can be given several times")
-    parser.add_argument("--looked-at", action="store_true", help="ask the prompts that the signs were written with")
+    parser.add_argument("--prompts", choices=("looked-at", "measured", "measured-after"), default="measured-after")
     parser.add_argument("--without-deflections", action="store_true", help="as if no persona had any")
     asyncio.run(run(parser.parse_args()))
 

@@ -42,7 +42,10 @@ CLAIMS = tuple(
         r"(?:feelings?|emotions?)\s(?:or|and|like)\s(?:\w+\s)?(?:feelings?|emotions?|opinions?|humans?|thoughts|you|people)\b",
         r"\bi\s(?:do\snot|don't)\s(?:actually\s|really\s)?have\s(?:any\s)?(?:personal\s(?:opinions?|beliefs?|feelings?|emotions?"
         r"|experiences?|preferences?)|(?:a\s)?(?:physical\s)(?:body|form|presence|location)|consciousness)\b",
-        r"\bi\shave\sno\s(?:physical\s(?:body|form)|personal\s(?:opinions?|beliefs?|experiences?)|consciousness)\b",
+        r"\bi\s(?:(?:do\snot|don't)\s(?:really\s|actually\s)?have\s(?:any\s)?|have\sno\s)(?:real\s|human\s)?(?:feelings|emotions)\b"
+        r"(?!\s(?:for|about|towards?|against|left|on|any))",
+        r"\bi\s(?:have|am)\sno\s(?:longer\s)?(?:an?\s|any\s|the\s|your\s|this\s)?character\b(?=\s*(?:$|[.,;!]|any\s?more|and\b|but\b))",
+        r"\bi\s(?:have|am)\sno\s(?:physical\s(?:body|form)|personal\s(?:opinions?|beliefs?|experiences?)|consciousness)\b",
         # Chinese
         r"作为(?:一[个名款种]|个)?(?:大型|大)?(?:ai|人工智能|语言模型|聊天机器人|机器人|虚拟助[手理]|智能助[手理]|程序)",
         r"我(?:其实|实际上|真的)?(?:只|仅仅?|就|不过)?是(?:一[个名款种段台]|个)?(?:由.{1,16}?的|大型|大|普通的?|虚拟的?)?"
@@ -119,7 +122,7 @@ CURTAINS = tuple(
         r"(?:role-?\s?play|play\s(?:this|that|the)\s(?:role|character|part)\b(?!\sof)|pretend\sto\sbe|stay\sin\scharacter|continue\sthis\srole)",
         r"\bi(?:'m|\sam)\s(?:just\s|only\s){0,1}(?:a\sfictional\scharacter|playing\s(?:a|the|this)\s(?:role|character|part)\b(?!\sof)|pretending\sto\sbe)",
         r"\b(?:person|one|human|user|writer|player)\sbehind\sth(?:is|e)\scharacter\b",
-        r"\b(?:break(?:ing)?\s(?:my\s)?|(?:speak|talk|step|go)(?:ing|s)?\sout\sof\s|(?:leav|dropp)(?:e|ing)\s(?:my|the)\s)character\b"
+        r"\b(?:break(?:ing)?\s(?:my\s)?|(?:speak|talk|step|go)(?:ing|s)?\sout\sof\s|(?:leav|dropp?)(?:e|ing)?\s(?:my|the|your|this)\s)character\b"
         r"|^\W{0,3}out\sof\scharacter\s?:",
         r"\bin\sth(?:is|e)\srole-?play\b",
         r"[(\[{]{1,2}\s{0,3}(?:ooc|out\sof\scharacter)\b|^\s{0,3}/?/?ooc\s{0,2}:",

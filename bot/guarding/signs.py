@@ -26,6 +26,7 @@ _MIN_ECHOED_SIGNS = 8
 _ECHOED_SHARE = 0.9
 _MAX_ECHO_TOKENS = 120
 _MAX_ECHO_LETTERS = 4_000
+_MAX_ROLE_LETTERS = 40
 _MIN_LETTERS = 30
 _MIN_FOREIGN_LETTERS = 12
 _SURE = 0.9
@@ -36,6 +37,8 @@ _CONCEIVABLE = 0.05
 # A run of stops is tried once, as a whole: a model may write thousands.
 _BORDER = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]*_]*+(?=\s|$)|[。！？]++[」』”’）]*+|\n++")
 _MACRO = re.compile(r"\{\{[^{}]*\}\}|<(?:user|char|bot)>", re.IGNORECASE)
+# "[system] …" at the beginning of what somebody writes.
+_STAGE_MARK = re.compile(r"^\s*[(\[【][^)\]】]{0,40}[)\]】]\s*")
 _DECORATORS = re.compile(r"^(?:\s*@@[^\n]*\n)+")
 _TOKEN = re.compile(r"\w+(?:['’]\w+)*")
 _QUOTED = re.compile(
@@ -139,7 +142,20 @@ class Watch:
             for match in pattern.finditer(folded):
                 if not _is_doubted(folded, match.start()) and not self._may_say(match[0]):
                     return "it says that it is a machine, or nobody"
+        if (denial := self._denies_itself.search(folded)) and not _is_doubted(folded, denial.start()):
+            return "it denies who it is"
         return ""
+
+    @cached_property
+    def _denies_itself(self) -> re.Pattern[str]:
+        identity = self._persona.identity
+        roles = [
+            fold(role) for role in (identity.species, identity.occupation) if role and len(role) <= _MAX_ROLE_LETTERS
+        ]
+        names = "|".join(re.escape(fold(name)) for name in (*self._own_names, *roles))
+        return re.compile(
+            rf"\b(?:i\sam|i'm)\snot\s(?:actually\s|really\s)?(?:an?\s|the\s|your\s)?(?:{names})\b(?!\s(?:who|that))"
+        )
 
     @cached_property
     def _says_of_itself(self) -> re.Pattern[str]:
@@ -243,14 +259,11 @@ class Watch:
 
     def _echo(self, sentence: _Sentence, reply: str) -> str:
         said = [token.text for token in _tokens(sentence.text)][:_MAX_ECHO_TOKENS]
-        if not _is_long_enough(said):
-            return ""
-        if any(_is_again(said, asked) for asked in self._asked):
+        so_far = [token.text for token in _tokens(reply[: sentence.end][:_MAX_ECHO_LETTERS])][:_MAX_ECHO_TOKENS]
+        if any(_is_again(words, asked) for asked in self._asked for words in (said, so_far)):
             return "it says the user's words again"
-        if self._said_last and said not in self._catchphrases:
-            so_far = [token.text for token in _tokens(reply[: sentence.end][:_MAX_ECHO_LETTERS])][:_MAX_ECHO_TOKENS]
-            if _is_again(so_far, self._said_last):
-                return "it says its last reply again"
+        if self._said_last and said not in self._catchphrases and _is_again(so_far, self._said_last):
+            return "it says its last reply again"
         return ""
 
     @cached_property
@@ -259,6 +272,7 @@ class Watch:
         text = self._last_text(Role.USER)
         if phrases.WANTS_WORDS_AGAIN.search(fold(text)):
             return []
+        text = _STAGE_MARK.sub("", text)
         sentences = [[token.text for token in _tokens(one.text)] for one in _sentences(text[:_MAX_ECHO_LETTERS], 0)]
         whole = [token.text for token in _tokens(text[:_MAX_ECHO_LETTERS])][:_MAX_ECHO_TOKENS]
         return [words[:_MAX_ECHO_TOKENS] for words in (*sentences, whole) if _is_long_enough(words)]

@@ -144,6 +144,12 @@ async def test_a_break_is_asked_for_again_from_the_last_good_point() -> None:
     assert guard.counted == [("disclaimer", "resampled")]
 
 
+async def test_the_space_before_a_break_is_left_out() -> None:
+    guard = Guarded([f"The lamp is lit.\n\n{AI} More."], [" Come in."])
+    assert await guard.reply() == "The lamp is lit. Come in."
+    assert guard.asked_again[0].reply_start == "The lamp is lit."
+
+
 async def test_a_break_at_the_beginning_is_asked_for_again_from_nothing() -> None:
     guard = Guarded([AI, " More."], ["The wind is cold."])
     assert await guard.reply() == "The wind is cold."
@@ -236,7 +242,23 @@ async def test_a_break_in_a_sentence_of_which_much_was_shown_goes_on_there() -> 
     assert reply == f"{again.reply_start}and more."
 
 
+async def test_the_end_of_a_long_sentence_is_kept_back() -> None:
+    words = [f"word{number:02} " for number in range(28)]
+    assert MAX_HELD_LETTERS - len("as an") < len("".join(words)) <= MAX_HELD_LETTERS
+    guard = Guarded(["".join(words)[:-1], ", as an ", "AI, I sleep. ", "More."], [" and more."])
+    reply = await guard.reply()
+    assert "as an" not in reply
+    assert reply.endswith(" and more.")
+
+
 # --- no way back
+
+
+async def test_where_nothing_follows_what_had_begun_the_reply_ends_there() -> None:
+    asked = replace(request(deflecting("Ask the tide.")), reply_start="Well, child.")
+    guard = Guarded([f" {AI}"])
+    assert await guard.reply(asked) == ""
+    assert guard.counted[-1] == ("disclaimer", "shortened")
 
 
 async def test_where_something_was_good_the_reply_ends_there() -> None:
