@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import count
 
+# The longest number that is read; texts may be long.
+MAX_NUMBER_WORDS = 12
 _ENGLISH = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
@@ -31,9 +32,8 @@ def digits_of(words: Sequence[str], clause_of: Sequence[int], code: str) -> Iter
     """`words` with their clauses, numbers made digits: `ninety nine stairs` is `99 stairs`."""
     position = 0
     while position < len(words):
-        clause = clause_of[position]
-        end = next(i for i in count(position) if i == len(words) or clause_of[i] != clause)
-        num_read, value = _read(words[position:end], code)
+        clause, ahead = clause_of[position], range(position, min(position + MAX_NUMBER_WORDS, len(words)))
+        num_read, value = _read([words[i] for i in ahead if clause_of[i] == clause], code)
         yield (words[position] if value is None else str(value), clause)
         position += max(1, num_read)
 

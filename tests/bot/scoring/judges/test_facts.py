@@ -71,6 +71,10 @@ def test_a_clause_ends_a_negation() -> None:
     assert not mentions("I never light the lamp", "lamp")
 
 
+def test_a_long_text_takes_no_time() -> None:
+    assert len(comparable("one hundred and " * 30_000).words) > 30_000
+
+
 def test_words_keep_their_clauses() -> None:
     words = comparable("One, two; thirty-four cats.")
     assert words.words == ("1", "2", "34", "cats")
