@@ -71,7 +71,10 @@ def persona_test(
     without = _chosen(",".join(arguments.without), PARTS, "--without") if arguments.without else ()
     if arguments.is_plain and (arguments.has_plain_beside or without):
         raise typer.BadParameter("goes with neither --against-plain nor --without", param_hint="--plain")
-    baseline = read_baseline(arguments.baseline) if arguments.baseline else None
+    baseline = _baseline(arguments.baseline) if arguments.baseline else None
+    for path, option in ((arguments.json, "--json"), (arguments.replies, "--replies")):
+        if path is not None:
+            _require_writable(path, option)
     library = PersonaLibrary(settings.persona_folders())
     library.load()  # which logs what is wrong with other files
     personas = _personas(library, arguments.names)
@@ -205,6 +208,21 @@ def _write(report: Report, arguments: Arguments) -> None:
         _write_text(arguments.json, json_text(as_json(report), ensure_ascii=False, indent=2) + "\n")
     if arguments.replies is not None:
         _write_text(arguments.replies, "".join(f"{line}\n" for line in reply_lines(report)))
+
+
+def _baseline(path: Path) -> Mapping[str, Any]:
+    try:
+        return read_baseline(path)
+    except SettingsError as error:
+        raise typer.BadParameter(str(error), param_hint="--baseline") from None
+
+
+def _require_writable(path: Path, option: str) -> None:
+    """Found out before the asking, which takes long."""
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be written: {error.strerror}", param_hint=option) from None
 
 
 def _write_text(path: Path, text: str) -> None:

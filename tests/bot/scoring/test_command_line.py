@@ -151,6 +151,9 @@ def test_an_earlier_report_shows_what_became_worse(
         ("--without", "brain"),
         ("--plain", "--against-plain"),
         ("--repeats", "0"),
+        ("--json", "no/such/folder.json"),
+        ("--replies", "cast"),
+        ("--baseline", "commedia.toml"),
     ],
 )
 def test_what_is_not_meant_so_is_wrong_usage(
