@@ -19,7 +19,6 @@ class TokenizerMeasure:
     """A `TokenMeasure` that counts exactly. `tokenizer` is its JSON, as `tokenizers` writes it."""
 
     def __init__(self, tokenizer: str, size: ContextSize) -> None:
-        self._json = tokenizer
         self._tokenizer = Tokenizer.from_str(tokenizer)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -27,7 +26,7 @@ class TokenizerMeasure:
         self._count_short = lru_cache(maxsize=MAX_REMEMBERED)(self._count)
 
     def __reduce__(self) -> tuple[type["TokenizerMeasure"], tuple[str, ContextSize]]:
-        return TokenizerMeasure, (self._json, self._size)
+        return TokenizerMeasure, (self._tokenizer.to_str(), self._size)
 
     def context(self) -> ContextSize:
         """How much there is room for."""

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from engine.errors import ConfigurationError, PromptTooLong
 from engine.insertions import by_place
-from engine.types import Insertion, Role, Turn
+from engine.types import ContextSize, Insertion, Role, Turn
 
 # Private-use characters: hardly anybody types them, and they are taken out of what people send.
 PLACE = "\ue0c0\ue0de\ue0c0"
@@ -22,6 +22,8 @@ PLACE_CHARACTERS = str.maketrans("", "", "\ue0c0\ue0de")
 OPENING = "Hello."
 # The role of what has no message of its own.
 JOINS_USER = "joins user"
+# What templates raise that cannot take a conversation.
+_TEMPLATE_ERRORS = (TemplateError, ValueError, TypeError, LookupError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,10 @@ class PromptWriter:
     def num_tokens_per_turn(self) -> int:
         """What a turn costs beside its words, rather too much."""
         talk = [Turn(role, "a") for role in (Role.USER, Role.ASSISTANT) * 3]
-        lengths = [self.write("", talk[:number]).num_tokens for number in (1, 3, 5)]
+        try:
+            lengths = [self.write("", talk[:number]).num_tokens for number in (1, 3, 5)]
+        except _TEMPLATE_ERRORS:  # whoever talks to it is told
+            return ContextSize().per_turn
         two_turns = max(lengths[1] - lengths[0], lengths[2] - lengths[1])
         return max(0, -(-two_turns // 2) - len(self.tokenise("a")))
 
@@ -208,7 +213,7 @@ class PromptWriter:
     def _try(self, *spoken: _Spoken, asks: bool = True) -> str | None:
         try:
             return self._render(spoken, asks=asks)
-        except (TemplateError, ValueError, TypeError, LookupError):
+        except _TEMPLATE_ERRORS:
             return None
 
 

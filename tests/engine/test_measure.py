@@ -101,6 +101,17 @@ def test_what_is_learnt_of_one_script_is_not_believed_of_another() -> None:
     assert measure.count_tokens(HAN) == CalibratedTokens().count_tokens(HAN)
 
 
+def test_a_few_signs_in_a_text_teach_nothing_about_their_kind() -> None:
+    measure = taught(f"{LATIN}好", tokens_per_sign=0.5)
+    assert measure.count_tokens(HAN) == CalibratedTokens().count_tokens(HAN)
+    assert measure.count_tokens(LATIN) > CalibratedTokens().count_tokens(LATIN)
+
+
+def test_a_template_that_takes_no_conversation_is_no_reason_not_to_start() -> None:
+    template = "{% if messages | length > 2 %}{{ raise_exception('one at a time') }}{% endif %}u"
+    assert PromptWriter(tiny_tokenizer(template), name="odd").num_tokens_per_turn() == ContextSize().per_turn
+
+
 def test_too_low_an_estimate_is_mended_sooner_than_one_too_high() -> None:
     fresh = CalibratedTokens().count_tokens(LATIN)
     up, down = (taught(LATIN, tokens_per_sign=share, times=1) for share in (0.5, 0.2))

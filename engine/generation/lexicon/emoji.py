@@ -17,9 +17,9 @@ from torch import Tensor
 from engine.generation.lexicon.sentences import Sentences
 from engine.generation.lexicon.vocabulary import Vocabulary, read
 
-# In nats: at least so likely as the likeliest token, if that takes no more than `MAX_LIFT`; where none is wanted, so
+# In nats: so much likelier than the likeliest token, if that takes no more than `MAX_LIFT`; where none is wanted, so
 # much less likely.
-AHEAD, MAX_LIFT, DAMPING = 1.0, 12.0, 6.0
+AHEAD, MAX_LIFT, DAMPING = 3.0, 12.0, 6.0
 MAX_WANTED = 3
 _EMOJI = regex.compile(
     r"[\p{Emoji_Presentation}\p{Regional_Indicator}\u20e3]|(?![\u0000-\u25ff])\p{Extended_Pictographic}"

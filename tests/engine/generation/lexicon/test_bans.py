@@ -135,6 +135,13 @@ def test_a_word_is_known_in_any_form(form: str) -> None:
     assert place.ended
 
 
+def test_half_a_sign_ends_a_word() -> None:
+    """It may become a letter, but then the word would be found too late."""
+    phrases = bans("byte", "me").phrases
+    assert phrases.walk(Place(), b"me\xe4")[1] == (0,)
+    assert phrases.walk(Place(), "meä".encode())[1] == ()
+
+
 def test_accents_make_other_words_in_whichever_form_they_come() -> None:
     ban = bans("byte", "cafe", "naïve")
     for text, is_banned in [("café ", False), ("cafe\u0301 ", False), ("cafe ", True), ("nai\u0308ve ", True)]:
