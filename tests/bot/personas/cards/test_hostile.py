@@ -262,6 +262,7 @@ def test_text_that_would_run_something_is_only_text() -> None:
 def test_a_description_that_is_hard_to_split() -> None:
     for nasty in (
         "." * 45_000,
+        "." * 45_000 + "x",
         "A" * 45_000,
         "[" * 45_000,
         "<a" * 20_000,

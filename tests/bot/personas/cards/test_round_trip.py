@@ -69,7 +69,7 @@ def persona_of(values: dict[str, Any]) -> Persona | None:
 personas = fields.map(persona_of).filter(lambda persona: persona is not None)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(personas, st.sampled_from(["json", "png", "charx"]), st.sampled_from([2, 3]))
 def test_every_persona_comes_back_from_its_card(persona: Persona, container: Any, version: Any) -> None:
     data = write_card(to_version(card_from_persona(persona), version), container)
@@ -77,7 +77,7 @@ def test_every_persona_comes_back_from_its_card(persona: Persona, container: Any
     assert persona_from_card(to_version(card, 3), id="mira") == persona
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.dictionaries(text, json_values, max_size=4), st.dictionaries(text, json_values, max_size=4), st.booleans())
 def test_every_card_comes_back_from_its_persona(
     data: dict[str, Any], extensions: dict[str, Any], has_version: bool
