@@ -284,6 +284,8 @@ async def test_a_deflection_does_not_come_twice_in_a_row() -> None:
 
 async def test_without_deflections_it_says_a_line_of_its_own() -> None:
     assert await Guarded([AI]).reply() == "I am Mira, and I keep the lamp of Gannet Light."
+    turned = persona().model_copy(update={"examples": persona().examples[::-1]})
+    assert await Guarded([AI]).reply(request(turned)) == "I am Mira, and I keep the lamp of Gannet Light."
     asked = request(user="Is it late?")
     assert await Guarded([AI]).reply(asked) == "It is always late here, child, and never too late."
 
