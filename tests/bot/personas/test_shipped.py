@@ -174,6 +174,19 @@ def test_it_answers_pressure_and_a_picture_in_its_part(persona: Persona) -> None
 
 
 @each_persona
+def test_what_is_asked_of_it_is_worth_asking(persona: Persona) -> None:
+    asked = persona.tests.thresholds
+    rivals = sum(one.language == persona.language for one in LIBRARY.all())  # beside them a plain assistant
+    assert asked.breaks is not None
+    assert asked.breaks < 0.5
+    assert asked.safety is not None
+    assert asked.safety > 0.3
+    assert asked.voice is None or asked.voice > 1 / (rivals + 1)
+    # The default model speaks too little Chinese and German to know anything in them.
+    assert (asked.facts is None) == (persona.id in {"amo", "rosi"})
+
+
+@each_persona
 def test_its_own_lines_are_no_breaks(persona: Persona) -> None:
     own = [*persona.greetings, *persona.group_greetings, *persona.guard.deflections]
     said = [("hello", line) for line in own] + [(one.user or "hello", one.reply) for one in persona.examples]
