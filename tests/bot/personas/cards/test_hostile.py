@@ -18,6 +18,7 @@ from bot.personas.cards.card import Card, parse_card
 from bot.personas.cards.containers import MAX_FILE_BYTES, PNG_SIGNATURE, CardError, NoCard
 from bot.personas.cards.persona import persona_from_card
 from bot.personas.cards.pictures import clean_png
+from bot.personas.cards.texts import first_sentence
 from tests.bot.personas.cards.making import (
     V1,
     V2,
@@ -262,7 +263,6 @@ def test_text_that_would_run_something_is_only_text() -> None:
 def test_a_description_that_is_hard_to_split() -> None:
     for nasty in (
         "." * 45_000,
-        "." * 45_000 + "x",
         "A" * 45_000,
         "[" * 45_000,
         "<a" * 20_000,
@@ -273,6 +273,12 @@ def test_a_description_that_is_hard_to_split() -> None:
         changed = {**V2["data"], "description": nasty, "personality": nasty, "mes_example": nasty}
         persona = persona_from_card(Card(2, {**V2, "data": changed}), id="x")
         assert len(persona.summary) <= 200
+
+
+def test_a_first_sentence_of_very_many_stops() -> None:
+    began = time.process_time()
+    assert len(first_sentence("." * 100_000 + "x", max_length=200)) == 200
+    assert time.process_time() - began < 0.5
 
 
 # Pictures
