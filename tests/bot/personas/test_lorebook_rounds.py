@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from bot.personas import lorebook
 from bot.personas.lorebook import MAX_EARLIER_QUESTIONS, MAX_ROUNDS, LoreMoment, ScannedMessage, tell
 from engine.persona import Persona
 from engine.types import Role
@@ -64,6 +65,12 @@ def test_so_many_rounds(max_recursion: int, num_told: int) -> None:
 def test_rounds_end_in_any_case() -> None:
     persona = chain(*(f"{number} k{number + 1}" for number in range(200)))
     assert len(told(persona, "k0")) == MAX_ROUNDS
+
+
+def test_so_much_lore_is_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    persona = chain("A k1", "B k2", "C k3", "D")
+    monkeypatch.setattr(lorebook, "MAX_LORE_CHARACTERS_SEARCHED", len("A k1B k2"))
+    assert told(persona, "k0") == ["A k1", "B k2", "C k3"]
 
 
 def test_a_reason_names_what_brought_it_up() -> None:
