@@ -24,10 +24,12 @@ MAX_REMEMBERED = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Forbidden:
-    """Token ids: `never` must not be chosen here, `hardly` only make sense where a longer word follows."""
+    """Token ids: `never` must not be chosen here, `hardly` only make sense where a longer word follows. `is_in_word`:
+    only what goes on with the word may be."""
 
     never: Tensor
     hardly: Tensor
+    is_in_word: bool
 
 
 class Bans:
@@ -56,15 +58,15 @@ class Bans:
                 self._known.clear()
                 self._dead.clear()
             never, hardly = map(self._ids, self._look(place))
-            if place.ended:
-                never = torch.cat([never, self._boundaries])
-            self._known[place] = Forbidden(never, hardly)
+            self._known[place] = Forbidden(never, hardly, bool(place.ended))
         return self._known[place]
 
     def restrain(self, logits: Tensor, place: Place, *, is_last: bool) -> None:
         """Change `logits: (v,)` for the token behind `place`. After the last one no longer word can follow."""
         forbidden = self.at(place)
         logits[forbidden.never] = -torch.inf
+        if forbidden.is_in_word:
+            logits[self._boundaries] = -torch.inf
         if len(forbidden.hardly):
             logits[forbidden.hardly] = -torch.inf if is_last else logits[forbidden.hardly] - DETOUR
 

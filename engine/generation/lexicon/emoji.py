@@ -21,6 +21,7 @@ from engine.generation.lexicon.vocabulary import Vocabulary, read
 # much less likely.
 AHEAD, MAX_LIFT, DAMPING = 3.0, 12.0, 6.0
 MAX_WANTED = 3
+MAX_REMEMBERED = 4_096
 _EMOJI = regex.compile(
     r"[\p{Emoji_Presentation}\p{Regional_Indicator}\u20e3]|(?![\u0000-\u25ff])\p{Extended_Pictographic}"
 )
@@ -37,25 +38,22 @@ class EmojiTokens:
     def __init__(self, vocabulary: Vocabulary, *, device: torch.device) -> None:
         self._vocabulary = vocabulary
         self._device = device
-        self._others: dict[bytes, Tensor] = {}
         beyond_ascii = [token for token, piece in enumerate(vocabulary.pieces) if not piece.isascii()]
-        self._said = {token for token in beyond_ascii if _says_emoji(b"", vocabulary.pieces[token])}
-        self._forbidden = {b"": self._ids(self._said)}
+        self._said = self._ids(token for token in beyond_ascii if _says_emoji(b"", vocabulary.pieces[token]))
+        self._rests: dict[bytes, Tensor] = {}
         self.starts = self._ids(token for token in beyond_ascii if _starts_emoji(vocabulary.pieces[token]))
 
     def forbidden(self, pending: bytes) -> Tensor:
         """Tokens that say an emoji, or begin one, behind the bytes `pending` of a sign."""
-        if pending not in self._forbidden:
-            self._forbidden[pending] = self._ids(self._said | self._going_on(pending))
-        return self._forbidden[pending]
+        return torch.cat([self._said, self.rests(pending)]) if pending else self._said
 
-    def others(self, pending: bytes) -> Tensor:
-        """Tokens that would leave an emoji half said that has begun with `pending`; none where all would."""
-        if pending not in self._others:
-            going_on = self._going_on(pending)
-            others = set(range(self._vocabulary.size)) - going_on if going_on else set()
-            self._others[pending] = self._ids(others)
-        return self._others[pending]
+    def rests(self, pending: bytes) -> Tensor:
+        """Tokens that make an emoji of the bytes `pending`, or more of one."""
+        if pending not in self._rests:
+            if len(self._rests) >= MAX_REMEMBERED:
+                self._rests.clear()
+            self._rests[pending] = self._ids(self._going_on(pending))
+        return self._rests[pending]
 
     def _going_on(self, pending: bytes) -> set[int]:
         pieces = self._vocabulary.pieces
@@ -102,7 +100,7 @@ class EmojiRate:
         """Change `logits: (v,)` for the token that follows."""
         if pending:
             if _is_mostly_emoji(pending) or (pending == _FIRST_BYTE and self._num_wanted):
-                logits[self._tokens.others(pending)] = -torch.inf
+                _keep_only(logits, self._tokens.rests(pending))
             return
         starts = self._tokens.starts
         if not len(starts):
@@ -113,6 +111,14 @@ class EmojiRate:
             emoji = logits[starts]
             lift = logits.max() + AHEAD - emoji.max()
             logits[starts] = emoji + lift.clamp(0.0, MAX_LIFT)
+
+
+def _keep_only(logits: Tensor, ids: Tensor) -> None:
+    """Forbid all but these, if there are any."""
+    if len(ids):
+        kept = logits[ids]
+        logits.fill_(-torch.inf)
+        logits[ids] = kept
 
 
 def is_emoji(sign: str) -> bool:
