@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import zlib
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from PIL import Image
 
 from bot.personas.cards.card import Card
 from bot.personas.cards.pictures import CardPictures, asset_data, avatar_data, clean_png, face_assets, plain_picture
-from tests.bot.personas.cards.making import V2, V3, picture, png_of
+from tests.bot.personas.cards.making import V2, V3, chunk, picture, png_of, png_with
 
 RED, BLUE, GOLD = picture("red"), picture("blue"), picture("gold")
 
@@ -121,3 +122,8 @@ def test_a_plain_picture_for_everybody(name: str) -> None:
 def test_a_truncated_card_is_no_picture() -> None:
     data: Any = png_of(V3)
     assert clean_png(data[:-30]) is None
+
+
+def test_a_long_text_in_the_picture_does_not_cost_the_picture() -> None:
+    packed = chunk(b"zTXt", b"chara\0\0" + zlib.compress(b"A" * (3 * 2**20)))
+    assert clean_png(png_with(packed)) == clean_png(picture())
