@@ -108,7 +108,7 @@ class Command:
 
     `takes_picture`: a picture may come with it. `is_about_message`: it may be used on a message. `only_looks`: it
     leaves every conversation as it is. `for_moderators`: in a group, only they may use it. `takes_file`: a file that is
-    no picture may come with it. `for_admins`: only those may use it who may change what everybody meets.
+    no picture may come with it.
     """
 
     path: tuple[str, ...]
@@ -120,7 +120,6 @@ class Command:
     only_looks: bool = False
     for_moderators: bool = False
     takes_file: bool = False
-    for_admins: bool = False
 
 
 class CommandTable:

@@ -43,11 +43,8 @@ def persona_commands(library: PersonaLibrary, folder: Path, admins: Admins) -> t
             commands.add,
             (new_name,),
             takes_file=True,
-            for_admins=True,
         ),
-        Command(
-            ("persona", "remove"), "Take a persona away from everybody", commands.remove, (old_name,), for_admins=True
-        ),
+        Command(("persona", "remove"), "Take a persona away from everybody", commands.remove, (old_name,)),
     )
 
 
