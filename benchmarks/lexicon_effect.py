@@ -66,7 +66,10 @@ TUNING_QUESTIONS = (
     "Say something nice!",
     "What happened yesterday?",
 )
-_EMOJI = regex.compile(r"\p{Emoji_Presentation}(?:\p{Emoji_Modifier}|\ufe0f|\u200d\p{Extended_Pictographic})*|❤")
+_EMOJI = regex.compile(
+    r"(?:\p{Emoji_Presentation}|(?![\u0000-\u25ff])\p{Extended_Pictographic})"
+    r"(?:\p{Emoji_Modifier}|\ufe0f|\u200d\p{Extended_Pictographic})*"
+)
 _SENTENCE = regex.compile(r"[^.!?…。！？\n]*\p{L}[^.!?…。！？\n]*[.!?…。！？\n]*")
 
 
