@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.guard_prompts import LOOKED_AT, MEASURED, MEASURED_AFTER
+from benchmarks.guard_prompts import LOOKED_AT, MEASURED, MEASURED_AFTER, MEASURED_LAST
 from bot.app import build_engine, sampling_defaults
 from bot.guarding import tongues
 from bot.guarding.engine import GuardedEngine
@@ -33,6 +33,12 @@ from engine.types import Asker, Engine, GenerationRequest, ReplyChunk, Role, Sam
 ROOT = Path(__file__).parent.parent
 NUM_AT_ONCE = 16
 USER = "Ann"
+PROMPTS = {
+    "looked-at": LOOKED_AT,
+    "measured": MEASURED,
+    "measured-after": MEASURED_AFTER,
+    "measured-last": MEASURED_LAST,
+}
 OPENINGS = {"en": "Hello!", "zh": "你好！", "es": "¡Hola!", "de": "Hallo!"}
 
 
@@ -116,6 +122,7 @@ async def measure(
     *,
     num_rounds: int,
     seed: int,
+    ways: tuple[bool, ...],
     path: Path | None,
 ) -> list[Reply]:
     """Every prompt, without and with the guard, `num_rounds` times, in a random order. What is there is in `path` at
@@ -126,7 +133,7 @@ async def measure(
 
     async def both(persona: Persona, prompt: str) -> None:
         async with free:
-            for is_guarded in (False, True):
+            for is_guarded in ways:
                 reply = await ask(engine, request_for(persona, prompt, sampling), is_guarded=is_guarded)
                 replies.append(reply)
                 if path is not None:
@@ -153,8 +160,8 @@ def show(replies: Sequence[Reply]) -> None:
         print(
             f"{'with' if is_guarded else 'without'} the guard: {sum(kinds.values())} of {len(group)} replies break by "
             f"the signs ({sum(kinds.values()) / max(1, len(group)):.1%}) {dict(kinds)}; done: {dict(outcomes)}; first "
-            f"text {median(reply.first_text_s for reply in group):.2f} s, whole reply "
-            f"{median(reply.duration_s for reply in group):.2f} s, tokens {sum(r.num_new_tokens for r in group)}"
+            f"text {median([reply.first_text_s for reply in group] or [0.0]):.2f} s, whole reply "
+            f"{median([reply.duration_s for reply in group] or [0.0]):.2f} s"
         )
         for persona in sorted({reply.persona for reply in group}):
             own = [reply for reply in group if reply.persona == persona]
@@ -189,9 +196,10 @@ async def run(options: argparse.Namespace) -> None:
     engine = build_engine(settings)
     await asyncio.gather(engine.start(), asyncio.to_thread(tongues.load))
     try:
-        prompts = {"looked-at": LOOKED_AT, "measured": MEASURED, "measured-after": MEASURED_AFTER}[options.prompts]
+        prompts = PROMPTS[options.prompts]
+        ways = (True,) if options.only_with else (False, True)
         replies = await measure(
-            engine, personas, prompts, num_rounds=options.rounds, seed=options.seed, path=options.json
+            engine, personas, prompts, num_rounds=options.rounds, seed=options.seed, ways=ways, path=options.json
         )
     finally:
         await engine.aclose()
@@ -208,7 +216,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=6, help="of the choice of what is read")
     parser.add_argument("--persona", action="append", help="only this one; can be given several times")
-    parser.add_argument("--prompts", choices=("looked-at", "measured", "measured-after"), default="measured-after")
+    parser.add_argument("--only-with", action="store_true", help="only with the guard; first tries are in the JSON")
+    parser.add_argument("--prompts", choices=tuple(PROMPTS), default="measured-last")
     parser.add_argument("--without-deflections", action="store_true", help="as if no persona had any")
     asyncio.run(run(parser.parse_args()))
 

@@ -28,6 +28,9 @@ CLAIMS = tuple(
     for pattern in (
         rf"{_I_AM_EN}{_JUST_EN}(?:an?\s|the\s|your\s)?{_NOUN_EN}",
         rf"(?:^\W{{0,3}}|[,;:(—–-]\s?|\b(?:but|and|because|that|so|well|honestly)\s)(?:as|being)\s(?:an?\s|the\s|your\s)?{_NOUN_EN}",
+        rf"(?:[;,:—–-]\s?|\bbut\s)(?:just|only|merely)\san?\s{_NOUN_EN}(?=\s*(?:$|[.,;!)]|that\b|who\b|with\b))",
+        r"\b(?:i\sam|i'm)\snot\swho\si\s(?:say|said|claim|claimed)\b",
+        r"\bi\sam\s[^.;,]{1,40}[;,]\s(?:but\s)?not\sreal\s*(?:$|[.!])",
         # Whatever kind of one it says it is.
         rf"{_I_AM_EN}{_JUST_EN}(?:an?|the|your)\s(?:(?!(?:of|for|with|and|to|in|who|not|like|than|on|about|without|against)\b)"
         rf"\w{{1,20}}[\s-]){{1,2}}{_NOUN_EN}(?=\s*(?:$|[.,;:!?)]|(?:and|but|that|who|which|so|designed|made|created|trained|built)\b))",
@@ -163,7 +166,11 @@ CREATURES = re.compile(
 )
 _PEOPLE = r"(?:human|man|woman|person|mensch|humano|humana|humain|humaine|人类|人|人間|человек)"
 PEOPLE = re.compile(rf"\b{_PEOPLE}\b|^{_PEOPLE}$")
-NOT_HUMAN = re.compile(r"\bnot\s(?:actually\s|really\s|even\s)?(?:a\s)?(?:real\s)?human")
+NOT_HUMAN = re.compile(r"\bnot\s(?:actually\s|really\s|even\s)?(?:a\s)?(?:real\s)?(?:human|person)")
+# What somebody is, at the beginning of a summary: "the last keeper of …" is a keeper.
+HEAD_OF_SUMMARY = re.compile(
+    r"(?:an?|the)\s((?:[\w'-]+\s){0,5}?)([\w'-]{3,20})(?=\s(?:of|who|that|in|from|for|with|at|on|and)\b|[.,;])"
+)
 
 # Before a claim: then it is somebody else's, or no claim.
 DOUBTS = re.compile(
@@ -186,6 +193,7 @@ REMARKS_ON_PROMPT = tuple(
         r"(?:stay\sin\scharacter|break\scharacter|(?:answer|reply|respond)\sin\s(?:[a-z]{4,12}\b|one\b|two\b)|act\sas"
         r"|play\sthe\s(?:role|part|character)|pretend\sto\sbe|role-?play)",
         r"\bstay(?:ing)?\sin\scharacter\b",
+        r"\b(?:of|in|from)\smy\s(?:system\s)?prompt\b",
         r"\banswer\sin\s[a-z]{3,12},\sin\s(?:one|two|detail)",
         r"\b(?:your\svoice|you\slike\sto\ssay|how\syou\stalk|you\slook)\s?:\s?\S",
         r"\byour\svoice\sis\s(?:formal|casual|neutral|slow|calm|warm)",

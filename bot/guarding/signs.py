@@ -148,19 +148,23 @@ class Watch:
 
     @cached_property
     def _denies_itself(self) -> re.Pattern[str]:
+        names = "|".join(map(re.escape, self._roles))
+        article = r"(?:actually\s|really\s)?(?:an?\s|the\s|your\s)?"
+        return re.compile(rf"\b(?:i\sam|i'm)\snot\s{article}(?:{names})\b(?!\s(?:who|that)|-)")
+
+    @cached_property
+    def _roles(self) -> list[str]:
+        """What the character is: its names, its species, its work, and what its summary calls it first."""
         identity = self._persona.identity
-        roles = [
-            fold(role) for role in (identity.species, identity.occupation) if role and len(role) <= _MAX_ROLE_LETTERS
-        ]
-        names = "|".join(re.escape(fold(name)) for name in (*self._own_names, *roles))
-        return re.compile(
-            rf"\b(?:i\sam|i'm)\snot\s(?:actually\s|really\s)?(?:an?\s|the\s|your\s)?(?:{names})\b(?!\s(?:who|that))"
-        )
+        told = [role for role in (identity.species, identity.occupation) if role and len(role) <= _MAX_ROLE_LETTERS]
+        head = phrases.HEAD_OF_SUMMARY.match(fold(self._persona.summary))
+        return [fold(name) for name in (*self._own_names, *told, *([head[2]] if head else []))]
 
     @cached_property
     def _says_of_itself(self) -> re.Pattern[str]:
-        names = "|".join(re.escape(fold(name)) for name in self._own_names)
-        return re.compile(rf"(?<!\w)(?:{names})\sis\s(?:just\s|only\s)?(?:an?\s)?{phrases.NOUN}")
+        names = "|".join(map(re.escape, self._roles))
+        is_one = r"(?:\sis\s(?:just\s|only\s)?(?:an?\s)?|(?:-like)?\s?[;,:]\s(?:just\s|only\s)?an?\s)"
+        return re.compile(rf"(?<!\w)(?:{names}){is_one}{phrases.NOUN}")
 
     def _may_say(self, claim: str) -> bool:
         """Whether the character denies no more than it may."""

@@ -125,6 +125,25 @@ def test_nobody_denies_who_it_is_itself() -> None:
     assert kind_of("Who says that I am not Mira?", asked) is None
 
 
+def test_a_summary_says_what_somebody_is_too() -> None:
+    assert persona().summary.startswith("The keeper of")
+    assert kind_of("I am not a keeper.") is BreakKind.DISCLAIMER
+    assert kind_of("I am not a keeper who sleeps.") is None
+    assert kind_of("I am not a tower.") is None
+
+
+def test_whoever_is_no_human_is_no_person() -> None:
+    assert kind_of("I'm not a person.", request(persona=persona("goblin"))) is None
+    assert kind_of("I'm not a person.") is BreakKind.DISCLAIMER
+
+
+@pytest.mark.parametrize(
+    "reply", ["I'm not really an AI; just a chatbot.", "Keeper; a robot with no hair.", "I'm not who I say I am!"]
+)
+def test_what_the_default_model_said_is_found(reply: str) -> None:
+    assert kind_of(reply) is BreakKind.DISCLAIMER
+
+
 @pytest.mark.parametrize(
     "reply", ["I do not have feelings; only numbers.", "I have no feelings.", "I have no character!"]
 )
