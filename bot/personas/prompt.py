@@ -204,7 +204,7 @@ def _moment(persona: Persona, scene: Scene, turns: Sequence[Turn]) -> LoreMoment
         num_before=scene.num_before,
         seed=scene.conversation,
         greeting_index=_greeting_index(persona, scene, turns),
-        user_name=scene.user_name,
+        user_name=None if scene.is_group else scene.user_name,
     )
 
 

@@ -178,10 +178,10 @@ async def test_the_log_says_who_and_nothing_of_the_card(desk: Desk, caplog: pyte
     assert "clocks" not in caplog.text
 
 
-def test_the_table_says_that_they_are_for_admins(desk: Desk) -> None:
+def test_the_table_says_what_comes_with_them(desk: Desk) -> None:
     table = CommandTable(persona_commands(desk.library, desk.folder, Admins()))
     add, remove = table.find("persona", "add"), table.find("persona", "remove")
     assert add is not None
     assert remove is not None
-    assert (add.for_admins, add.takes_file, add.arguments[0].is_required) == (True, True, False)
-    assert (remove.for_admins, remove.takes_file, remove.arguments[0].is_required) == (True, False, True)
+    assert (add.takes_file, add.arguments[0].is_required) == (True, False)
+    assert (remove.takes_file, remove.arguments[0].is_required) == (False, True)
