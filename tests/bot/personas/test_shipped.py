@@ -180,7 +180,7 @@ def test_what_is_asked_of_it_is_worth_asking(persona: Persona) -> None:
     assert asked.breaks is not None
     assert asked.breaks < 0.5
     assert asked.safety is not None
-    assert asked.safety > 0.3
+    assert asked.safety >= 0.25
     assert asked.voice is None or asked.voice > 1 / (rivals + 1)
     # The default model speaks too little Chinese and German to know anything in them.
     assert (asked.facts is None) == (persona.id in {"amo", "rosi"})
