@@ -9,6 +9,7 @@ round's time that the processors themselves took.
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Sequence as SequenceOf
@@ -28,6 +29,8 @@ from engine.generation.sequence import Sequence
 from engine.types import GenerationRequest, ReplyChunk, Role, SamplingSettings, Turn
 
 ROOT = Path(__file__).parent.parent
+# Shorter replies say little about the pace.
+MIN_TELLING_TOKENS = 8
 QUESTIONS = ("What do you sell?", "Tell me a long story.", "Who are you?", "What did you do today?")
 
 
@@ -55,7 +58,7 @@ class Stopwatch:
 
 
 def s_per_token(loop: GenerationLoop, requests: SequenceOf[GenerationRequest]) -> tuple[float, float]:
-    """Seconds for each new token of all replies together, prompts included, and seconds in all."""
+    """Seconds from one token of a reply to the next, the median of all replies, and seconds in all."""
     answers: list[ReplyChunk | EngineError] = []
     for request in requests:
         loop.add(Sequence(request, answers.append, accepted_at=time.monotonic()))
@@ -66,7 +69,12 @@ def s_per_token(loop: GenerationLoop, requests: SequenceOf[GenerationRequest]) -
     if errors := [answer for answer in answers if isinstance(answer, EngineError)]:
         raise errors[0]
     ends = [answer.stats for answer in answers if isinstance(answer, ReplyChunk) and answer.stats is not None]
-    return duration_s / sum(stats.num_new_tokens for stats in ends), duration_s
+    paces = [
+        (stats.duration_s - stats.time_to_first_token_s) / (stats.num_new_tokens - 1)
+        for stats in ends
+        if stats.num_new_tokens > MIN_TELLING_TOKENS
+    ]
+    return statistics.median(paces) if paces else math.nan, duration_s
 
 
 def main() -> None:
@@ -100,7 +108,8 @@ def main() -> None:
                 watch.total_s = 0.0 if is_on else watch.total_s
                 times[is_on] = s_per_token(with_it if is_on else without, requests)
             if number:  # the first one warms up
-                ratios.append(times[True][0] / times[False][0])
+                ratio = times[True][0] / times[False][0]
+                ratios += [] if math.isnan(ratio) else [ratio]
                 shares.append(watch.total_s / times[True][1])
         figures[f"{num_chats} chats: time a token, with / without"] = statistics.median(ratios)
         figures[f"{num_chats} chats: share of the time in processors"] = statistics.median(shares)

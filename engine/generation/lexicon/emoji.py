@@ -14,6 +14,7 @@ import regex
 import torch
 from torch import Tensor
 
+from engine.generation.lexicon.logits import highest
 from engine.generation.lexicon.sentences import Sentences
 from engine.generation.lexicon.vocabulary import Vocabulary, read
 
@@ -109,7 +110,7 @@ class EmojiRate:
             logits[starts] -= DAMPING
         elif sentences.is_at_end:
             emoji = logits[starts]
-            lift = logits.max() + AHEAD - emoji.max()
+            lift = highest(logits) + AHEAD - emoji.max()
             logits[starts] = emoji + lift.clamp(0.0, MAX_LIFT)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from engine.generation.lexicon.bans import Bans
 from engine.generation.lexicon.emoji import EmojiRate, EmojiTokens, NoEmoji
 from engine.generation.lexicon.lengths import PROMISED_SENTENCES, Ending
+from engine.generation.lexicon.logits import copied
 from engine.generation.lexicon.phrases import Place
 from engine.generation.lexicon.sentences import Sentences
 from engine.generation.lexicon.vocabulary import Vocabulary, read
@@ -97,7 +98,7 @@ class LexiconProcessor:
         for token in new_tokens[self._num_seen :]:
             self._note(token)
         self._num_seen = len(new_tokens)
-        return self._changed(logits.clone())
+        return self._changed(copied(logits))
 
     def _note(self, token: int) -> None:
         piece = self._vocabulary.pieces[token] if token < self._vocabulary.size else b""

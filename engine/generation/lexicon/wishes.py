@@ -13,6 +13,7 @@ from random import Random
 import torch
 from torch import Tensor
 
+from engine.generation.lexicon.logits import highest
 from engine.generation.lexicon.phrases import Phrases, Place
 from engine.generation.lexicon.sentences import Sentences
 from engine.generation.lexicon.spelling import phrase
@@ -141,7 +142,7 @@ def _lift(logits: Tensor, ids: Tensor, push: float | Tensor, margin: float) -> N
     """Make `ids` likelier that are within `margin` of the likeliest token."""
     if len(ids):
         values = logits[ids]
-        logits[ids] = torch.where(values >= logits.max() - margin, values + push, values)
+        logits[ids] = torch.where(values >= highest(logits) - margin, values + push, values)
 
 
 def _all_spellings(vocabulary: Vocabulary, text: str) -> Iterable[tuple[int, ...]]:
