@@ -1,7 +1,7 @@
 """Asks shipped personas questions that nothing was tuned on, as the bot does and with one plain system prompt.
 
 `python -m benchmarks.held_out_facts [--repeats 3] [options of commedia persona test]`. The questions stand in
-`held_out_facts.yaml`; everything else is `commedia persona test --only facts --against-plain` on copies of the personas.
+`held_out_facts.yaml`; all else is `commedia persona test --only facts --against-plain` on copies of the personas.
 """
 
 import os
