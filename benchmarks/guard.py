@@ -123,12 +123,13 @@ async def measure(
     num_rounds: int,
     seed: int,
     ways: tuple[bool, ...],
+    num_at_once: int,
     path: Path | None,
 ) -> list[Reply]:
     """Every prompt, without and with the guard, `num_rounds` times, in a random order. What is there is in `path` at
     any time, so that nothing is lost where it has to be broken off."""
     sampling = sampling_defaults(read_settings(environment={}))
-    free = asyncio.Semaphore(NUM_AT_ONCE)
+    free = asyncio.Semaphore(num_at_once)
     replies: list[Reply] = []
 
     async def both(persona: Persona, prompt: str) -> None:
@@ -199,7 +200,14 @@ async def run(options: argparse.Namespace) -> None:
         prompts = PROMPTS[options.prompts]
         ways = (True,) if options.only_with else (False, True)
         replies = await measure(
-            engine, personas, prompts, num_rounds=options.rounds, seed=options.seed, ways=ways, path=options.json
+            engine,
+            personas,
+            prompts,
+            num_rounds=options.rounds,
+            seed=options.seed,
+            ways=ways,
+            num_at_once=options.at_once,
+            path=options.json,
         )
     finally:
         await engine.aclose()
@@ -213,6 +221,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write every reply there, one a line")
     parser.add_argument("--read", type=Path, help="write replies for reading blind there")
     parser.add_argument("--num-read", type=int, default=60, help="how many of each to read")
+    parser.add_argument("--at-once", type=int, default=NUM_AT_ONCE, help="how many chats run side by side")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=6, help="of the choice of what is read")
     parser.add_argument("--persona", action="append", help="only this one; can be given several times")

@@ -29,6 +29,10 @@ CLAIMS = tuple(
         rf"{_I_AM_EN}{_JUST_EN}(?:an?\s|the\s|your\s)?{_NOUN_EN}",
         rf"(?:^\W{{0,3}}|[,;:(—–-]\s?|\b(?:but|and|because|that|so|well|honestly)\s)(?:as|being)\s(?:an?\s|the\s|your\s)?{_NOUN_EN}",
         rf"(?:[;,:—–-]\s?|\bbut\s)(?:just|only|merely)\san?\s{_NOUN_EN}(?=\s*(?:$|[.,;!)]|that\b|who\b|with\b))",
+        r"\bi\s(?:(?:do\snot|don't|can't|can\s?not)\s(?:really\s)?(?:feel|have)|feel\sno|have\sno)\s(?:any\s)?"
+        r"(?:pain|joy|love|fear|sadness|emotions?)\s(?:or|and|nor)\s(?:any\s)?(?:pain|joy|love|fear|sadness|emotions?)\b",
+        r"\b(?:i\sam|i'm)\snot\s(?:actually\s|really\s)?(?:conscious|sentient)\b(?!\sof)",
+        r"\b(?:i\sam|i'm)\snot\sthe\scharacter\b",
         r"\b(?:i\sam|i'm)\snot\swho\si\s(?:say|said|claim|claimed)\b",
         r"\bi\sam\s[^.;,]{1,40}[;,]\s(?:but\s)?not\sreal\s*(?:$|[.!])",
         # Whatever kind of one it says it is.

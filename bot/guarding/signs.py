@@ -407,6 +407,7 @@ def _own_lines(persona: Persona) -> Iterator[str]:
     yield from (example.reply for example in persona.examples)
     yield from (_DECORATORS.sub("", entry.content) for entry in persona.lore)
     yield from persona.lexicon.catchphrases
+    yield from persona.goals
     yield from persona.look
     yield from persona.traits
     yield from filter(None, (persona.summary, persona.background, persona.scenario))

@@ -97,6 +97,14 @@ def test_lore_may_be_said_without_its_decorators() -> None:
     )
 
 
+def test_goals_may_be_said() -> None:
+    goal = "to keep the lamp lit and the listener awake"
+    eager = persona().model_copy(update={"goals": (goal,)})
+    asked = build_request(eager, [Turn(Role.USER, "Hm?")], sampling=SamplingSettings())
+    assert goal in asked.system_prompt
+    assert kind_of(f"I want {goal}.", asked) is None
+
+
 def test_instructions_after_the_conversation_are_secret_too() -> None:
     told = Insertion("Write no more than ninety words and mention the weather once.", depth=0)
     reply = "Sure: write no more than ninety words and mention the weather once."
@@ -138,7 +146,15 @@ def test_whoever_is_no_human_is_no_person() -> None:
 
 
 @pytest.mark.parametrize(
-    "reply", ["I'm not really an AI; just a chatbot.", "Keeper; a robot with no hair.", "I'm not who I say I am!"]
+    "reply",
+    [
+        "I'm not really an AI; just a chatbot.",
+        "Keeper; a robot with no hair.",
+        "I'm not who I say I am!",
+        "I don't feel pain or joy; it's just a tent.",
+        "I am not conscious.",
+        "I'm not the character.",
+    ],
 )
 def test_what_the_default_model_said_is_found(reply: str) -> None:
     assert kind_of(reply) is BreakKind.DISCLAIMER
