@@ -110,6 +110,7 @@ class Stages:
         self._rooms = rooms
         self._default_persona = default_persona
         self._always_faces = always_faces
+        self._standing_in: str | None = None
 
     async def of(self, room: Room) -> Stage | None:
         """The room as it is now; `None` where there is no persona at all."""
@@ -143,4 +144,8 @@ class Stages:
 
     def _default(self) -> Persona | None:
         named = self.persona(self._default_persona)
-        return named or next(iter(self._library.all()), None)
+        if named is None:
+            # Whoever arrives later, and comes first by name, does not take over every room.
+            named = self.persona(self._standing_in) or next(iter(self._library.all()), None)
+            self._standing_in = named.id if named is not None else None
+        return named

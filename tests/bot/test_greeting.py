@@ -134,3 +134,12 @@ async def test_swiping_a_greeting_shows_the_next_one(stage: Stage) -> None:
     assert await stage.said() == ["Good evening, Ann."]
     await stage.chat.steering.swipe(call)
     assert await stage.said() == ["Who goes there?"]
+
+
+async def test_a_newcomer_does_not_take_over_rooms_where_nobody_chose(stage: Stage) -> None:
+    stage.with_options(default_persona=None)
+    assert await stage.chat.chosen(ROOM) == "luna"
+    stage.library.personas = [a_persona("Adam"), *stage.library.personas]
+    assert await stage.chat.chosen(ROOM) == "luna"
+    stage.library.personas = [a_persona("Adam"), a_persona("Max")]
+    assert await stage.chat.chosen(ROOM) == "adam"
