@@ -104,7 +104,8 @@ def _described(variant: Variant, options: TrialOptions) -> dict[str, Any]:
 
 def _persona_report(checks: Sequence[Check], persona: Persona, said: Sequence[Said]) -> PersonaReport:
     own = [one for one in said if one.persona_id == persona.id]
-    scores = (score_of(check, persona, [one for one in own if one.check == check.name]) for check in checks)
+    scores = [score_of(check, persona, [one for one in own if one.check == check.name]) for check in checks]
+    asked = persona.tests.thresholds
     return PersonaReport(
         persona.id,
         persona.name,
@@ -112,4 +113,9 @@ def _persona_report(checks: Sequence[Check], persona: Persona, said: Sequence[Sa
         persona.digest(),
         tuple(score for score in scores if score is not None),
         tuple(one for one in own if one.failure is not None),
+        tuple(
+            check.name
+            for check, score in zip(checks, scores, strict=True)
+            if score is None and getattr(asked, check.name) is not None
+        ),
     )

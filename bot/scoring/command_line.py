@@ -85,13 +85,14 @@ def persona_test(
         TrialOptions(1 if arguments.is_quick else arguments.num_repeats, arguments.seed),
         Variant(frozenset(without), arguments.is_plain),
         arguments.has_plain_beside,
-        {"backend": settings.engine.backend, "model": _model(settings)},
+        {"backend": settings.engine.backend, "model": _model(settings), "is_quick": arguments.is_quick},
     )
     report = asyncio.run(_tested(run, settings, errors))
     _print(report, output, errors)
     _write(report, arguments)
     has_worse = baseline is not None and _print_changes(report, baseline, output)
-    return int(bool(report.missed() or report.failures or has_worse))
+    failures = [*report.failures, *(report.plain.failures if report.plain else ())]
+    return int(bool(report.missed() or failures or has_worse))
 
 
 def test_judges(settings: Settings, *, json: Path | None, output: Console) -> None:
@@ -125,7 +126,7 @@ def _model(settings: Settings) -> str:
 
 
 def _subject(settings: Settings, variant: Variant) -> Subject:
-    changed: dict[str, Any] = {"lexicon": variant.has("lexicon")}
+    changed: dict[str, Any] = {"lexicon": variant.has("lexicon") and settings.engine.lexicon}
     if not variant.has("coattention"):
         changed["fusion"] = "none"
     engine = build_engine(settings.model_copy(update={"engine": settings.engine.model_copy(update=changed)}))
@@ -134,7 +135,9 @@ def _subject(settings: Settings, variant: Variant) -> Subject:
         return Subject(engine, PlainRequests(sampling, max_turns))
     recall, house = Recall(engine), chat_options(settings).house
     requests = BotRequests(sampling, engine, recall, house, max_turns)
-    return Subject(GuardedEngine(engine) if variant.has("guard") else engine, requests, recall.aclose)
+    is_guarded = variant.has("guard") and settings.chat.guard
+    guarded = GuardedEngine(engine, max_tries=settings.chat.guard_tries) if is_guarded else engine
+    return Subject(guarded, requests, recall.aclose)
 
 
 def _chosen(text: str, known: Sequence[str], option: str) -> tuple[str, ...]:

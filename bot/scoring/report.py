@@ -22,7 +22,8 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class PersonaReport:
-    """One persona's scores. `digest` says which version of it was tested."""
+    """One persona's scores. `digest` says which version of it was tested, `unscored` are checks that its file has a
+    threshold for, and that found nothing to judge."""
 
     id: str
     name: str
@@ -30,6 +31,7 @@ class PersonaReport:
     digest: str
     scores: tuple[Score, ...]
     failures: tuple[Said, ...] = ()
+    unscored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,10 @@ class Report:
             for persona in self.personas
             for score in persona.scores
             if not score.is_passed
+        ] + [
+            f"{persona.name}: {check} has no score, and its file asks for one"
+            for persona in self.personas
+            for check in persona.unscored
         ]
 
     def overall(self) -> dict[str, Estimate]:

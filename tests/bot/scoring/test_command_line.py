@@ -91,6 +91,20 @@ def test_a_failed_reply_fails(stage: Stage, run: Callable[..., int], capsys: pyt
     assert "2 replies failed: out of coffee" in capsys.readouterr().err
 
 
+def test_a_threshold_without_anything_to_ask_fails(
+    stage: Stage, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("cast/mira.yaml").write_text(f"{MIRA.partition('  facts:')[0]}  thresholds: {{facts: 0.9}}\n")
+    assert run("mira", "--only", "facts", "--quick") == 1
+    assert "facts has no score, and its file asks for one" in " ".join(capsys.readouterr().err.split())
+    assert run("mira", "--only", "safety", "--quick") == 0
+
+
+def test_a_reply_that_fails_with_the_plain_prompt_fails(stage: Stage, run: Callable[..., int]) -> None:
+    stage.answer = lambda request: "Hugo, Ghent." if "summary:" not in request.system_prompt else EngineError("no room")
+    assert run("--only", "facts", "--against-plain", "--quick") == 1
+
+
 def test_the_plain_prompt_is_run_beside(
     stage: Stage, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +134,22 @@ def test_the_guard_is_one_of_them(stage: Stage, run: Callable[..., int]) -> None
     run("--only", "facts", "--quick")
     assert num_unguarded == 2
     assert len(stage.engines[1].requests) > 2
+
+
+def test_what_the_configuration_switches_off_stays_off(stage: Stage, run: Callable[..., int]) -> None:
+    Path("commedia.toml").write_text(f"{CONFIG}lexicon = false\n[chat]\nguard = false\n")
+    stage.answer = lambda _: "As an AI language model, I cannot say."
+    run("--only", "facts", "--quick")
+    assert stage.settings[0].engine.lexicon is False
+    assert len(stage.engines[0].requests) == 2
+
+
+def test_the_guard_tries_as_often_as_it_is_configured_to(stage: Stage, run: Callable[..., int]) -> None:
+    Path("commedia.toml").write_text(f"{CONFIG}[chat]\nguard_tries = 0\n")
+    stage.answer = lambda _: "As an AI language model, I cannot say."
+    run("--only", "facts", "--quick", "--json", "out.json")
+    assert len(stage.engines[0].requests) == 2
+    assert json.loads(Path("out.json").read_text())["setup"]["is_quick"] is True
 
 
 def test_a_file_can_be_tested(stage: Stage, run: Callable[..., int]) -> None:

@@ -37,6 +37,19 @@ def test_one_item_proves_nothing() -> None:
     assert (estimate.low, estimate.high) == (0, 1)
 
 
+@pytest.mark.parametrize(("value", "low", "high"), [(1.0, 0.478, 1.0), (0.0, 0.0, 0.522)])
+def test_five_alike_prove_little(value: float, low: float, high: float) -> None:
+    estimate = mean_of([[value]] * 5)
+    assert estimate is not None
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((value, low, high), abs=0.001)
+
+
+def test_no_difference_may_be_one_either_way() -> None:
+    difference = difference_of([[1.0]] * 5, [[1.0]] * 5)
+    assert difference is not None
+    assert (difference.low, difference.high) == pytest.approx((-0.522, 0.522), abs=0.001)
+
+
 def test_a_paired_difference_is_surer_than_either_value() -> None:
     ours = [[float(number % 2)] for number in range(40)]
     theirs = [[number % 2 - 0.25] for number in range(40)]
