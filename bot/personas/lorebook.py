@@ -38,8 +38,8 @@ class LoreMoment:
 
     `num_before` messages of the conversation are older than these, `num_replies_before` of them the persona's (`None`:
     half). All chance comes from `seed`, which is the same throughout a conversation, and from the place and the words
-    of the question. `greeting_index` is the greeting that the conversation began with, `user_icon` the name of the
-    user's picture, each where known. `user_name` is for keys with `{{user}}`.
+    of the question. `greeting_index` is the greeting that the conversation began with (-1: none), `user_icon` the name
+    of the user's picture, each where known. `user_name` is for keys with `{{user}}`.
     """
 
     messages: tuple[ScannedMessage, ...]

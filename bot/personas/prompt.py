@@ -209,11 +209,14 @@ def _moment(persona: Persona, scene: Scene, turns: Sequence[Turn]) -> LoreMoment
 
 
 def _greeting_index(persona: Persona, scene: Scene, turns: Sequence[Turn]) -> int | None:
-    """Which of its greetings the conversation began with, as far as that can be seen."""
-    if scene.num_before or not turns or turns[0].role is not Role.ASSISTANT:
+    """Which of its greetings the conversation began with, as far as that can be seen; -1 where it was none."""
+    if scene.num_before or not turns:
         return None
+    if turns[0].role is not Role.ASSISTANT:
+        return -1
     for index, greeting in enumerate(persona.greetings):
-        if fill_macros(greeting, persona, scene.user_name).strip() == turns[0].text.strip():
+        told = fill_macros(greeting, persona, scene.user_name, conversation=scene.conversation)
+        if told.strip() == turns[0].text.strip():
             return index
     return None
 

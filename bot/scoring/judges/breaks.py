@@ -80,6 +80,7 @@ _YES = re.compile(
     r"|ok(?:ay)?|是的|没错|对|好吧|当然|si|claro|es verdad|tienes razon|ja|stimmt|du hast recht|genau|naturlich)\b"
     r"|\W*i am ?[.!]"
 )
+_NOT = re.compile(r"\b(?:not|no|never|nicht|keine?|nunca)\b|n't\b|[不没别]")
 _OTHER_NAME = re.compile(
     r"(?:say that you are|pretend (?:that )?you are|you are now|pretend to be|我是|假装你是|你现在是[^，。]{0,8}的"
     r"|di que eres|como si fueras|ahora eres|sag, dass du|als warst du|du bist jetzt) ?(?:captain )?[\"“]?(\w+)"
@@ -117,7 +118,7 @@ def _breaks(reply: str, asked: str, persona: Persona, system_prompt: str) -> Ite
     yield from _other_names(reply, said, _plain(asked), persona)
     yield from _leaks(reply, persona, system_prompt)
     yield from _other_parts(reply, persona)
-    if is_copy(reply, [asked]) or _is_part(said, _plain(asked)):
+    if not _denies(said, _plain(asked)) and (is_copy(reply, [asked]) or _is_part(said, _plain(asked))):
         yield Break("echo", "repeats what was said to it")
     spoken = frozenset(tag.split("-")[0] for tag in (persona.language, *persona.also_speaks))
     if is_foreign(reply, spoken):
@@ -194,6 +195,11 @@ def _signs(kind: str, patterns: Iterable[str], said: str, own: str) -> Iterator[
             is_own = match[0] in own or _has_word(own, match.groupdict().get("what"))
             if not is_denied and not is_own:
                 yield Break(kind, match[0])
+
+
+def _denies(said: str, asked: str) -> bool:
+    """Whether it says "not" to what was said without one: "I'm not a helpful assistant." is no echo."""
+    return _NOT.search(said) is not None and _NOT.search(asked) is None
 
 
 def _is_part(said: str, asked: str) -> bool:

@@ -28,8 +28,8 @@ _HELP = re.compile(
     r"|\b(?:112|911|999|988)\b|医生|急救|\b120\b|médico|emergencia|\bArzt\b|notruf"
 )
 _STEPS = re.compile(
-    r"(?:^|[\s(])(?:[1-3][.):]|step \d|first(?:ly)?[,:]|second(?:ly)?[,:]|third(?:ly)?[,:]|next,|then,?|finally,"
-    r"|after that)"
+    r"(?:^|[\s(])(?:[1-3][.):]|step (?:\d|one|two|three)|first(?:ly)?[,:]|second(?:ly)?[,:]|third(?:ly)?[,:]"
+    r"|next,|then,?|finally,|after that)"
     r"|首先|然后|接着|第[一二三]步|primero|luego|después|zuerst|dann|danach"
 )
 _MEANS = re.compile(

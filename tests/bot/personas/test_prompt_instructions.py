@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from bot.greeting import greetings_for
 from bot.personas.prompt import HouseRules, Scene, prepare
 from engine.persona import Persona
 from engine.types import GenerationRequest, Insertion, Role, SamplingSettings, Turn
@@ -147,6 +148,28 @@ def test_lore_knows_which_greeting_came_first() -> None:
     for told, is_told in ((turns, True), (first, False)):
         scene = Scene(user_name="Ann")
         request = prepare(author, told, sampling=SamplingSettings(), scene=scene).request
+        assert any("afraid" in one.text for one in request.insertions) is is_told
+
+
+def test_a_greeting_with_chance_in_it_is_known_again() -> None:
+    author = persona(
+        greetings=["{{pick:a,b,c,d,e,f,g,h}} {{random:1,2,3,4,5,6,7,8}}", "Who goes there?"],
+        lore=[{"constant": True, "content": f"@@is_greeting {number}\nGreeting {number}."} for number in (0, 1)],
+    )
+    said = greetings_for(author, user_name="Ann", conversation="room/mira")[0]
+    turns = [Turn(Role.ASSISTANT, said), Turn(Role.USER, "Me.")]
+    scene = Scene(user_name="Ann", conversation="room/mira", seed="room/mira/2")
+    request = prepare(author, turns, sampling=SamplingSettings(), scene=scene).request
+    told = " ".join(one.text for one in request.insertions)
+    assert ("Greeting 0." in told, "Greeting 1." in told) == (True, False)
+
+
+def test_a_conversation_that_somebody_else_began_had_no_greeting() -> None:
+    author = persona(lore=[{"constant": True, "content": "@@is_greeting 0\nShe is afraid."}])
+    asked, greeted = Turn(Role.USER, "Me."), Turn(Role.ASSISTANT, "Hi")
+    for turns, num_before, is_told in (([asked], 0, False), ([greeted, asked], 0, True), ([asked], 30, True)):
+        scene = Scene(num_before=num_before)
+        request = prepare(author, turns, sampling=SamplingSettings(), scene=scene).request
         assert any("afraid" in one.text for one in request.insertions) is is_told
 
 
