@@ -73,7 +73,7 @@ class Bans:
     def _look(self, place: Place) -> tuple[set[int], set[int]]:
         """The tokens that make something whole here, and those behind which that depends on what follows."""
         never, hardly = set(), set()
-        for token in self._candidates(place):
+        for token in set(self._candidates(place)):
             after, found = self.phrases.walk(place, self._vocabulary.pieces[token])
             if found or (after.ended and self._is_dead(after)):
                 never.add(token)
@@ -95,8 +95,24 @@ class Bans:
     def _is_dead(self, place: Place) -> bool:
         """Whether no longer word can follow. This ends: no phrase is endless, and each further letter leaves fewer."""
         if place not in self._dead:
-            self._dead[place] = self._vocabulary.joined_starts <= self._look(place)[0]
+            self._dead[place] = not self._may_go_on(place)
         return self._dead[place]
+
+    def _may_go_on(self, place: Place) -> bool:
+        """Whether any token goes on with the word. With many phrases it would take minutes to look at all of them: the
+        first that makes nothing whole will do, and nearly always one does."""
+        starts = self._vocabulary.joined_starts
+        candidates = starts.intersection(self._candidates(place))
+        if len(candidates) < len(starts):
+            return True
+        ended = []
+        for token in candidates:
+            after, found = self.phrases.walk(place, self._vocabulary.pieces[token])
+            if not found and not after.ended:
+                return True
+            if not found:
+                ended.append(after)
+        return any(not self._is_dead(after) for after in ended)
 
     def _ids(self, tokens: set[int]) -> Tensor:
         return torch.tensor(sorted(tokens), dtype=torch.long, device=self._device)

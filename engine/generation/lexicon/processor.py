@@ -15,7 +15,7 @@ from torch import Tensor
 from engine.generation.lexicon.bans import Bans
 from engine.generation.lexicon.emoji import EmojiRate, EmojiTokens, NoEmoji
 from engine.generation.lexicon.lengths import PROMISED_SENTENCES, Ending
-from engine.generation.lexicon.logits import copied
+from engine.generation.lexicon.logits import copied, highest
 from engine.generation.lexicon.phrases import Place
 from engine.generation.lexicon.sentences import Sentences
 from engine.generation.lexicon.vocabulary import Vocabulary, read
@@ -87,6 +87,7 @@ class LexiconProcessor:
         self._emoji_rate = EmojiRate(lexicon.emoji, rate=rate, chance=chance) if rate else None
         num_sentences = promised_sentences(request.persona)
         self._ending = Ending(end_ids, num_sentences=num_sentences, device=device) if num_sentences else None
+        self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.long, device=device)
         # Each has phrases of its own to follow; what has begun in `reply_start` may end behind it.
         self._followed = (lexicon.bans.phrases, lexicon.preferred.phrases, lexicon.catchphrases.phrases)
         self._places = [phrases.walk(Place(), start.encode("utf-8", "ignore"))[0] for phrases in self._followed]
@@ -98,7 +99,8 @@ class LexiconProcessor:
         for token in new_tokens[self._num_seen :]:
             self._note(token)
         self._num_seen = len(new_tokens)
-        return self._changed(copied(logits))
+        changed = self._changed(copied(logits))
+        return changed if highest(changed) > -torch.inf else self._where_nothing_is_left(copied(logits))
 
     def _note(self, token: int) -> None:
         piece = self._vocabulary.pieces[token] if token < self._vocabulary.size else b""
@@ -126,6 +128,14 @@ class LexiconProcessor:
         if self._no_emoji is not None:
             self._no_emoji.restrain(logits, pending)
         self._bans.restrain(logits, self._places[0], is_last=self._num_seen + 1 >= self._max_new_tokens)
+        return logits
+
+    def _where_nothing_is_left(self, logits: Tensor) -> Tensor:
+        """What the bans alone leave: an emoji was begun, and every one that it could become is banned. Where that is
+        nothing either, the reply ends."""
+        self._bans.restrain(logits, self._places[0], is_last=False)
+        if not highest(logits) > -torch.inf:
+            logits[self._end_ids] = 0.0
         return logits
 
 

@@ -20,8 +20,9 @@ from engine.generation.lexicon.spelling import phrase
 from engine.generation.lexicon.vocabulary import Vocabulary
 
 # In nats: how much likelier a liked word's beginning and the rest of it become, where the token is not further than the
-# margin behind the likeliest one.
-BEGINNING, REST, MARGIN = 2.0, 2.0, 5.0
+# margin behind the likeliest one. With a push of 2 and a margin of 5, answers to questions of fact were right in 0.43
+# of 144 replies, with these in 0.56, without any in 0.58.
+BEGINNING, REST, MARGIN = 1.0, 2.0, 3.0
 MAX_WORDS_A_REPLY = 2
 # Of a word that several tokens spell, the first is only wished for where it is so much of the word.
 LEAST_BEGINNING = 0.6

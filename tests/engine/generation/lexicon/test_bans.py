@@ -185,3 +185,20 @@ def test_phrases_are_found_alike_however_the_text_is_cut(texts: list[str], text:
         place, more = ban.phrases.walk(place, data[start : start + size])
         piecewise += more
     assert set(found) | set(whole.ended) <= set(piecewise) | set(place.ended)
+
+
+def test_many_banned_words_are_looked_through_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind each there may be a longer one that is banned, too: to follow them all would take minutes."""
+    num_walks = 0
+    walk = bans_module.Phrases.walk
+
+    def counted(phrases: bans_module.Phrases, place: Place, piece: bytes) -> tuple[Place, tuple[int, ...]]:
+        nonlocal num_walks
+        num_walks += 1
+        return walk(phrases, place, piece)
+
+    monkeypatch.setattr(bans_module.Phrases, "walk", counted)
+    letters = "abcdefghijklmnopqrst"
+    ban = bans("bytes", *letters, *(a + b for a in letters for b in letters if a < "s"))
+    ban.at(Place())
+    assert num_walks < 3 * vocabulary("bytes").size

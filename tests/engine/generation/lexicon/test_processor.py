@@ -159,3 +159,30 @@ def test_the_local_engine_has_it_unless_it_is_switched_off(tmp_path: object) -> 
     asked = replace(asked, persona=persona(banned=letters))
     assert serve(build(config), asked)[0].text != plain
     assert serve(build(replace(config, lexicon=False)), asked)[0].text == plain
+
+
+@pytest.mark.parametrize("kind", ["bytes", "sentencepiece", "byte"])
+def test_an_emoji_of_which_all_are_banned_is_given_up(kind: str) -> None:
+    begun = "😀".encode()[:3]
+    banned = tuple((begun + bytes([last])).decode() for last in range(0x80, 0xC0))
+    made = processor(request(persona=persona(emoji_rate=1.0, banned=banned)), kind)
+    pieces = vocabulary(kind).pieces
+    rest = begun
+    said = []
+    while rest:
+        said.append(
+            max(
+                (token for token, piece in enumerate(pieces) if piece and rest.startswith(piece)),
+                key=lambda token: len(pieces[token]),
+            )
+        )
+        rest = rest[len(pieces[said[-1]]) :]
+    logits = made(torch.zeros(vocabulary(kind).size), said)
+    assert logits.isfinite().any()
+    assert all(not logits[token].isfinite() for token in range(len(pieces)) if pieces[token] == b"\x80")
+
+
+def test_a_reply_ends_where_everything_is_banned(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = processor(request(persona=persona(banned=["me"])))
+    monkeypatch.setattr(made._bans, "restrain", lambda logits, _place, *, is_last: logits.fill_(-torch.inf))
+    assert int(made(torch.zeros(vocabulary("bytes").size), []).argmax()) == END

@@ -1,7 +1,7 @@
 """Tokens as bytes: whatever the tokenizer, joined they are the text that it decodes."""
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from engine.generation.lexicon.vocabulary import Vocabulary, read
@@ -17,7 +17,7 @@ def test_the_pieces_of_a_text_are_its_bytes(kind: str, line: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])
 @given(data=st.data())
 def test_the_pieces_of_any_tokens_are_what_is_decoded(kind: str, data: st.DataObject) -> None:
     drawn = data.draw(st.lists(st.integers(3, tokenizer(kind).get_vocab_size() - 1), min_size=1, max_size=12))
