@@ -264,11 +264,12 @@ class _Pattern:
 
 def _pattern_of(spelling: Spelling) -> _Pattern | None:
     """`None` where it is no pattern."""
-    if spelling.is_regex:
-        return _known_pattern(spelling.text, 0 if spelling.is_case_sensitive else regex.IGNORECASE)
+    # Also where all keys are patterns: RisuAI has them all so, and says by a flag whether case matters.
     delimited = _DELIMITED.fullmatch(spelling.text.strip())
     if delimited is None:
-        return None
+        if not spelling.is_regex:
+            return None
+        return _known_pattern(spelling.text, 0 if spelling.is_case_sensitive else regex.IGNORECASE)
     flags = 0
     for letter, flag in (("i", regex.IGNORECASE), ("m", regex.MULTILINE), ("s", regex.DOTALL)):
         flags |= flag if letter in delimited["flags"] else 0

@@ -285,7 +285,7 @@ class _Page:
             yield phrases.labels["examples"]
             yield from self.examples
         yield from self._lore("after_examples")
-        if not persona.system_prompt:
+        if not persona.system_prompt and "system_prompt" not in self.lore.disabled_prompts:
             yield self._house_line()
 
     def _introduction(self) -> Iterator[str]:

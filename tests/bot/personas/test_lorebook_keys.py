@@ -95,6 +95,8 @@ def test_keys_and_secondary_keys_may_stand_in_different_messages() -> None:
         ({"keys": ["(?:a{9999}){9999}"], "regex": True}, "a" * 99, False),
         ({"keys": ["storm"], "regex": True, "secondary_keys": ["never said"]}, "storm", True),
         ({"keys": ["storm"], "regex": True, "constant": True}, "calm", False),
+        ({"keys": ["/st[ao]rm/i"], "regex": True}, "a STARM", True),
+        ({"keys": ["/st[ao]rm/"], "regex": True}, "a STARM", False),
         ({"keys": ["/st[ao]rm/"]}, "starm", True),
         ({"keys": ["/st[ao]rm/"]}, "STARM", False),
         ({"keys": ["/st[ao]rm/gi"]}, "STARM", True),

@@ -138,6 +138,12 @@ def test_lore_may_switch_instructions_off() -> None:
     assert "Rhyme." not in " ".join(one.text for one in silenced.insertions)
 
 
+def test_lore_may_switch_the_general_instructions_off() -> None:
+    author = persona(lore=[{"keys": ["storm"], "content": "@@disable_ui_prompt system_prompt\nA."}])
+    assert ASKED in request_for(author).system_prompt
+    assert ASKED not in request_for(author, "storm").system_prompt
+
+
 def test_lore_knows_which_greeting_came_first() -> None:
     author = persona(
         greetings=["Hi {{user}}.", "Who goes there?"],
