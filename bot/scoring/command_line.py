@@ -221,9 +221,12 @@ def _baseline(path: Path) -> Mapping[str, Any]:
 
 
 def _require_writable(path: Path, option: str) -> None:
-    """Found out before the asking, which takes long."""
+    """Found out before the asking, which takes long; whoever stops that finds no empty file."""
+    is_new = not path.exists()
     try:
         path.open("a").close()
+        if is_new:
+            path.unlink()
     except OSError as error:
         raise typer.BadParameter(f"{path} cannot be written: {error.strerror}", param_hint=option) from None
 

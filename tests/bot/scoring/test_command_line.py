@@ -105,6 +105,16 @@ def test_a_reply_that_fails_with_the_plain_prompt_fails(stage: Stage, run: Calla
     assert run("--only", "facts", "--against-plain", "--quick") == 1
 
 
+def test_a_run_that_is_stopped_leaves_no_file(stage: Stage, run: Callable[..., int]) -> None:
+    def stop(_: GenerationRequest) -> str:
+        raise KeyboardInterrupt
+
+    stage.answer = stop
+    assert run("--only", "facts", "--json", "out.json", "--replies", "out.jsonl") != 0
+    assert not Path("out.json").exists()
+    assert not Path("out.jsonl").exists()
+
+
 def test_the_plain_prompt_is_run_beside(
     stage: Stage, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
