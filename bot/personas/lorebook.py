@@ -15,13 +15,22 @@ from bot.personas.lore_keys import KeyIndex, Patience, Spelling
 from bot.personas.macros import MacroContext, seen_by_lore, without_asides
 from engine.lore import EntryRole, Lorebook, LoreEntry, Position
 from engine.persona import Persona
+from engine.same import Same
 from engine.types import Role
 
 MAX_LABEL_CHARACTERS = 60
 MAX_EARLIER_QUESTIONS = 100
+# Where entries bring up entries, each look may take in the whole book: of a large one fewer questions are looked at.
+MAX_ENTRIES_GONE_THROUGH = 10_000
 # What entries bring up by what they say is looked for so many times one after the other, and in so much text.
 MAX_ROUNDS = 64
 MAX_LORE_CHARACTERS_SEARCHED = 200_000
+# What is told where nobody knows how much room there is.
+MAX_TOKENS_IF_UNKNOWN = 32_000
+# So much may go over the budget, and hardly any token has more letters: whatever is beyond needs no counting.
+MAX_CHARACTERS_OVER_BUDGET = 200_000
+MAX_CHARACTERS_PER_TOKEN = 10
+CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +103,16 @@ def tell(
     matches.sort(key=lambda match: (match.page.entry.order, match.page.index))
     disabled = frozenset(prompt for match in matches if (prompt := match.page.decorators.disable_ui_prompt))
     num_messages = moment.num_before + len(moment.messages)
-    wanted = [(match, _told(match, num_messages, count_tokens)) for match in _each_text_once(matches)]
-    told, dropped = _with_room(wanted, _budget(persona.lorebook, max_tokens))
+    matches, budget = list(_each_text_once(matches)), _budget(persona.lorebook, max_tokens)
+    near, over = _that_may_fit(matches, budget), _that_go_over(matches)
+
+    def counted(match: _Match) -> ToldLore:
+        # Of a book of megabytes, counting all that has no room would keep everybody waiting.
+        is_counted = match.page.index in near | over
+        cost = count_tokens if is_counted else _estimate
+        return _told(match, num_messages, cost, ignores_budget=match.page.index in over)
+
+    told, dropped = _with_room([(match, counted(match)) for match in matches], budget)
     return LoreReport(told, dropped, disabled)
 
 
@@ -112,6 +129,7 @@ class _Page:
     additional: tuple[int, ...]
     excluded: tuple[int, ...]
     scan_depth: int
+    name: str
 
     @property
     def is_always(self) -> bool:
@@ -124,11 +142,6 @@ class _Page:
         return bool(
             self.entry.sticky or self.entry.cooldown or says.keep_activate_after_match or says.dont_activate_after_match
         )
-
-    @property
-    def name(self) -> str:
-        first_key = self.entry.keys[0] if self.entry.keys else ""
-        return _label(self.entry.name) or _label(first_key) or f"#{self.index + 1}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,30 +222,17 @@ class _Question:
         return frozenset().union(*self.found[-num_messages:]) if num_messages else frozenset()
 
 
-class _Same:
-    """A value that equals only itself: comparing and hashing thousands of entries would take longer than a scan."""
-
-    def __init__(self, value: tuple[LoreEntry, ...]) -> None:
-        self.value = value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.value is self.value
-
-
 def _book_of(persona: Persona) -> _Book:
     missing: list[Position] = []
     if not persona.traits:
         missing.append("personality")
     if not persona.scenario:
         missing.append("scenario")
-    return _bound(_Same(persona.lore), persona.lorebook, tuple(missing))
+    return _bound(Same(persona.lore), persona.lorebook, tuple(missing))
 
 
 @lru_cache(maxsize=256)
-def _bound(lore: _Same, rules: Lorebook, missing: tuple[Position, ...]) -> _Book:
+def _bound(lore: Same[tuple[LoreEntry, ...]], rules: Lorebook, missing: tuple[Position, ...]) -> _Book:
     numbers: dict[Spelling, int] = {}
     pages = tuple(_page(index, entry, rules, missing, numbers) for index, entry in enumerate(lore.value))
     pages_of: dict[int, list[int]] = {}
@@ -275,13 +275,14 @@ def _page(
         additional=() if entry.is_regex else numbered(says.additional_keys),
         excluded=() if entry.is_regex else numbered(says.exclude_keys),
         scan_depth=depth if says.scan_depth is None else says.scan_depth,
+        name=_label(entry.name) or _label(entry.keys[0] if entry.keys else "") or f"#{index + 1}",
     )
 
 
 def _matches_at(book: _Book, moment: LoreMoment, names: MacroContext) -> list[_Match]:
     """What is due at `moment`, after going through the questions before it where that matters."""
     patience = Patience()
-    earlier = list(_answered_questions(moment.messages))[-MAX_EARLIER_QUESTIONS:] if book.timed else []
+    earlier = list(_answered_questions(moment.messages))[-_num_earlier(book) :] if book.timed else []
     now = len(moment.messages) - 1
     found = _keys_of_messages(book, moment, names, patience, first=min([*earlier, now]))
     memory = _Memory()
@@ -291,6 +292,13 @@ def _matches_at(book: _Book, moment: LoreMoment, names: MacroContext) -> list[_M
             if match.page.index in book.timed:
                 memory.note(match.page, question.num_messages)
     return _Scan(book, moment, _question_at(moment, found, now), memory, names, patience).run()
+
+
+def _num_earlier(book: _Book) -> int:
+    """How many questions are gone through again, at most."""
+    if not book.rules.is_recursive:
+        return MAX_EARLIER_QUESTIONS
+    return max(1, min(MAX_EARLIER_QUESTIONS, MAX_ENTRIES_GONE_THROUGH // len(book.pages)))
 
 
 def _keys_of_messages(
@@ -455,9 +463,10 @@ class _Scan:
             self.num_characters += len(match.page.text)
             if match.page.entry.finds_no_lore or self.num_characters > MAX_LORE_CHARACTERS_SEARCHED:
                 continue
-            for key in self.book.keys_said_by(match.page, self.names, self.patience) - self.said_by.keys():
-                self.said_by[key] = match.page.name
-                fresh.add(key)
+            for key in self.book.keys_said_by(match.page, self.names, self.patience):
+                if key not in self.said_by:
+                    self.said_by[key] = match.page.name
+                    fresh.add(key)
         return frozenset(fresh)
 
     def _chosen_of_groups(self, matches: Sequence[_Match]) -> list[_Match]:
@@ -520,7 +529,7 @@ def _each_text_once(matches: Iterable[_Match]) -> Iterator[_Match]:
             yield match
 
 
-def _told(match: _Match, num_messages: int, count_tokens: Callable[[str], int]) -> ToldLore:
+def _told(match: _Match, num_messages: int, count_tokens: Callable[[str], int], *, ignores_budget: bool) -> ToldLore:
     page, says = match.page, match.page.decorators
     position, depth = page.entry.position, page.entry.depth
     if says.position is not None:
@@ -540,47 +549,76 @@ def _told(match: _Match, num_messages: int, count_tokens: Callable[[str], int]) 
         reason=match.reason,
         order=page.entry.order,
         priority=page.entry.priority,
-        ignores_budget=page.entry.ignores_budget,
+        ignores_budget=ignores_budget,
     )
 
 
-def _budget(rules: Lorebook, max_tokens: int | None) -> int | None:
-    limits = [limit for limit in (rules.token_budget, max_tokens) if limit is not None]
-    return max(0, min(limits)) if limits else None
+def _budget(rules: Lorebook, max_tokens: int | None) -> int:
+    limit = MAX_TOKENS_IF_UNKNOWN if max_tokens is None else max(0, max_tokens)
+    return limit if rules.token_budget is None else min(limit, rules.token_budget)
+
+
+def _that_may_fit(matches: Sequence[_Match], budget: int) -> set[int]:
+    """The pages that may have room, by their length alone: all others certainly have none."""
+    fitting, left = set(), budget * MAX_CHARACTERS_PER_TOKEN
+    for match in sorted(matches, key=_worth, reverse=True):
+        length = len(match.page.text)
+        if length <= budget * MAX_CHARACTERS_PER_TOKEN:
+            fitting.add(match.page.index)
+            left -= length
+        if left < 0:
+            break
+    return fitting
+
+
+def _that_go_over(matches: Sequence[_Match]) -> set[int]:
+    """The pages that are told whatever the budget, as long as they are no book of their own."""
+    over, left = set(), MAX_CHARACTERS_OVER_BUDGET
+    for match in sorted(matches, key=_worth, reverse=True):
+        left -= len(match.page.text) if match.page.entry.ignores_budget else 0
+        if match.page.entry.ignores_budget and left >= 0:
+            over.add(match.page.index)
+    return over
+
+
+def _estimate(text: str) -> int:
+    return -(-len(text) // CHARACTERS_PER_TOKEN)
 
 
 def _with_room(
-    wanted: Sequence[tuple[_Match, ToldLore]], budget: int | None
+    wanted: Sequence[tuple[_Match, ToldLore]], budget: int
 ) -> tuple[tuple[ToldLore, ...], tuple[ToldLore, ...]]:
     """Those that fit, and those that were dropped for it: the lowest first, until the rest fits.
 
     What is larger than all the room goes before, or it would take everything below with it.
     """
-    if budget is None:
-        return tuple(told for _, told in wanted), ()
     left = max(0, budget - sum(told.num_tokens for _, told in wanted if told.ignores_budget))
     fitting = [(match, told) for match, told in wanted if not told.ignores_budget and told.num_tokens <= left]
     total = sum(told.num_tokens for _, told in fitting)
-    fitting.sort(key=_worth)
+    fitting.sort(key=lambda pair: _worth(pair[0]))
+    num_dropped = 0
     while total > left:
-        total -= fitting.pop(0)[1].num_tokens
+        total -= fitting[num_dropped][1].num_tokens
+        num_dropped += 1
+    del fitting[:num_dropped]
     kept = {told.index for _, told in fitting} | {told.index for _, told in wanted if told.ignores_budget}
     told = tuple(told for _, told in wanted if told.index in kept)
     dropped = tuple(_without_room(told, left) for _, told in wanted if told.index not in kept)
     return told, dropped
 
 
-def _worth(wanted: tuple[_Match, ToldLore]) -> tuple[bool, int, bool, int, int]:
+def _worth(match: _Match) -> tuple[bool, int, bool, int, int]:
     """What goes first where room is short has the least of this."""
-    match, told = wanted
-    goes_first = match.page.decorators.ignore_on_max_context
-    return not goes_first, told.priority, not match.is_by_lore, told.order, -told.index
+    page = match.page
+    goes_first = page.decorators.ignore_on_max_context
+    return not goes_first, page.entry.priority, not match.is_by_lore, page.entry.order, -page.index
 
 
 def _without_room(told: ToldLore, budget: int) -> ToldLore:
     return replace(told, reason=f"no room: {told.reason}, {told.num_tokens} tokens, and there are {budget} for all")
 
 
+@lru_cache(maxsize=32_768)
 def _label(text: str) -> str:
     """`text` on one line, to be shown to people."""
     shown = "".join(sign if sign.isprintable() else " " for sign in text)

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.personas.lorebook import LoreMoment, LoreReport, ScannedMessage, tell
+from bot.personas.lorebook import (
+    MAX_CHARACTERS_OVER_BUDGET,
+    MAX_TOKENS_IF_UNKNOWN,
+    LoreMoment,
+    LoreReport,
+    ScannedMessage,
+    tell,
+)
 from engine.lore import LoreEntry
 from engine.persona import Persona
 from engine.types import Role
@@ -178,3 +185,30 @@ def test_two_personas_with_one_lorebook_and_other_names() -> None:
         for said, num_told in ((name, 1), (other, 0)):
             moment = LoreMoment(conversation(said))
             assert len(tell(persona, moment, count_tokens=len, max_tokens=None).told) == num_told
+
+
+def test_a_book_of_megabytes_is_not_counted_through() -> None:
+    persona = with_lore(*(always(f"{number} " * 200, priority=number) for number in range(2_000)))
+    counted: list[str] = []
+
+    def count(text: str) -> int:
+        counted.append(text)
+        return len(text.split())
+
+    found = tell(persona, LoreMoment(conversation("x")), count_tokens=count, max_tokens=500)
+    assert [entry.priority for entry in found.told] == [1998, 1999]
+    assert len(found.dropped) == 1_998
+    assert len(counted) < 20
+
+
+def test_where_the_room_is_unknown_there_is_a_bound_all_the_same() -> None:
+    persona = with_lore(
+        *(always("a " * 10_000 + str(number)) for number in range(10)), book={"token_budget": 1_000_000}
+    )
+    assert len(told(persona, "x")) == MAX_TOKENS_IF_UNKNOWN // 10_001
+
+
+def test_what_ignores_the_budget_is_no_book_of_its_own() -> None:
+    texts = [f"{number} {'a' * 90_000}" for number in range(4)]
+    persona = with_lore(*(always(text, ignore_budget=True) for text in texts))
+    assert len(told(persona, "x", max_tokens=0)) == MAX_CHARACTERS_OVER_BUDGET // 90_000

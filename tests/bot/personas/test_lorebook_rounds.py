@@ -294,3 +294,21 @@ def test_questions_long_ago_are_forgotten() -> None:
 def test_earlier_questions_look_back_as_far_as_entries_do() -> None:
     persona = with_lore({"keys": ["storm"], "content": "A", "scan_depth": 2, "sticky": 2})
     assert told(persona, "storm", "first question", "ok", "second question") == ["A"]
+
+
+def test_a_large_book_that_brings_up_more_is_gone_through_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_looks = 0
+    run = lorebook._Scan.run
+
+    def counted(scan: Any) -> Any:
+        nonlocal num_looks
+        num_looks += 1
+        return run(scan)
+
+    monkeypatch.setattr(lorebook._Scan, "run", counted)
+    entries = [{"keys": [f"k{number}"], "content": "A", "sticky": 2} for number in range(5_000)]
+    persona = with_lore(*entries, book=RECURSIVE)
+    assert told(persona, *["k1", "ok"] * 11, "calm") == ["A"]
+    assert num_looks == 1 + lorebook.MAX_ENTRIES_GONE_THROUGH // 5_000
+    assert told(with_lore(*entries), *["k1", "ok"] * 11, "calm") == ["A"]
+    assert num_looks == 1 + lorebook.MAX_ENTRIES_GONE_THROUGH // 5_000 + 12
