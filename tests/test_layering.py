@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ENGINE_SEAM = {"engine.types", "engine.persona", "engine.lore", "engine.tokens", "engine.errors", "engine.config"}
+ENGINE_SEAM = {f"engine.{name}" for name in ("types", "persona", "lore", "tokens", "errors", "config", "same")}
 PLATFORM_LIBRARIES = {"discord", "telegram"}
 
 

@@ -10,6 +10,7 @@ import math
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from bot.words import UNSPACED, fold, spaced_words
 from engine.errors import EngineError
 from engine.lore import LoreEntry
 from engine.persona import Persona
+from engine.same import Same
 from engine.types import Embedding
 
 logger = logging.getLogger(__name__)
@@ -115,6 +117,13 @@ class Recall:
 
 def statements(persona: Persona) -> tuple[Recalled, ...]:
     """What can be recalled of `persona`: facts, and lore that has no rules but keys."""
+    return _statements_of(Same(persona))
+
+
+@lru_cache(maxsize=MAX_PERSONAS)
+def _statements_of(known: Same[Persona]) -> tuple[Recalled, ...]:
+    # Asked with every question, and a lorebook may have thousands of entries.
+    persona = known.value
     facts = [
         Recalled(facet.kind, _to_the_persona(facet.text))
         for facet in persona.facets()

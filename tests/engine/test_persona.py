@@ -173,3 +173,12 @@ def test_reactions_are_emoji(emoji: str) -> None:
 def test_reactions_that_are_none(text: str) -> None:
     with pytest.raises(ValidationError):
         Expression(reaction=text)
+
+
+def test_the_digest_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    persona = Persona.model_validate(FULL)
+    digest = persona.digest()
+    other = persona.model_copy(update={"name": "Somebody else"})
+    assert other.digest() != digest
+    monkeypatch.setattr(Persona, "model_dump_json", None)
+    assert persona.digest() == digest

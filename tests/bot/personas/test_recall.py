@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from bot.personas import recall as recall_module
-from bot.personas.recall import MAX_RECALLED, Recall, Recalled, by_words, statements
+from bot.personas.recall import MAX_RECALLED, MAX_STATEMENTS, Recall, Recalled, by_words, statements
 from engine.errors import EngineBusy
 from engine.persona import Persona
 from engine.types import Embedding
@@ -114,3 +114,10 @@ def test_rare_words_count_more() -> None:
 def test_not_more_than_a_few() -> None:
     known = [Recalled(str(number), f"The dragon {number}.") for number in range(9)]
     assert len(by_words(known, "dragon")) == MAX_RECALLED
+
+
+def test_a_large_lorebook_is_gone_through_once() -> None:
+    large = persona(lore=[{"keys": [f"k{number}"], "content": f"Fact {number}."} for number in range(100)])
+    assert statements(large) is statements(large)
+    assert len(statements(large)) == MAX_STATEMENTS
+    assert statements(large) != statements(MIRA)
