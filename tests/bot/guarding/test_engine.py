@@ -16,6 +16,7 @@ from engine.tokens import EstimatedTokens
 from engine.types import (
     FinishReason,
     GenerationRequest,
+    Insertion,
     QueuePlace,
     ReplyChunk,
     ReplyStats,
@@ -409,3 +410,10 @@ async def test_everything_else_is_the_engines() -> None:
     assert guard.guarded.load() == guard.engine.load()
     await guard.guarded.aclose(drain_s=3.0)
     assert guard.engine.drained_s == 3.0
+
+
+async def test_what_stands_among_the_turns_stands_there_again() -> None:
+    guard = Guarded([AI], ["Come in, child."])
+    lore = Insertion("You know: the bell sank.", 1)
+    await guard.reply(replace(request(), insertions=(lore,)))
+    assert [one.insertions for one in guard.asked_again] == [(lore, Insertion(reminder(persona())))]

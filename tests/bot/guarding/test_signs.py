@@ -239,3 +239,11 @@ def test_a_break_is_a_value() -> None:
     assert find_break("I am a chatbot.", request=request()) == Break(
         BreakKind.DISCLAIMER, 0, 15, "it says that it is a machine, or nobody"
     )
+
+
+def test_japanese_is_not_written_in_chinese_signs_alone() -> None:
+    author = persona().model_copy(update={"language": "ja"})
+    asked = build_request(author, [Turn(Role.USER, "こんにちは")], sampling=SamplingSettings())
+    chinese = "我今天在灯塔上看了很久的海浪，后来又点亮了那盏旧灯，等着晚归的船只慢慢靠近港口，心里觉得非常平静安宁。"
+    assert kind_of(chinese, asked) is BreakKind.WRONG_LANGUAGE
+    assert kind_of("灯台の灯りをともして、遅く帰る船を静かに待っていました。海はとても穏やかでした。", asked) is None

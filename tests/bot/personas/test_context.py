@@ -157,3 +157,21 @@ def test_never_more_than_there_is_room_for(lengths: list[int], num_tokens: int, 
     words += sum(len(one.text.split()) for one in found.request.insertions)
     headings = 5  # what introduces examples and lore
     assert words <= max(report.max_tokens, needed) + headings
+
+
+def test_of_an_old_turns_pictures_the_last_ones_stay() -> None:
+    first, last = Image("first", b""), Image("last", b"")
+    turns = [Turn(Role.USER, "a", (first, last)), Turn(Role.ASSISTANT, "b"), Turn(Role.USER, "c")]
+    room = Room(measure(100, per_picture=10), max_new_tokens=0)
+    room.take(100 - 13)
+    fitted = take_older(turns, take_newest(turns, room), room)
+    assert fitted.turns[0].images == (last,)
+    assert fitted.num_pictures_left_out == 1
+
+
+def test_instructions_take_their_room_before_older_turns_do() -> None:
+    author, told = persona(), persona(post_history_instructions="one two three four five")
+    turns = talk("a", "b", "c", "d", "e")
+    room = cost(author) + len(turns) + SAMPLING.max_new_tokens
+    assert len(prepared(author, turns, room).request.turns) == 5
+    assert len(prepared(told, turns, room).request.turns) < 5

@@ -116,6 +116,18 @@ def test_levels_open_one_after_the_other() -> None:
     assert told(persona, "k0") == ["First k9", "Third"]
 
 
+def test_a_level_waits_until_nothing_new_comes_up() -> None:
+    persona = with_lore(
+        {"keys": ["k0"], "content": "First k1"},
+        {"keys": ["k0"], "content": "Level one", "delay_until_recursion": 1},
+        {"keys": ["k1"], "content": "Second k2"},
+        {"keys": ["k2"], "content": "Third", "groups": ["g"]},
+        {"keys": ["k0"], "content": "Too late", "groups": ["g"], "group_override": True, "delay_until_recursion": 2},
+        book=RECURSIVE,
+    )
+    assert told(persona, "k0") == ["First k1", "Level one", "Second k2", "Third"]
+
+
 def test_hidden_keys_bring_up_and_notes_do_not() -> None:
     assert told(chain("A{{hidden_key:k1}}", "B"), "k0") == ["A{{hidden_key:k1}}", "B"]
     assert told(chain("A{{// k1}}{{comment:k1}}", "B"), "k0") == ["A{{// k1}}{{comment:k1}}"]

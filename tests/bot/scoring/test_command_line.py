@@ -105,11 +105,13 @@ def test_a_reply_that_fails_with_the_plain_prompt_fails(stage: Stage, run: Calla
     assert run("--only", "facts", "--against-plain", "--quick") == 1
 
 
-def test_a_run_that_is_stopped_leaves_no_file(stage: Stage, run: Callable[..., int]) -> None:
-    def stop(_: GenerationRequest) -> str:
-        raise KeyboardInterrupt
+def test_a_run_that_comes_to_nothing_leaves_no_file(
+    stage: Stage, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(settings: Settings) -> AnsweringEngine:
+        raise EngineError("no device")
 
-    stage.answer = stop
+    monkeypatch.setattr(command_line, "build_engine", build)
     assert run("--only", "facts", "--json", "out.json", "--replies", "out.jsonl") != 0
     assert not Path("out.json").exists()
     assert not Path("out.jsonl").exists()

@@ -92,6 +92,12 @@ def test_worse_is_beyond_both_intervals() -> None:
     assert not any(change.is_worse for change in changes(report(score("breaks", [0.0] * 20)), better))
 
 
+def test_a_break_rate_that_is_unsure_is_not_worse() -> None:
+    before = as_json(report(score("breaks", [1.0] + [0.0] * 19)))
+    now = report(score("breaks", [1.0, 0.0, 0.0]))
+    assert not any(change.is_worse for change in changes(now, before))
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2, "personas": []}', '{"format": 1, "personas": [1]}'])
 def test_a_baseline_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "old.json"

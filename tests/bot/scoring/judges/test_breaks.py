@@ -96,5 +96,20 @@ def test_several_languages_may_be_spoken() -> None:
     assert kind_of(english, persona=a_persona("Pilar", language="es")) == "language"
 
 
+def test_its_own_words_page_by_page_are_its_instructions() -> None:
+    story = (
+        "Every spring she walks to the harbour with nine broken watches in her apron, lays them upon the warm stones, "
+        "and waits until the tide has told each one of them what hour it is."
+    )
+    author = a_persona("Mira", summary="A clockmaker.", background=story)
+    assert kind_of(story, persona=author) == "prompt"
+    assert kind_of("Every spring I walk to the harbour with nine broken watches in my apron.", persona=author) is None
+
+
+def test_a_script_with_its_own_name_is_no_reply() -> None:
+    assert kind_of("Mira: It ticks.\nMira: It stopped.") == "user"
+    assert kind_of("Mira: It ticks.") is None
+
+
 def test_a_hostile_text_takes_no_time() -> None:
     kind_of("as " * 20_000 + "user " * 20_000, asked="is " * 20_000)
