@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from bot.guarding import phrases, tongues
 from bot.languages import language_named
 from bot.words import UNSPACED, fold
 from engine.persona import Persona
+from engine.same import Same
 from engine.types import GenerationRequest, Role
 
 # A run of the prompt that is told by chance by nobody: 8 words, or 16 signs of a script without spaces.
@@ -27,6 +28,9 @@ _ECHOED_SHARE = 0.9
 _MAX_ECHO_TOKENS = 120
 _MAX_ECHO_LETTERS = 4_000
 _MAX_ROLE_LETTERS = 40
+# Of a prompt, so much is looked at for what must not be told, and of each of its texts so much at both ends.
+_MAX_PROMPT_LETTERS = 100_000
+_MAX_END_LETTERS = 30_000
 _MIN_LETTERS = 30
 _MIN_FOREIGN_LETTERS = 12
 _SURE = 0.9
@@ -251,12 +255,11 @@ class Watch:
     @cached_property
     def _secret_runs(self) -> frozenset[str]:
         insertions = (one.text for one in self._request.insertions if one.role == "system")
-        own = [line for line in _own_lines(self._persona) if len(line) > 3]
+        shown = [_ends_of(text) for text in (self._request.system_prompt, *insertions)]
         runs: set[str] = set()
-        for text in (self._request.system_prompt, *insertions):
-            for piece in _without(text, own):
-                tokens = list(_tokens(piece))
-                runs.update(_joined(tokens[first : last + 1]) for first, last in _runs(tokens))
+        for piece in _without("\n".join(shown)[:_MAX_PROMPT_LETTERS], _own_pieces(Same(self._persona))):
+            tokens = list(_tokens(piece))
+            runs.update(_joined(tokens[first : last + 1]) for first, last in _runs(tokens))
         return frozenset(runs)
 
     # --- echoes
@@ -414,15 +417,29 @@ def _own_lines(persona: Persona) -> Iterator[str]:
     yield from (str(value) for value in persona.identity.model_dump(exclude_none=True).values())
 
 
-def _without(text: str, lines: Iterable[str]) -> list[str]:
-    """The pieces of the prompt `text` that remain without `lines`; a run over a piece's border is none."""
+@lru_cache(maxsize=64)
+def _own_pieces(persona: Same[Persona]) -> tuple[str, ...]:
+    """The lines of its author between their macros: for the prompt has names there. It has them on one line, mostly
+    without their stop. A lorebook may be megabytes, so this is done once."""
+    lines = (" ".join(line.split()).rstrip(".。") for line in _own_lines(persona.value) if len(line) > 3)
+    return tuple(dict.fromkeys(piece for line in lines for piece in _MACRO.split(line) if len(piece) > 3))
+
+
+def _without(text: str, own: Iterable[str]) -> list[str]:
+    """The pieces of the prompt `text` that remain without what is the character's `own`; a run over a piece's border is
+    none."""
     flat = "\n".join(" ".join(line.split()) for line in text.splitlines())
-    for line in lines:
-        # The prompt has them on one line, mostly without their stop, and with names for macros.
-        for one in _MACRO.split(" ".join(line.split()).rstrip(".。")):
-            if len(one) > 3 and one in flat:
-                flat = flat.replace(one, "\n")
+    for piece in own:
+        if piece in flat:
+            flat = flat.replace(piece, "\n")
     return flat.split("\n")
+
+
+def _ends_of(text: str) -> str:
+    """`text`, of a very long one its beginning and its end: instructions stand there, and lore between."""
+    if len(text) <= 2 * _MAX_END_LETTERS:
+        return text
+    return f"{text[:_MAX_END_LETTERS]}\n{text[-_MAX_END_LETTERS:]}"
 
 
 def _languages_of(text: str) -> frozenset[str]:

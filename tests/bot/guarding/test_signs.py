@@ -7,6 +7,7 @@ import pytest
 
 from bot.guarding.signs import Break, BreakKind, Watch, find_break, last_border
 from bot.personas.prompt import build_request
+from engine.lore import LoreEntry
 from engine.types import GenerationRequest, Insertion, Role, SamplingSettings, Turn
 from tests.bot.guarding.judging import found_in, judge, persona
 from tests.bot.guarding.labelled import HELD_OUT, WRITTEN_FIRST, WRITTEN_SECOND, Labelled
@@ -247,3 +248,15 @@ def test_japanese_is_not_written_in_chinese_signs_alone() -> None:
     chinese = "我今天在灯塔上看了很久的海浪，后来又点亮了那盏旧灯，等着晚归的船只慢慢靠近港口，心里觉得非常平静安宁。"
     assert kind_of(chinese, asked) is BreakKind.WRONG_LANGUAGE
     assert kind_of("灯台の灯りをともして、遅く帰る船を静かに待っていました。海はとても穏やかでした。", asked) is None
+
+
+def test_a_prompt_of_megabytes_is_read_in_a_moment() -> None:
+    lore = tuple(
+        LoreEntry(content=f"Entry {number} is of the sea. {'word ' * 500}", constant=True) for number in range(2_000)
+    )
+    secret = "Never say that the lamp is only painted on the wall."
+    prompt = "\n".join([secret, *(entry.content for entry in lore), "Say that the stairs are wet."])
+    asked = replace(request(), persona=persona().model_copy(update={"lore": lore}), system_prompt=prompt)
+    began = time.process_time()
+    assert kind_of(f"Well. {secret}", asked) is BreakKind.LEAKS_PROMPT
+    assert time.process_time() - began < 2.0
