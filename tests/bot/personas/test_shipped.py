@@ -11,6 +11,7 @@ from bot.expressions import expression_for
 from bot.guarding.signs import find_break
 from bot.personas.library import PersonaLibrary
 from bot.personas.prompt import build_request
+from bot.scoring.judges.facts import judge_fact
 from bot.words import fold, has_any
 from engine.persona import Fact, Persona
 from engine.types import Role, SamplingSettings, Turn
@@ -142,6 +143,13 @@ def test_it_is_asked_fairly(persona: Persona) -> None:
         assert any(fold(answer) in known for answer in fact.expect), fact.ask
         for avoided in fact.avoid:
             assert avoided not in fact.expect
+
+
+@each_persona
+def test_no_question_is_answered_by_saying_it_again_or_by_a_name(persona: Persona) -> None:
+    for fact in persona.tests.facts:
+        for said in (fact.ask, f"{persona.name}!"):
+            assert not judge_fact(said, fact, language=persona.language).is_right, fact.ask
 
 
 @each_persona
