@@ -29,6 +29,9 @@ MAX_PATTERN_S = 0.02
 MAX_PATTERNS_S = 0.1
 # So many slow ones are no oversight any more: then the other patterns of the book are left out, too.
 MAX_SLOW_PATTERNS = 20
+# Many that are each just quick enough take long together. Where so many more scans take half their time than do not,
+# they are left out.
+MAX_SCANS_OVER = 8
 _MAX_TEXTS_REMEMBERED = 2048
 # How many places of one text a key is looked at in that may be parts of longer words.
 _MAX_PLACES = 64
@@ -95,6 +98,8 @@ class KeyIndex:
         self._patterns: list[tuple[int, _Pattern]] = []
         self._with_macros: list[int] = []
         self._num_slow = 0
+        self._num_over = 0
+        self._last_patience: Patience | None = None
         for number, spelling in enumerate(spellings[:MAX_KEYS]):
             if _MACRO.search(spelling.text):
                 if len(self._with_macros) < MAX_KEYS_WITH_MACROS:
@@ -118,6 +123,7 @@ class KeyIndex:
         key = (digest, names if self.has_macros else None, speaker)
         found = self._remembered.get(key)
         if found is None:
+            self._count_scan(patience)
             was_over, patience.is_over = patience.is_over, False
             num_slow = patience.num_slow
             found = frozenset(self._search(_forms(shown), names, patience, speaker))
@@ -126,6 +132,13 @@ class KeyIndex:
             patience.is_over |= was_over
             self._count_slow(patience.num_slow - num_slow)
         return found
+
+    def _count_scan(self, patience: Patience) -> None:
+        """Where another scan begins: whether the one before had time enough."""
+        before, self._last_patience = self._last_patience, patience
+        if before is not None and before is not patience and self._num_slow < MAX_SLOW_PATTERNS:
+            self._num_over = max(0, self._num_over + (1 if before.left_s < MAX_PATTERNS_S / 2 else -1))
+            self._count_slow(MAX_SLOW_PATTERNS if self._num_over >= MAX_SCANS_OVER else 0)
 
     def _count_slow(self, num_more: int) -> None:
         if num_more and not self._num_slow:

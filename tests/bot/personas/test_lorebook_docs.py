@@ -72,5 +72,9 @@ def test_the_numbers_are_true() -> None:
         f"at most {macros.MAX_DICE} dice",
         f"at most {lore_keys.MAX_KEYS:,} different keys, and {lore_keys.MAX_KEYS_WITH_MACROS} with macros",
         f"more than {lorebook.MAX_EARLIER_QUESTIONS} questions ago",
+        f"more than {lore_keys.MAX_PATTERNS_S * 1000 / 2:g} ms\n  together with nearly every message",
+        f"may take {lorebook.MAX_CHARACTERS_OVER_BUDGET:,} characters together",
+        f"may take {lorebook.MAX_TOKENS_IF_UNKNOWN:,} tokens",
+        f"stays and rests: {lorebook.MAX_ENTRIES_GONE_THROUGH:,} divided by",
     ):
         assert number in TEXT

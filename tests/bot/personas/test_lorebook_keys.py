@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bot.personas import lore_keys
-from bot.personas.lore_keys import KeyIndex, Patience, Spelling
+from bot.personas.lore_keys import MAX_PATTERNS_S, MAX_SCANS_OVER, KeyIndex, Patience, Spelling
 from bot.personas.macros import MacroContext
 from bot.words import fold, has_any
 from tests.bot.personas.lore_moments import decorated, is_told, only, told, with_lore
@@ -295,6 +295,20 @@ def test_many_keys_are_found_in_bounded_time() -> None:
     told(persona, "a " * 50_000)
     told(persona, "xa ax " * 20_000)
     assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("taken_s", [MAX_PATTERNS_S, MAX_PATTERNS_S / 4])
+def test_patterns_that_use_up_every_scan_are_left_out(taken_s: float, caplog: pytest.LogCaptureFixture) -> None:
+    index = KeyIndex([Spelling("a+", is_regex=True)])
+    names = MacroContext("", "")
+    assert index.found_in("a", names, Patience())
+    for number in range(MAX_SCANS_OVER + 1):
+        patience = Patience()
+        index.found_in(f"{number}", names, patience)
+        patience.left_s = MAX_PATTERNS_S - taken_s
+    is_too_slow = taken_s == MAX_PATTERNS_S
+    assert bool(index.found_in("b a", names, Patience())) is not is_too_slow
+    assert ("take too long" in caplog.text) is is_too_slow
 
 
 SIGNS = st.text(alphabet="ab Aß_雨!\n\u0301.", max_size=12)
