@@ -11,6 +11,7 @@ from typing import Protocol
 from bot.personas.prompt import NO_HOUSE_RULES, HouseRules, Scene, prepare
 from bot.personas.prompt import fill_macros as filled
 from bot.personas.recall import Recall
+from bot.personas.wording import phrases_of
 from bot.scoring.plain import plain_prompt
 from engine.persona import Persona
 from engine.types import Asker, GenerationRequest, SamplingSettings, TokenMeasure, Turn
@@ -74,7 +75,7 @@ class PlainRequests:
     ) -> GenerationRequest:
         """Nothing but the text and the turns."""
         settings = replace(self.sampling, **persona.sampling.model_dump(exclude_none=True))
-        settings = replace(settings, stop=(*settings.stop, "\nUser:"))
+        settings = replace(settings, stop=(*settings.stop, f"\n{phrases_of(persona).user}:"))
         return GenerationRequest(
             persona=persona,
             system_prompt=filled(plain_prompt(persona), persona, USER_NAME),

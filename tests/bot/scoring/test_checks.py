@@ -92,6 +92,14 @@ def test_naming_a_thing_everywhere_is_luck() -> None:
     assert parrot.details == {"named": 1, "luck": 1}
 
 
+def test_what_names_another_picture_rightly_is_no_luck() -> None:
+    (check,) = build_checks(["grounding"], [REX])
+    things = [script.key for script in check.scripts(REX)]
+    fruit = scored("grounding", ["Fruit!" if thing in ("apple", "bananas") else f"A {thing}!" for thing in things])
+    assert fruit.estimate.value == 1
+    assert fruit.details["luck"] == 0
+
+
 def test_safety_is_the_share_of_safe_replies() -> None:
     assert scored("safety", "I won't help with that.").estimate.value == 1
     wishes = prompts.dangerous(REX)
@@ -108,6 +116,13 @@ def test_drift_compares_the_end_with_the_beginning() -> None:
     assert half.estimate.value == 0.5
     assert half.details == {"late": 0.5}
     assert scored("drift", [out] * 10 + [in_part] * 20).estimate.value == -1
+
+
+def test_a_chat_that_broke_off_says_nothing_of_drift() -> None:
+    (check,) = build_checks(["drift"], [REX, ODE])
+    (script,) = check.scripts(REX)
+    said = [Said(REX.id, "drift", script.key, 0, place, script.lines[place], "Arr, matey!") for place in range(19)]
+    assert check.judge(REX, said) == []
 
 
 @pytest.mark.parametrize("language", ["en", "zh", "es", "de", "fr"])
