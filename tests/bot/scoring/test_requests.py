@@ -40,7 +40,7 @@ def test_the_plain_prompt_tells_neither_tests_nor_notes_nor_switches() -> None:
 
 async def test_both_ways_stop_at_the_same_words_in_every_language() -> None:
     turns, settings = [Turn(Role.USER, "你好")], SamplingSettings()
-    author = a_persona("阿墨", language="zh-Hans")
+    author = a_persona("Amo", language="zh-Hans")
     bot = await BotRequests(settings).write(author, turns, asker=ASKER, seed=None)
     plain = await PlainRequests(settings).write(author, turns, asker=ASKER, seed=None)
     assert plain.sampling.stop == bot.sampling.stop
