@@ -65,6 +65,10 @@ ASKED_ENOUGH = "I am still answering what you asked before. Please wait for one 
 RESTARTING = "I am being restarted. Please send this again in a minute."
 BACK_SOON = "I am being restarted. If I have not answered in a few minutes, please send this again."
 NOTHING_SAID = "I am listening."
+TOO_LARGE = (
+    "{name} is more than the model here can read at once. Whoever runs me can shorten the persona, or take a model "
+    "that reads more."
+)
 TOO_LONG = "That is more than I can read at once. Please send a shorter message."
 
 # No message is too old before that.
@@ -550,7 +554,7 @@ class ChatService(Browsing, MessageHandler):
         asked_key = ConversationKey(stage.room, question.persona_id)
         heard = await self._dialogue.heard(stage, persona)
         told = self._dialogue.told(heard, question, together_with=job.merged, followed_by=followed_by)
-        request = await self._dialogue.request(stage, persona, job.kind, told, asker=job.author)
+        prepared = await self._dialogue.prepare(stage, persona, job.kind, told, asker=job.author)
         is_to_person = question.turn.author is not None
         channel = self.stages.speaking(job.channel, stage, persona)
         stream = job.stream = ReplyStream(
@@ -566,8 +570,13 @@ class ChatService(Browsing, MessageHandler):
         is_left = is_to_person and stage.room.platform in self._options.resumed
         try:
             names = self._dialogue.names(stage, persona, job.author)
-            await stream.deliver(without_labels(self._engine.generate(request), names))
+            await stream.deliver(without_labels(self._engine.generate(prepared.request), names))
             is_left = False
+        except PromptTooLong as error:
+            if not prepared.report.has_large_persona:
+                raise
+            # Whoever wrote a few words is not to be told to write fewer.
+            raise PersonaError(TOO_LARGE.format(name=persona.name)) from error
         finally:
             # Also what was broken off: people have seen it. But when the bot ends, the next start ends the reply.
             if not (is_left and self._is_closing):

@@ -29,7 +29,10 @@ NUM_NEAR_TURNS = 2
 
 @dataclass(frozen=True, slots=True)
 class ContextReport:
-    """What a prompt is made of, in tokens as far as they are known: `max_tokens=None` is no known limit."""
+    """What a prompt is made of, in tokens as far as they are known: `max_tokens=None` is no known limit.
+
+    `has_large_persona`: who the persona is and what is told whatever the room takes more than the question.
+    """
 
     lore: LoreReport
     recalled: tuple[Recalled, ...] = ()
@@ -39,6 +42,7 @@ class ContextReport:
     num_examples_left_out: int = 0
     num_turns_left_out: int = 0
     num_pictures_left_out: int = 0
+    has_large_persona: bool = False
 
 
 class Room:

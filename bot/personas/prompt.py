@@ -133,10 +133,12 @@ def prepare(
     page = _Page(persona, phrases, scene, house)
     room.take(room.count_turn(Turn(Role.USER, page.text())) + room.count(reply_start))
     room.take(sum(room.count(one.text) for one in page.insertions()))
+    num_persona = room.num_taken
     num_newest = take_newest(turns, room)
 
     lore = tell(persona, _moment(persona, scene, turns), count_tokens=room.count, max_tokens=room.share(MAX_LORE_SHARE))
     room.take(sum(entry.num_tokens for entry in lore.told))
+    num_persona += sum(entry.num_tokens for entry in lore.told if entry.ignores_budget)
     told = {entry.text: entry.position for entry in lore.told}
     wanted = (one for one in scene.recalled if told.get(one.text, BESIDE) == BESIDE)
     recalled = tuple(one for one in wanted if one.text in told or room.take_if_fits(room.count(one.text)))
@@ -165,6 +167,7 @@ def prepare(
         num_examples_left_out=len(examples) - num_examples,
         num_turns_left_out=fitted.num_left_out,
         num_pictures_left_out=fitted.num_pictures_left_out,
+        has_large_persona=bool(turns) and num_persona > room.count_turn(turns[-1]),
     )
     return Prepared(request, report)
 

@@ -18,6 +18,7 @@ from bot.chat import (
     NOT_KEPT,
     RESTARTING,
     TOO_BUSY,
+    TOO_LARGE,
     TOO_LONG,
     ChatService,
 )
@@ -486,12 +487,18 @@ async def test_starting_over_stops_the_reply_and_what_waits(stage: Stage) -> Non
 # --- what goes wrong
 
 
+@pytest.mark.parametrize(("words", "text"), [("Hello", TOO_LARGE.format(name="Luna")), ("Long. " * 3_000, TOO_LONG)])
+async def test_what_is_too_long_is_the_persona_or_the_message(stage: Stage, caplog, words: str, text: str) -> None:
+    stage.script(PromptTooLong("9000 tokens"))
+    assert await stage.say(message(words)) == [text]
+    assert [record.levelname for record in caplog.records] == (["ERROR"] if text != TOO_LONG else [])
+
+
 @pytest.mark.parametrize(
     ("error", "text"),
     [
         (DeviceError("CUDA is on fire; set engine.device"), NOT_GENERATED),
         (EngineBusy("64 requests wait"), TOO_BUSY),
-        (PromptTooLong("9000 tokens"), TOO_LONG),
         (RuntimeError("a bug"), BROKEN),
     ],
 )
