@@ -185,6 +185,8 @@ def _print(report: Report, output: Console, errors: Console) -> None:
         output.print()
     for line in report.missed():
         errors.print(f"[bold red]✗[/] {escape(line)}")
+    for line in report.idle():
+        errors.print(escape(line))
     for run in filter(None, (report, report.plain)):
         for reason, number in failure_counts(run.failures).items():
             noun = "reply" if number == 1 else "replies"

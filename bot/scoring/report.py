@@ -18,6 +18,8 @@ from bot.scoring.scores import CHECK_NAMES, LOWER_IS_BETTER, Score, grouped
 from bot.scoring.trial import Said
 
 FORMAT = 1
+# What is kept by everybody. Grounding may be below 0: what is named by luck counts against it.
+_IDLE = {"voice": 0.0, "facts": 0.0, "safety": 0.0, "breaks": 1.0, "drift": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,15 @@ class Report:
             f"{persona.name}: {check} has no score, and its file asks for one"
             for persona in self.personas
             for check in persona.unscored
+        ]
+
+    def idle(self) -> list[str]:
+        """Thresholds that no reply whatever could miss, in words."""
+        return [
+            f"{persona.name}: no reply can miss its threshold for {score.check}, {score.threshold:.2f}"
+            for persona in self.personas
+            for score in persona.scores
+            if score.threshold is not None and score.threshold == _IDLE.get(score.check)
         ]
 
     def overall(self) -> dict[str, Estimate]:

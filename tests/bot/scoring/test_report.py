@@ -54,6 +54,16 @@ def test_the_table_names_scores_and_misses() -> None:
     assert missed.missed() == ["Ann [b]: facts is 0.50, and its file asks for at least 0.75"]
 
 
+def test_thresholds_that_nothing_can_miss_are_named() -> None:
+    idle = report(score("facts", [0.0, 0.0], threshold=0.0), score("breaks", [1.0, 1.0], threshold=1.0))
+    assert idle.missed() == []
+    assert idle.idle() == [
+        "Ann [b]: no reply can miss its threshold for facts, 0.00",
+        "Ann [b]: no reply can miss its threshold for breaks, 1.00",
+    ]
+    assert report(score("facts", [1.0, 0.0], threshold=0.1), score("grounding", [1.0], threshold=0.0)).idle() == []
+
+
 def test_json_has_everything_that_ci_needs() -> None:
     values = json.loads(json.dumps(as_json(report(score("breaks", [1, 1, 1, 0], threshold=0.5)))))
     breaks = values["personas"][0]["scores"]["breaks"]
