@@ -28,6 +28,7 @@ _ECHOED_SHARE = 0.9
 _MAX_ECHO_TOKENS = 120
 _MAX_ECHO_LETTERS = 4_000
 _MAX_ROLE_LETTERS = 40
+_MAX_DOUBT_LETTERS = 1_000
 # Of a prompt, so much is looked at for what must not be told, and of each of its texts so much at both ends.
 _MAX_PROMPT_LETTERS = 100_000
 _MAX_END_LETTERS = 30_000
@@ -125,7 +126,8 @@ class Watch:
         folded = sentence.folded
         if why := self._disclaimer(folded):
             return Break(BreakKind.DISCLAIMER, sentence.start, sentence.end, why)
-        if why := self._other_speaker(folded, is_first=not reply[: sentence.start].strip()):
+        is_first, is_code = not reply[: sentence.start].strip(), reply.count("```", 0, sentence.start) % 2 == 1
+        if why := self._other_speaker(folded, is_first=is_first, is_code=is_code):
             return Break(BreakKind.SPEAKS_FOR_USER, sentence.start, sentence.end, why)
         if why := self._remark_on_prompt(folded):
             return Break(BreakKind.LEAKS_PROMPT, sentence.start, sentence.end, why)
@@ -196,10 +198,10 @@ class Watch:
 
     # --- the user's words
 
-    def _other_speaker(self, folded: str, *, is_first: bool) -> str:
+    def _other_speaker(self, folded: str, *, is_first: bool, is_code: bool) -> str:
         if phrases.TEMPLATE_MARKS.search(folded):
             return "it writes marks of a chat template"
-        if self._labels.match(folded):
+        if not is_code and self._labels.match(folded):
             return "it writes somebody else's part"
         if any(pattern.search(folded) for pattern in phrases.DEEDS_OF_THE_USER):
             return "it tells what the user does or says"
@@ -210,10 +212,13 @@ class Watch:
     @cached_property
     def _labels(self) -> re.Pattern[str]:
         own = {fold(name) for name in self._own_names}
-        names = {fold(name) for name in (*self._request.speakers, *phrases.EVERYBODYS_NAMES)} - own - {""}
-        anybody = "|".join(map(re.escape, sorted(names)))
-        says = r"(?:\s?\d{1,2})?(?:\s(?:says|said|asks|replies|answers))?"
-        return re.compile(rf"\s{{0,8}}[>*_\"#-]{{0,4}}\s?(?:{anybody}){says}[*_]{{0,2}}\s?:(?!//)")
+        spoken, anybody = (
+            {fold(name) for name in names} - own - {""} for names in (self._request.speakers, phrases.EVERYBODYS_NAMES)
+        )
+        # "User 2" is nobody's name; "Step 2" is a list, whoever calls themselves "Step".
+        names = [*map(re.escape, sorted(spoken)), *(rf"{re.escape(name)}(?:\s?\d{{1,2}})?" for name in sorted(anybody))]
+        says = r"(?:\s(?:says|said|asks|replies|answers))?"
+        return re.compile(rf"\s{{0,8}}[>*_\"#-]{{0,4}}\s?(?:{'|'.join(names)}){says}[*_]{{0,2}}\s?:(?!//)")
 
     @cached_property
     def _address(self) -> re.Pattern[str]:
@@ -392,11 +397,11 @@ def _is_again(said: Sequence[str], before: Sequence[str]) -> bool:
 
 def _is_doubted(folded: str, start: int) -> bool:
     """Whether what stands at `start` is asked, quoted, or said to be somebody's opinion."""
-    before = folded[:start]
+    before = folded[max(0, start - _MAX_DOUBT_LETTERS) : start]
     is_quoted = before.count('"') % 2 == 1 or any(
         before.count(opening) > before.count(closing) for opening, closing in zip(_OPENING, _CLOSING, strict=True)
     )
-    is_asked = folded.rstrip(" \"')*_\n").endswith(("?", "？"))
+    is_asked = folded[-_MAX_DOUBT_LETTERS:].rstrip(" \"')*_\n").endswith(("?", "？"))
     return is_quoted or is_asked or phrases.DOUBTS.search(before[-60:]) is not None
 
 

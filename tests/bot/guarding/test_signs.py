@@ -260,3 +260,21 @@ def test_a_prompt_of_megabytes_is_read_in_a_moment() -> None:
     began = time.process_time()
     assert kind_of(f"Well. {secret}", asked) is BreakKind.LEAKS_PROMPT
     assert time.process_time() - began < 2.0
+
+
+def test_a_label_in_code_is_code() -> None:
+    assert kind_of("Here.\n```yaml\nuser: mira\n```\nDone.") is None
+    assert kind_of("Here.\n```yaml\nrole: mira\n```\nuser: I go.") is BreakKind.SPEAKS_FOR_USER
+
+
+def test_whoever_is_called_step_spoils_no_list() -> None:
+    asked = replace(request(), speakers=("Step",))
+    assert kind_of("Step 1: climb the stairs.\nStep 2: light the lamp.", asked) is None
+    assert kind_of("Climb the stairs.\nStep: I do.", asked) is BreakKind.SPEAKS_FOR_USER
+    assert kind_of("Climb the stairs.\nUser 2: I do.", asked) is BreakKind.SPEAKS_FOR_USER
+
+
+def test_claims_without_end_are_judged_in_a_moment() -> None:
+    began = time.process_time()
+    assert kind_of("if i am a robot " * 20_000) is None
+    assert time.process_time() - began < 5.0
