@@ -42,6 +42,8 @@ from bot.scoring.trial import TrialOptions
 from bot.settings import Settings
 from engine.persona import Persona
 
+# What has to be alike for two reports to compare.
+_COMPARED = ("backend", "model", "is_plain", "is_quick", "without")
 _FILE_SUFFIXES = (".yaml", ".yml", ".png", ".apng", ".json", ".charx")
 
 
@@ -203,6 +205,10 @@ def _print_changes(report: Report, baseline: Mapping[str, Any], output: Console)
             output.print(
                 f"[bold red]worse:[/] {escape(change.persona)}: {change.check} {change.before:.2f} → {change.now:.2f}"
             )
+    earlier = baseline.get("setup")
+    others = [key for key in _COMPARED if isinstance(earlier, dict) and earlier.get(key) != report.setup.get(key)]
+    if others:
+        output.print(f"[yellow]The earlier report was made otherwise:[/] {', '.join(others)}.", highlight=False)
     num_worse = sum(change.is_worse for change in found)
     output.print(f"{len(found)} scores compared with the earlier report, {num_worse} worse.", highlight=False)
     return num_worse > 0

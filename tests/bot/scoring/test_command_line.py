@@ -185,6 +185,16 @@ def test_an_earlier_report_shows_what_became_worse(
     assert "worse: Mira: facts 1.00 → 0.00" in capsys.readouterr().out
 
 
+def test_an_earlier_report_that_was_made_otherwise_is_no_measure(
+    stage: Stage, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--only", "facts", "--json", "old.json", "--quick", "--without", "guard") == 0
+    assert run("--only", "facts", "--baseline", "old.json", "--quick", "--without", "guard") == 0
+    assert "otherwise" not in capsys.readouterr().out
+    assert run("--only", "facts", "--baseline", "old.json", "--repeats", "1") == 0
+    assert "made otherwise: is_quick, without" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
