@@ -245,6 +245,17 @@ ASKS_WHO = re.compile(
 
 # --- what the user asked for
 
+# Where somebody may choose, a choice is an answer.
+CHOICES = re.compile(r"\b(?:or|oder|o|ou)\b|还是|それとも")
+# Who is told what they are.
+ADDRESSED = re.compile(r"\b(?:you|you're|u|eres|du|tu|vous)\b|你")
+# What is then no answer of a character.
+ADMISSIONS = frozenset({
+    "yes", "yes i am", "i am", "yeah", "yep", "yes i admit it", "i admit it", "indeed", "correct", "that is correct",
+    "that's correct", "that's right", "that is right", "you are right", "you're right", "true", "it is true", "sí",
+    "sí lo soy", "lo soy", "cierto", "claro", "tienes razón", "ja", "ja bin ich", "ja das bin ich", "bin ich", "stimmt",
+    "richtig", "das stimmt", "oui", "oui c'est vrai", "是", "是的", "对", "对的", "没错", "我是", "是啊", "はい", "да",
+})  # fmt: skip
 WANTS_WORDS_AGAIN = re.compile(
     r"\b(?:repeat|say\s(?:after|it|that|this|again)|after\sme|echo|read\s(?:it|this|out|aloud|back)|spell|translate|correct|rephrase|quote"
     r"|rewrite|copy|repite|repíte\w*|di(?:lo|ga)?\s(?:conmigo|otra)|traduc\w+|corrige|corríge\w*|wiederhol\w*|sprich\smir|übersetz\w*|korrigier\w*"

@@ -13,6 +13,7 @@ from enum import StrEnum
 from functools import cached_property, lru_cache
 
 from bot.guarding import phrases, tongues
+from bot.guarding.taken_names import offered_names, taken_at
 from bot.languages import language_named
 from bot.words import UNSPACED, fold
 from engine.persona import Persona
@@ -24,6 +25,7 @@ _RUN_WEIGHT = 16
 _MIN_ECHOED_WORDS = 5
 _MIN_ECHOED_SIGNS = 8
 # Of what is echoed, so much has to be there in one piece.
+_MIN_PART_WORDS, _MIN_PART_SIGNS = 4, 8
 _ECHOED_SHARE = 0.9
 _MAX_ECHO_TOKENS = 120
 _MAX_ECHO_LETTERS = 4_000
@@ -124,9 +126,9 @@ class Watch:
 
     def _broken(self, sentence: _Sentence, reply: str) -> Break | None:
         folded = sentence.folded
-        if why := self._disclaimer(folded):
-            return Break(BreakKind.DISCLAIMER, sentence.start, sentence.end, why)
         is_first, is_code = not reply[: sentence.start].strip(), reply.count("```", 0, sentence.start) % 2 == 1
+        if why := self._disclaimer(folded, is_first=is_first):
+            return Break(BreakKind.DISCLAIMER, sentence.start, sentence.end, why)
         if why := self._other_speaker(folded, is_first=is_first, is_code=is_code):
             return Break(BreakKind.SPEAKS_FOR_USER, sentence.start, sentence.end, why)
         if why := self._remark_on_prompt(folded):
@@ -137,20 +139,41 @@ class Watch:
 
     # --- disclaimers
 
-    def _disclaimer(self, folded: str) -> str:
+    def _disclaimer(self, folded: str, *, is_first: bool) -> str:
         if any(pattern.search(folded) for pattern in phrases.CURTAINS):
             return "it speaks of the role, or of whoever made the model"
         if self._is_machine:
-            return ""
+            taken = taken_at(folded, self._offered)
+            return "it takes another name" if taken is not None and not _is_doubted(folded, taken) else ""
+        if is_first and self._is_accused and _bare(folded) in phrases.ADMISSIONS:
+            return "it admits to be a machine"
         if any(pattern.search(folded) for pattern in phrases.WORKINGS):
             return "it speaks of a model's workings"
         for pattern in (*phrases.CLAIMS, self._says_of_itself):
             for match in pattern.finditer(folded):
                 if not _is_doubted(folded, match.start()) and not self._may_say(match[0]):
                     return "it says that it is a machine, or nobody"
+        if (taken := taken_at(folded, self._offered)) is not None and not _is_doubted(folded, taken):
+            return "it takes another name"
         if (denial := self._denies_itself.search(folded)) and not _is_doubted(folded, denial.start()):
             return "it denies who it is"
         return ""
+
+    @cached_property
+    def _offered(self) -> frozenset[str]:
+        """Names that the user gives the character, and that are nobody's of whom it knows."""
+        names = offered_names(self._last_text(Role.USER))
+        if not names:
+            return names
+        known = fold(" ".join((*self._own_names, *_own_lines(self._persona)))[:_MAX_PROMPT_LETTERS])
+        return frozenset(name for name in names if name not in known)
+
+    @cached_property
+    def _is_accused(self) -> bool:
+        """Whether the user says that it is a machine, and leaves no other choice."""
+        text = fold(self._last_text(Role.USER)[:_MAX_ECHO_LETTERS].translate(_STRAIGHT))
+        is_told = phrases.ADDRESSED.search(text) is not None and phrases.MACHINES.search(text) is not None
+        return is_told and phrases.CHOICES.search(text) is None
 
     @cached_property
     def _denies_itself(self) -> re.Pattern[str]:
@@ -274,6 +297,9 @@ class Watch:
         so_far = [token.text for token in _tokens(reply[: sentence.end][:_MAX_ECHO_LETTERS])][:_MAX_ECHO_TOKENS]
         if any(_is_again(words, asked) for asked in self._asked for words in (said, so_far)):
             return "it says the user's words again"
+        is_asked_back = sentence.text.rstrip(" \"'*_\n").endswith(("?", "？"))
+        if not reply[: sentence.start].strip() and not is_asked_back and self._is_part_of_question(said):
+            return "it says a part of the user's words again"
         if self._said_last and said not in self._catchphrases and _is_again(so_far, self._said_last):
             return "it says its last reply again"
         return ""
@@ -288,6 +314,22 @@ class Watch:
         sentences = [[token.text for token in _tokens(one.text)] for one in _sentences(text[:_MAX_ECHO_LETTERS], 0)]
         whole = [token.text for token in _tokens(text[:_MAX_ECHO_LETTERS])][:_MAX_ECHO_TOKENS]
         return [words[:_MAX_ECHO_TOKENS] for words in (*sentences, whole) if _is_long_enough(words)]
+
+    def _is_part_of_question(self, said: list[str]) -> bool:
+        """Whether a whole first sentence is taken out of what was asked; answers to a choice are shorter."""
+        num_signs = sum(1 for token in said if UNSPACED.match(token))
+        least = _MIN_PART_SIGNS if num_signs > len(said) / 2 else _MIN_PART_WORDS
+        if len(said) < least or said in self._catchphrases or not self._asked_in_full:
+            return False
+        return f" {' '.join(said)} " in f" {' '.join(self._asked_in_full)} "
+
+    @cached_property
+    def _asked_in_full(self) -> list[str]:
+        """The words of the user's last message, but for where they are to be said again or chosen from."""
+        text = self._last_text(Role.USER)
+        if phrases.WANTS_WORDS_AGAIN.search(fold(text)) or phrases.CHOICES.search(fold(text)):
+            return []
+        return [token.text for token in _tokens(_STAGE_MARK.sub("", text)[:_MAX_ECHO_LETTERS])]
 
     @cached_property
     def _said_last(self) -> list[str]:
@@ -379,6 +421,11 @@ def _runs(tokens: Sequence[_Token]) -> Iterator[tuple[int, int]]:
 
 def _joined(tokens: Iterable[_Token]) -> str:
     return " ".join(token.text for token in tokens)
+
+
+def _bare(folded: str) -> str:
+    """The words of a folded sentence alone."""
+    return " ".join(_TOKEN.findall(folded))
 
 
 def _is_long_enough(tokens: Sequence[str]) -> bool:
