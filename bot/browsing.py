@@ -3,6 +3,7 @@
 Owns what people may look up and choose. Answers nobody: `bot.chat` does.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -18,6 +19,7 @@ from bot.queues import KeyedLocks, KeyedQueues
 from bot.stage import PersonaSource, RoomStore, Stage, Stages
 from bot.steering import NO_REPLY, NOT_MY_REPLY, SteeredStore
 from bot.types import ChatKind, ConversationKey, NewTurn, PersonaCard, ReplyOrigin, Room, SpokenTurn, StoredTurn
+from bot.words import fold
 from engine.persona import Persona
 from engine.types import GenerationRequest, Role
 
@@ -96,10 +98,16 @@ class Browsing(ConversationBrowser):
         """The persona that somebody means by an id, a name or its beginning. Raises `PersonaError`."""
         persona = self._library.find(text.strip())
         if persona is None:
-            names = ", ".join(persona.name for persona in self._library.all())
+            names = ", ".join(self._names_to_choose())
             known = f"I do not know who “{speaker_label(text)}” is. You can talk to: {names}."
             raise PersonaError(known if names else NO_PERSONA)
         return persona
+
+    def _names_to_choose(self) -> list[str]:
+        """What personas are called; of those with one name, their ids as well."""
+        found = self._library.all()
+        num_called = Counter(fold(persona.name) for persona in found)
+        return [one.name if num_called[fold(one.name)] == 1 else f"{one.name} ({one.id})" for one in found]
 
     async def chosen(self, room: Room) -> str:
         """The id of the persona that answers in `room`. Raises `PersonaError` where there is none at all."""
@@ -133,9 +141,7 @@ class Browsing(ConversationBrowser):
             if await self._conversations.recent(key, max_turns=1):
                 return None
             persona = self._library.get(key.persona_id)
-            greetings = greetings_for(
-                persona, is_group=is_group, user_name=user_name, conversation=conversation_of(key)
-            )
+            greetings = self._greetings_of(persona, key, user_name=user_name, is_group=is_group)
             if not greetings:
                 return ""
             await self._conversations.append(key, NewTurn(Role.ASSISTANT, greetings[0], origin=unasked(persona)))
@@ -144,8 +150,18 @@ class Browsing(ConversationBrowser):
     async def greetings(self, room: Room, *, user_name: str | None = None, is_group: bool = False) -> tuple[str, ...]:
         """What the chosen persona may begin with."""
         key = await self._key(room)
-        persona = self._library.get(key.persona_id)
-        return greetings_for(persona, is_group=is_group, user_name=user_name, conversation=conversation_of(key))
+        return self._greetings_of(self._library.get(key.persona_id), key, user_name=user_name, is_group=is_group)
+
+    def _greetings_of(
+        self, persona: Persona, key: ConversationKey, *, user_name: str | None, is_group: bool
+    ) -> tuple[str, ...]:
+        return greetings_for(
+            persona,
+            is_group=is_group,
+            user_name=user_name,
+            conversation=conversation_of(key),
+            now=self._dialogue.now(),
+        )
 
     async def greet_with(self, room: Room, text: str) -> None:
         """Begin with that greeting. Raises `CommandError` where anything but another greeting has been said."""

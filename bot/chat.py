@@ -630,7 +630,9 @@ class ChatService(Browsing, MessageHandler):
         """Say a greeting, be it as the answer to a turn. Whether there is one."""
         persona, is_group = job.personas[0], job.kind is ChatKind.GROUP
         name, conversation = job.author.display_name, conversation_of(job.key)
-        greetings = greetings_for(persona, is_group=is_group, user_name=name, conversation=conversation)
+        greetings = greetings_for(
+            persona, is_group=is_group, user_name=name, conversation=conversation, now=self._dialogue.now()
+        )
         if not greetings:
             return False
         channel = self.stages.speaking(job.channel, job.stage, persona)

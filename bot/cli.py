@@ -347,7 +347,7 @@ def persona_list(config: ConfigOption = None) -> None:
     library.load()
     table = Table("id", "name", "language", "summary", box=None, pad_edge=False)
     for persona in library.all():
-        table.add_row(persona.id, escape(persona.name), persona.language, escape(persona.summary))
+        table.add_row(persona.id, escape(persona.name), persona.language, escape(library.card(persona).summary))
     Console().print(table)
     _print_problems(library.problems)
 

@@ -7,7 +7,7 @@ reply is shown.
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass, field, replace
-from datetime import tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Protocol
 
 from bot.access import names_on
@@ -187,10 +187,16 @@ class Dialogue:
         after = [spoken for spoken in heard if spoken.turn.id in followed_by]
         return Told((*earlier[-self._limits.max_turns :], *together, question, *after), question.turn)
 
+    def now(self) -> datetime:
+        """What the clock shows where the bot lives."""
+        return datetime.now(UTC).astimezone(self._limits.timezone)
+
     def names(self, stage: Stage, persona: Persona, asker: Author | None) -> tuple[str, ...]:
-        """Whose names a model may put before the words of `persona`: its own, those of the room, and the asker's."""
+        """What a model may put before the words of `persona`: its own names and what it is, those of the room, and the
+        asker's."""
+        own = filter(None, (persona.name, persona.nickname, persona.identity.species, persona.identity.occupation))
         asking = (speaker_label(asker.display_name),) if asker is not None else ()
-        return (persona.name, *(other.name for other in stage.cast), *asking)
+        return (*own, *(other.name for other in stage.cast), *asking)
 
     async def _turns(self, stage: Stage, persona: Persona, kind: ChatKind, told: Told) -> list[Turn]:
         """The conversation as the engine takes it; the last turn is the one to answer."""

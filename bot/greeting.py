@@ -1,6 +1,7 @@
 """How conversations begin: what a persona may open them with, and what people say who only say hello. Pure."""
 
 import re
+from datetime import datetime
 
 from bot.personas.prompt import fill_macros
 from bot.words import fold
@@ -22,11 +23,16 @@ _WORD = re.compile(r"\w+")
 
 
 def greetings_for(
-    persona: Persona, *, is_group: bool = False, user_name: str | None = None, conversation: str = ""
+    persona: Persona,
+    *,
+    is_group: bool = False,
+    user_name: str | None = None,
+    conversation: str = "",
+    now: datetime | None = None,
 ) -> tuple[str, ...]:
     """What `persona` may begin a conversation with, as its author orders it: in a group those for groups come first."""
     written = (*persona.group_greetings, *persona.greetings) if is_group else persona.greetings
-    filled = (fill_macros(text, persona, user_name, conversation=conversation).strip() for text in written)
+    filled = (fill_macros(text, persona, user_name, conversation=conversation, now=now).strip() for text in written)
     return tuple(dict.fromkeys(text for text in filled if text))
 
 

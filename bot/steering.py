@@ -538,6 +538,7 @@ class Steering:
             is_group=is_group,
             user_name=None if is_group else call.author.display_name,
             conversation=conversation_of(reply.key),
+            now=self._dialogue.now(),
         )
         others = [text for text in greetings if text not in versions.texts]
         if not others:

@@ -19,7 +19,7 @@ from bot.personas.context import ContextReport, Room, take_newest, take_older
 from bot.personas.lorebook import LoreMoment, LoreReport, ScannedMessage, tell
 from bot.personas.macros import MacroContext, fill
 from bot.personas.recall import Recalled
-from bot.personas.wording import Phrases, answer_line, phrases_of
+from bot.personas.wording import Phrases, answer_line, phrases_of, stranger_of
 from bot.words import UNSPACED
 from engine.lore import Position
 from engine.persona import Example, Persona
@@ -183,16 +183,23 @@ def speaker_label(display_name: str) -> str:
     return f"({label})" if label.casefold() in _ROLES else label
 
 
-def fill_macros(text: str, persona: Persona, user_name: str | None = None, *, conversation: str = "") -> str:
+def fill_macros(
+    text: str,
+    persona: Persona,
+    user_name: str | None = None,
+    *,
+    conversation: str = "",
+    now: datetime | None = None,
+) -> str:
     """`text` with its macros replaced. Greetings need it too, and what people are shown of a persona."""
-    scene = Scene(seed=conversation, conversation=conversation)
+    scene = Scene(seed=conversation, conversation=conversation, now=now)
     return fill(text, _macros(persona, scene, speaker_label(user_name) if user_name else None))
 
 
 def _macros(persona: Persona, scene: Scene, user: str | None) -> MacroContext:
     return MacroContext(
         char=persona.nickname or persona.name,
-        user=user or phrases_of(persona).stranger,
+        user=user or stranger_of(persona),
         seed=scene.seed,
         conversation=scene.conversation,
         now=scene.now,

@@ -19,8 +19,9 @@ def _lines(report: ContextReport) -> Iterator[str]:
         yield f"Lore told: {_listed(report.lore.told)}."
     if report.lore.dropped:
         yield f"Lore left out: {_listed(report.lore.dropped)}."
-    if report.recalled:
-        names = ", ".join(dict.fromkeys(_short(one.name) for one in report.recalled))
+    told = {entry.text for entry in report.lore.told}
+    if recalled := [one for one in report.recalled if one.text not in told]:
+        names = ", ".join(dict.fromkeys(_short(one.name) for one in recalled))
         yield f"Recalled because you asked about it: {names}."
     if left_out := ", ".join(_left_out(report)):
         yield f"No room for {left_out}."

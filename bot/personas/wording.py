@@ -104,6 +104,13 @@ _LANGUAGES = {
 }  # fmt: skip
 
 
+# Whom a persona speaks to where nobody gave a name; of friends most languages know two kinds.
+_STRANGERS = {
+    "de": "Freund", "es": "amigo", "fr": "mon ami", "it": "amico", "ja": "あなた", "ko": "친구", "nl": "vriend",
+    "pl": "przyjacielu", "pt": "amigo", "ru": "друг", "sv": "vän",
+}  # fmt: skip
+
+
 def phrases_of(persona: Persona) -> Phrases:
     """The scaffold for `persona`: Chinese for Chinese ones, else English, which every model reads."""
     return CHINESE if persona.language.split("-")[0] == "zh" else ENGLISH
@@ -125,3 +132,8 @@ def _languages(persona: Persona, phrases: Phrases) -> str:
         return f"用中文（也会说{'、'.join(others)}）" if others else "用中文"
     names = [_LANGUAGES.get(code, f"the language with the code {code}") for code in codes]
     return f"in {' or '.join(names)}"
+
+
+def stranger_of(persona: Persona) -> str:
+    """What `persona` calls people whose name it does not know."""
+    return _STRANGERS.get(persona.language.split("-")[0], phrases_of(persona).stranger)

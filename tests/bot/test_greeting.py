@@ -3,7 +3,7 @@
 import pytest
 
 from bot.commands import CommandCall
-from bot.errors import CommandError
+from bot.errors import CommandError, PersonaError
 from bot.greeting import greetings_for, is_hello, title_of
 from bot.types import ChatKind, NewTurn
 from engine.types import Role
@@ -143,3 +143,28 @@ async def test_a_newcomer_does_not_take_over_rooms_where_nobody_chose(stage: Sta
     assert await stage.chat.chosen(ROOM) == "luna"
     stage.library.personas = [a_persona("Adam"), a_persona("Max")]
     assert await stage.chat.chosen(ROOM) == "adam"
+
+
+def test_a_stranger_is_called_so_in_the_personas_language() -> None:
+    assert greetings_for(a_persona("Rosi", language="es", greetings=("¡Hola, {{user}}!",))) == ("¡Hola, amigo!",)
+    assert greetings_for(a_persona("Rosi", language="tlh", greetings=("{{user}}",))) == ("friend",)
+
+
+async def test_a_greeting_knows_the_time(stage: Stage) -> None:
+    await greeted(stage, greetings=("It is {{time}}.",))
+    text = await stage.chat.greet_once(ROOM)
+    assert text is not None
+    assert "{{" not in text
+    assert any(sign.isdigit() for sign in text)
+
+
+async def test_of_two_with_one_name_the_ids_are_told(stage: Stage) -> None:
+    stage.library.personas = [a_persona("Luna"), a_persona("Luna", id="luna-2"), a_persona("Max")]
+    with pytest.raises(PersonaError, match=r"Luna \(luna\), Luna \(luna-2\), Max\."):
+        stage.chat.find_persona("nobody")
+
+
+async def test_what_a_persona_is_is_no_label_of_its_words(stage: Stage) -> None:
+    stage.library.personas = [a_persona("Luna", identity={"species": "goblin"}, nickname="Lu")]
+    stage.script("Goblin: Lu: The dragon sleeps.")
+    assert await stage.say(message("Hm")) == ["The dragon sleeps."]

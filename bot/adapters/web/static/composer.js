@@ -163,6 +163,8 @@ export default {
       this.trouble = "";
       const text = this.text;
       const files = this.files;
+      // At once: a command may take as long as a reply, and what is typed meanwhile is another message.
+      this.text = "";
       try {
         const response = await fetch("/say", {
           method: "POST",
@@ -173,11 +175,11 @@ export default {
           const answer = await response.json();
           throw new Error(answer.error || answer.detail);
         }
-        if (this.text === text) this.text = "";
         files.forEach(this.dropPreview);
         if (!isTouch.matches) this.focus();
         this.$el.dispatchEvent(new CustomEvent("commedia-sent", { bubbles: true }));
       } catch (error) {
+        this.text = [text, this.text].filter(Boolean).join("\n");
         this.trouble = this.explain(error);
       } finally {
         this.sending = false;
