@@ -509,6 +509,8 @@ def persona_export(
     except PersonaError as error:
         raise PersonaError(_with_force(error)) from None
     output.print(f"Wrote {escape(str(out))}: {escape(persona.name)}, {version.value}.")
+    if card.assets and _container(out, container) == "json":
+        output.print("    [yellow]•[/] JSON has no place for pictures; a .png or .charx takes them along.")
     if lost:
         output.print(f"    [yellow]•[/] v1 has no place for: {escape(', '.join(lost))}; --format v2 keeps all of it.")
 

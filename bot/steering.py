@@ -46,7 +46,6 @@ NOT_YOURS = "Only whoever asked for that answer, or a moderator, may change it."
 NOT_THE_LAST = "The conversation has gone on since: only my last answer can be changed like that."
 NOTHING_TO_UNDO = "There is nothing of yours to take back."
 NOBODY_ASKED = "Nobody asked for that: there is nothing to answer anew."
-NO_MORE_GREETINGS = "I know no other way to begin."
 FIRST_VERSION = "There is no earlier version."
 NOTHING_TO_ADD = "I have said all I have to say about that."
 NO_NEW_TEXT = "Tell me the new text, such as: /edit I never said that."
@@ -182,6 +181,8 @@ class Steering:
                 await self._add_greeting(reply, call)
             versions = await self._conversations.alternatives(reply.key, reply.turn.id)
             index = versions.chosen + (-1 if is_back else 1)
+            if reply.question is None and index >= len(versions.texts):
+                index = 0  # after the last greeting comes the first one again
             if index < 0:
                 raise CommandError(FIRST_VERSION)
             if index >= len(versions.texts):
@@ -541,10 +542,9 @@ class Steering:
             now=self._dialogue.now(),
         )
         others = [text for text in greetings if text not in versions.texts]
-        if not others:
-            raise CommandError(NO_MORE_GREETINGS)
-        await self._conversations.add_alternative(reply.key, reply.turn.id, others[0])
-        await self._conversations.choose_alternative(reply.key, reply.turn.id, versions.chosen)
+        if others:
+            await self._conversations.add_alternative(reply.key, reply.turn.id, others[0])
+            await self._conversations.choose_alternative(reply.key, reply.turn.id, versions.chosen)
 
     async def _continue(self, reply: _Reply) -> bool:
         """Go on with `reply`, and say whether anything came."""
