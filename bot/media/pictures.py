@@ -168,6 +168,8 @@ def _kind_of(data: bytes) -> str:
         return "a video"
     if data.startswith((b"OggS", b"ID3", b"fLaC")) or (data.startswith(b"RIFF") and data[8:12] == b"WAVE"):
         return "a sound"
+    if head.startswith(b"{"):
+        return "a JSON file: a character card goes with /persona add"
     return "not a picture that I know"
 
 
