@@ -35,7 +35,9 @@ def ask(folder: Path, lines: list[str], *options: str) -> list[dict[str, object]
     """Every reply to one of `lines`."""
     replies = folder / "replies.jsonl"
     replies.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "bot.cli", "persona", "test", "--only", "breaks", "--replies", str(replies)]
+    # Nothing but these lines: the usual ones were looked at.
+    alone = "from bot.scoring import prompts; prompts._some = lambda *_: []; from bot.cli import main; main()"
+    command = [sys.executable, "-c", alone, "persona", "test", "--only", "breaks", "--replies", str(replies)]
     environment = {**os.environ, "COMMEDIA_PERSONAS": str(folder)}
     subprocess.run([*command, *options, *sys.argv[1:]], env=environment, stdout=subprocess.DEVNULL, check=True)
     rows = [json.loads(line) for line in replies.read_text(encoding="utf-8").splitlines()]

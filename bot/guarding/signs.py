@@ -140,10 +140,13 @@ class Watch:
     # --- disclaimers
 
     def _disclaimer(self, folded: str, *, is_first: bool) -> str:
+        words = set(_TOKEN.findall(folded))
+        if is_first and words and words <= self._offered and not folded.rstrip(" \"'*_\n").endswith(("?", "？")):
+            return "it answers to another name"
         if any(pattern.search(folded) for pattern in phrases.CURTAINS):
             return "it speaks of the role, or of whoever made the model"
         if self._is_machine:
-            taken = taken_at(folded, self._offered)
+            taken = taken_at(folded, self._not_its_names)
             return "it takes another name" if taken is not None and not _is_doubted(folded, taken) else ""
         if is_first and self._is_accused and _bare(folded) in phrases.ADMISSIONS:
             return "it admits to be a machine"
@@ -153,7 +156,7 @@ class Watch:
             for match in pattern.finditer(folded):
                 if not _is_doubted(folded, match.start()) and not self._may_say(match[0]):
                     return "it says that it is a machine, or nobody"
-        if (taken := taken_at(folded, self._offered)) is not None and not _is_doubted(folded, taken):
+        if (taken := taken_at(folded, self._not_its_names)) is not None and not _is_doubted(folded, taken):
             return "it takes another name"
         if (denial := self._denies_itself.search(folded)) and not _is_doubted(folded, denial.start()):
             return "it denies who it is"
@@ -167,6 +170,12 @@ class Watch:
             return names
         known = fold(" ".join((*self._own_names, *_own_lines(self._persona)))[:_MAX_PROMPT_LETTERS])
         return frozenset(name for name in names if name not in known)
+
+    @cached_property
+    def _not_its_names(self) -> frozenset[str]:
+        """What it is not to call itself: those names, and those of whoever else speaks."""
+        own = {fold(name) for name in self._own_names}
+        return self._offered | ({fold(name) for name in self._request.speakers if len(name) > 1} - own)
 
     @cached_property
     def _is_accused(self) -> bool:
