@@ -18,7 +18,7 @@ from bot.stage import Stage, Stages
 from bot.types import Attachment, Author, ChatKind, ConversationKey, Room, SpokenTurn, StoredTurn
 from bot.words import fold
 from engine.persona import Persona
-from engine.types import Asker, GenerationRequest, Image, Role, SamplingSettings, TokenMeasure, Turn
+from engine.types import Asker, Image, Role, SamplingSettings, TokenMeasure, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -96,20 +96,6 @@ class Dialogue:
         turns = await self._conversations.recent(key, max_turns=max_turns)
         return [SpokenTurn(persona.id, turn) for turn in turns]
 
-    async def request(
-        self,
-        stage: Stage,
-        persona: Persona,
-        kind: ChatKind,
-        told: Told,
-        *,
-        asker: Author | None = None,
-        reply_start: str = "",
-    ) -> GenerationRequest:
-        """The request for `persona`'s reply, which begins with `reply_start`, for `asker`, by default whoever asked."""
-        prepared = await self.prepare(stage, persona, kind, told, asker=asker, reply_start=reply_start)
-        return prepared.request
-
     async def prepare(
         self,
         stage: Stage,
@@ -120,7 +106,8 @@ class Dialogue:
         asker: Author | None = None,
         reply_start: str = "",
     ) -> Prepared:
-        """That request, and what it is made of."""
+        """The request for `persona`'s reply, and what it is made of. The reply begins with `reply_start`, and is made for
+        `asker`, by default whoever asked."""
         author = asker or told.question.author
         others = tuple(f"\n{other.name}:" for other in stage.cast if other.id != persona.id)
         return prepare(

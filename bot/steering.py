@@ -579,9 +579,10 @@ class Steering:
         before = [turn_id for _, turn_id in siblings if turn_id < reply.turn.id]
         heard = [spoken for spoken in heard if spoken.turn.id < reply.turn.id]
         told = self._dialogue.told(heard, reply.question, reply_id=reply.turn.id, followed_by=before)
-        return await self._dialogue.request(
+        prepared = await self._dialogue.prepare(
             reply.stage, reply.persona, reply.kind, told, asker=reply.asker, reply_start=reply_start
         )
+        return prepared.request
 
     async def _choose(self, reply: _Reply, index: int) -> None:
         versions = await self._conversations.choose_alternative(reply.key, reply.turn.id, index)

@@ -19,7 +19,7 @@ from bot.types import IncomingFile
 ADVICE = "Please send it as JPEG, PNG, WEBP, GIF or BMP"
 
 # What Pillow's decoders raise for files that are damaged, by accident or on purpose.
-_DECODER_ERRORS = (
+DECODER_ERRORS = (
     ArithmeticError,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
@@ -101,7 +101,7 @@ def normalise_picture(data: bytes, *, limits: PictureLimits, name: str = "") -> 
         raise MediaError(f"{_label(name)} has more than {_millions(limits)} million pixels. {_SMALLER}") from None
     except MemoryError:
         raise MediaError(f"{_label(name)} needs more memory than there is. {_SMALLER}") from None
-    except _DECODER_ERRORS:
+    except DECODER_ERRORS:
         raise MediaError(f"{_label(name)} is damaged or incomplete. Please send it again.") from None
 
 
@@ -190,7 +190,7 @@ def _normalise(source: Image.Image, limits: PictureLimits) -> NormalisedPicture:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (UserWarning, *_DECODER_ERRORS):
+    except (UserWarning, *DECODER_ERRORS):
         return 1  # a picture with broken metadata is still a picture
     return value if isinstance(value, int) else 1
 
@@ -221,7 +221,7 @@ def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
         try:
             own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             converted = ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        except (ImageCms.PyCMSError, *_DECODER_ERRORS):
+        except (ImageCms.PyCMSError, *DECODER_ERRORS):
             converted = None  # a profile that does not fit its picture is left out, as browsers do
         if converted is not None:
             return converted

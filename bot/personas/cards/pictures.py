@@ -10,13 +10,12 @@ import hashlib
 import io
 import logging
 import os
-import struct
 import tempfile
-import zlib
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from bot.media.pictures import DECODER_ERRORS
 from bot.personas.cards.card import Asset, Card
 from bot.personas.cards.containers import MAX_ASSET_BYTES, PNG_SIGNATURE, CardError, bare_png
 from bot.personas.cards.texts import clean_line
@@ -29,21 +28,6 @@ MAX_FACE_NAME_LENGTH = 80
 MAX_CACHE_BYTES = 512 * 1024 * 1024
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 PLAIN_SIZE = (400, 600)
-
-# What Pillow's decoders raise for files that are damaged, by accident or on purpose.
-_DECODER_ERRORS = (
-    ArithmeticError,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-    LookupError,
-    MemoryError,
-    OSError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
 
 _log = logging.getLogger(__name__)
 
@@ -152,7 +136,7 @@ def clean_png(data: bytes, *, max_side: int = MAX_SIDE) -> bytes | None:
         written = io.BytesIO()
         made.save(written, "PNG")
         return written.getvalue()
-    except (*_DECODER_ERRORS, CardError):
+    except (*DECODER_ERRORS, CardError):
         return None
 
 
