@@ -106,7 +106,7 @@ class Dialogue:
         asker: Author | None = None,
         reply_start: str = "",
     ) -> Prepared:
-        """The request for `persona`'s reply, and what it is made of. The reply begins with `reply_start`, and is made for
+        """The request for `persona`'s reply, and what it is made of. The reply begins with `reply_start`, and is for
         `asker`, by default whoever asked."""
         author = asker or told.question.author
         others = tuple(f"\n{other.name}:" for other in stage.cast if other.id != persona.id)
