@@ -101,7 +101,7 @@ class Recall:
             task = self._known[digest] = asyncio.create_task(_read(persona, embedder))
         self._known.move_to_end(digest)
         while len(self._known) > MAX_PERSONAS:
-            self._known.popitem(last=False)[1].cancel()
+            self._known.popitem(last=False)  # not cancelled: somebody may be waiting for it
         # Whoever gives up waiting leaves it to be read for the next one.
         known = await asyncio.shield(task)
         asked = await embedder.embed_text(question)

@@ -121,3 +121,11 @@ def test_a_large_lorebook_is_gone_through_once() -> None:
     assert statements(large) is statements(large)
     assert len(statements(large)) == MAX_STATEMENTS
     assert statements(large) != statements(MIRA)
+
+
+async def test_many_personas_at_once_take_nothing_from_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recall_module, "MAX_PERSONAS", 2)
+    recall = Recall(Meanings())
+    cast = [MIRA.model_copy(update={"name": f"Mira {number}"}) for number in range(9)]
+    found = await asyncio.gather(*(recall.about(one, "How old are you?") for one in cast))
+    assert all([one.name for one in told] == ["age"] for told in found)
