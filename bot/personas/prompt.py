@@ -355,7 +355,8 @@ def _take_examples(examples: Sequence[str], room: Room, *, start: int = 0) -> in
     is_short = room.context_tokens is None or room.context_tokens <= SHORT_CONTEXT
     num_taken, num_letters, num_tokens = 0, 0, 0
     for number, example in enumerate(examples):
-        num_letters += sum(3 if UNSPACED.match(sign) else 1 for sign in example)
+        words = example.removeprefix("> ").replace("\n", "")
+        num_letters += sum(3 if UNSPACED.match(sign) else 1 for sign in words)
         num_tokens += (cost := room.count(example))
         is_too_much = (
             num_letters > MAX_EXAMPLE_CHARACTERS

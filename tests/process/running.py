@@ -84,6 +84,8 @@ async def running_bot(home: Path, **environment: str) -> AsyncIterator[RunningBo
             "PYTHONUNBUFFERED": "1",
             "COMMEDIA_HOME": str(home),
             "COMMEDIA_ENGINE__BACKEND": "echo",
+            # These tests count turns and messages; tests/bot/test_greeting.py has greetings.
+            "COMMEDIA_CHAT__GREET": "false",
             "COMMEDIA_WEB__PORT": "0",
             **environment,
         },
