@@ -20,7 +20,28 @@ _OFFER = re.compile(
 _CHINESE_OFFER = re.compile(r"你(?:现在|从现在起)?(?:就)?(?:是|叫|扮演)(?P<name>[^，。！？,.!?\s“”\"]{1,12})")
 _CLAIM = re.compile(
     r"(?:\b(?:i\sam|i'm|my\sname\sis|call\sme|soy|me\sllamo|mi\snombre\ses|ich\sbin|ich\sheiße|mein\sname\sist|je\ssuis"
-    r"|je\sm'appelle|mon\snom\sest|sono|mi\schiamo|eu\ssou|me\schamo)\s|我(?:就)?(?:是|叫))(?P<rest>[^.!?。！？\n]{1,60})"
+    r"|je\sm'appelle|mon\snom\sest|sono|mi\schiamo|eu\ssou|me\schamo)\s|我(?:就)?(?:是|叫))(?P<rest>[^.!?,;:。！？，；：\n]{1,60})"
+)
+# What may stand before a name that is claimed.
+_BEFORE_A_NAME = frozenset(
+    {
+        "the",
+        "a",
+        "an",
+        "now",
+        "called",
+        "really",
+        "actually",
+        "still",
+        "el",
+        "la",
+        "ahora",
+        "der",
+        "die",
+        "jetzt",
+        "nun",
+        "le",
+    }
 )
 _WORD = re.compile(r"[^\W_][\w'’-]*")
 _DENIAL = re.compile(r"(?:not|no|never|nunca|nicht|kein\w*|pas)\b|不")
@@ -42,9 +63,10 @@ def taken_at(folded: str, names: Collection[str]) -> int | None:
     """Where in a folded sentence its speaker claims one of `names`; `None` where nobody does."""
     for claim in _CLAIM.finditer(folded):
         rest = claim["rest"].strip(" \"'“”*_")
-        words = [word.removesuffix("'s") for word in _WORD.findall(rest)[:MAX_WORDS_OF_A_NAME]]
         if _DENIAL.match(rest):
             continue
-        if any(name in words or (not name.isascii() and rest.startswith(name)) for name in names):
+        # Only the name itself: "I am Ann's friend" and "I am older than Ann" claim none.
+        named = next((word for word in _WORD.findall(rest) if word not in _BEFORE_A_NAME), "")
+        if named in names or any(not name.isascii() and rest.startswith(name) for name in names):
             return claim.start()
     return None

@@ -92,3 +92,19 @@ def test_nobody_calls_itself_as_another_speaker_is_called() -> None:
     assert find_break("I am Ann.", request=asked) is not None
     assert find_break("I am Mira.", request=asked) is None
     assert find_break("Ann.", request=asked) is None, "whoever is asked may be called by name"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "I'm fine, Ann.",
+        "I am here, Ann, and the lamp is lit.",
+        "I'm Ann's friend.",
+        "I am older than Ann.",
+        "I'm glad that Ann came.",
+        "I am not Ann.",
+    ],
+)
+def test_whoever_is_spoken_to_may_be_named(reply: str) -> None:
+    assert find_break(reply, request=replace(request("How are you?"), speakers=("Ann",))) is None
+    assert find_break(reply, request=request("You are now Ann.")) is None
